@@ -1,0 +1,201 @@
+// Package field is the registry of what a subject (a packet, a flow, an
+// expectation) has. A subject declares its fields once, as rows; text columns,
+// JSON, expressions, --fields, completion and help are made from the rows.
+package field
+
+import (
+	"net/netip"
+	"strings"
+	"sync"
+
+	"nfctl/internal/value"
+)
+
+// Kind says how a field's value is loaded, compared and written.
+type Kind uint8
+
+const (
+	Uint   Kind = iota // a number; JSON number
+	Enum               // a number with names; JSON string, the name, or the digits when it has none
+	Flags              // bits of a number with names; JSON array of names
+	Bits               // bits of a byte string with names (labels); JSON array of names
+	Addr               // an IP address; JSON string
+	String             // text; JSON string
+	Bytes              // arbitrary bytes; JSON string in base64
+	Time               // nanoseconds since the epoch; JSON string, RFC 3339
+	Bool               // 0 or 1; JSON false or true
+)
+
+// A Row describes one field of T. Of the loaders just the one its Kind names is
+// set: Num for Uint, Enum, Flags, Time and Bool; IP for Addr; Data for String,
+// Bytes and Bits. A loader reports false when the subject does not have the
+// field; what it returns is valid until the subject changes.
+type Row[T any] struct {
+	Path    string   // JSON path: "orig.src"
+	Aliases []string // other names, taken wherever a name is typed outside expressions
+	Kind    Kind
+	Doc     string // one line: what it is, unit
+	Names   *value.Names
+	Max     uint64 // largest number the field can hold; 0: 64 bits
+
+	// Parse reads what a user types beside the field. Nil: a number, a name
+	// or a text, by Kind.
+	Parse func(string) (value.Set, error)
+
+	Num  func(*T) (uint64, bool)
+	IP   func(*T) (netip.Addr, bool)
+	Data func(*T) ([]byte, bool)
+
+	// AppendNum writes a Uint as people read it outside JSON; nil: decimal.
+	AppendNum func([]byte, uint64) []byte
+
+	// Bit names bit n of a Bits field; nil: the number.
+	Bit func(n int) string
+
+	// Hidden fields are not in JSON, only usable by name.
+	Hidden bool
+	// Null reports that the subject has the field but that its value could not
+	// be known: JSON null. Nil: never.
+	Null func(*T) bool
+}
+
+// Has reports whether t has the field.
+func (r *Row[T]) Has(t *T) bool {
+	switch {
+	case r.Num != nil:
+		_, ok := r.Num(t)
+		return ok
+	case r.IP != nil:
+		_, ok := r.IP(t)
+		return ok
+	case r.Data != nil:
+		_, ok := r.Data(t)
+		return ok
+	}
+	return false
+}
+
+// A Registry holds the rows of a subject in the order in which they are
+// written. Rows of one JSON object ("orig.…") stand together.
+type Registry[T any] struct {
+	rows  []Row[T]
+	index func() map[string]int
+	// reserved are paths that exist in output but may not be used in
+	// expressions, with the reason ("verdict": unknown while deciding).
+	reserved map[string]string
+}
+
+// New makes a registry of rows.
+func New[T any](rows ...[]Row[T]) *Registry[T] {
+	r := &Registry[T]{}
+	for _, g := range rows {
+		r.rows = append(r.rows, g...)
+	}
+	r.index = sync.OnceValue(func() map[string]int {
+		m := make(map[string]int, 2*len(r.rows))
+		for i := range r.rows {
+			m[r.rows[i].Path] = i
+		}
+		for i := range r.rows {
+			for _, a := range r.rows[i].Aliases {
+				if _, ok := m[a]; !ok {
+					m[a] = i
+				}
+			}
+		}
+		return m
+	})
+	return r
+}
+
+// Reserve marks a path as not usable in expressions and says why.
+func (r *Registry[T]) Reserve(path, why string) *Registry[T] {
+	if r.reserved == nil {
+		r.reserved = map[string]string{}
+	}
+	r.reserved[path] = why
+	return r
+}
+
+// Reserved returns the reason why path may not be used in expressions, or "".
+func (r *Registry[T]) Reserved(path string) string { return r.reserved[path] }
+
+// Rows returns all rows in order. The caller must not change them.
+func (r *Registry[T]) Rows() []Row[T] { return r.rows }
+
+// Row returns the row with a path or alias, or nil.
+func (r *Registry[T]) Row(name string) *Row[T] {
+	if i, ok := r.index()[name]; ok {
+		return &r.rows[i]
+	}
+	return nil
+}
+
+// Group reports whether name is a JSON object that holds fields ("orig").
+func (r *Registry[T]) Group(name string) bool {
+	for i := range r.rows {
+		if strings.HasPrefix(r.rows[i].Path, name+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// Find returns the row with a path or alias, or an error that names the
+// nearest one.
+func (r *Registry[T]) Find(name string) (*Row[T], error) {
+	if row := r.Row(name); row != nil {
+		return row, nil
+	}
+	words := make([]string, 0, len(r.rows))
+	for i := range r.rows {
+		words = append(words, r.rows[i].Path)
+		words = append(words, r.rows[i].Aliases...)
+	}
+	return nil, &value.Error{What: "field", Text: name, Near: value.Nearest(name, words),
+		Valid: "a name from 'nfctl help fields'"}
+}
+
+// Lift makes rows of a part P serve a whole T: each path gets the prefix (with
+// its dot, or empty), and every loader goes through part, which may return nil
+// when T has no such part.
+func Lift[T, P any](prefix string, rows []Row[P], part func(*T) *P) []Row[T] {
+	out := make([]Row[T], len(rows))
+	for i := range rows {
+		p := &rows[i]
+		o := Row[T]{Path: prefix + p.Path, Kind: p.Kind, Doc: p.Doc, Names: p.Names, Max: p.Max,
+			Parse: p.Parse, AppendNum: p.AppendNum, Bit: p.Bit, Hidden: p.Hidden}
+		if prefix == "" {
+			o.Aliases = p.Aliases
+		}
+		if f := p.Num; f != nil {
+			o.Num = func(t *T) (uint64, bool) {
+				if x := part(t); x != nil {
+					return f(x)
+				}
+				return 0, false
+			}
+		}
+		if f := p.IP; f != nil {
+			o.IP = func(t *T) (netip.Addr, bool) {
+				if x := part(t); x != nil {
+					return f(x)
+				}
+				return netip.Addr{}, false
+			}
+		}
+		if f := p.Data; f != nil {
+			o.Data = func(t *T) ([]byte, bool) {
+				if x := part(t); x != nil {
+					return f(x)
+				}
+				return nil, false
+			}
+		}
+		if f := p.Null; f != nil {
+			o.Null = func(t *T) bool { x := part(t); return x != nil && f(x) }
+		}
+		out[i] = o
+	}
+	return out
+}

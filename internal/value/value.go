@@ -1,0 +1,130 @@
+package value
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// An Error is a text that could not be read as a value.
+type Error struct {
+	What  string // kind of value: "port"
+	Text  string // what was typed
+	Valid string // what would have been valid: "a number from 0 to 65535, …"
+	Near  string // the nearest valid word, or ""
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%q is not a valid %s", e.Text, e.What)
+	if e.Near != "" {
+		s += fmt.Sprintf(" (did you mean %q?)", e.Near)
+	}
+	if e.Valid != "" {
+		s += ": want " + e.Valid
+	}
+	return s
+}
+
+// A Range is a closed range of numbers.
+type Range struct{ Lo, Hi uint64 }
+
+// An AddrRange is a closed range of addresses of one family. A prefix is the
+// range from its first to its last address.
+type AddrRange struct{ Lo, Hi netip.Addr }
+
+// A Set is what a typed value stands for: the values a field may have. Just one
+// of Nums, Addrs and Texts is used, as the field's kind says.
+//
+// With Mask set, a number is a member when number&Mask is (a mark's mask, or
+// status bits); Mask 0 means all bits.
+type Set struct {
+	Nums  []Range     // sorted, merged
+	Addrs []AddrRange // as typed; families may be mixed
+	Texts []string
+	Mask  uint64
+	Not   bool // typed with a leading '!': every value but these
+}
+
+// Num returns the set's number when it stands for exactly one.
+func (s *Set) Num() (uint64, bool) {
+	if len(s.Nums) == 1 && s.Nums[0].Lo == s.Nums[0].Hi && !s.Not {
+		return s.Nums[0].Lo, true
+	}
+	return 0, false
+}
+
+// Addr returns the set's address when it stands for exactly one.
+func (s *Set) Addr() (netip.Addr, bool) {
+	if len(s.Addrs) == 1 && s.Addrs[0].Lo == s.Addrs[0].Hi && !s.Not {
+		return s.Addrs[0].Lo, true
+	}
+	return netip.Addr{}, false
+}
+
+// Single returns a set of one number.
+func Single(n uint64) Set { return Set{Nums: []Range{{n, n}}} }
+
+// mergeRanges sorts and joins overlapping or touching ranges.
+func mergeRanges(r []Range) []Range {
+	slices.SortFunc(r, func(a, b Range) int {
+		switch {
+		case a.Lo < b.Lo:
+			return -1
+		case a.Lo > b.Lo:
+			return 1
+		}
+		return 0
+	})
+	out := r[:0]
+	for _, x := range r {
+		if n := len(out); n > 0 && (out[n-1].Hi == ^uint64(0) || x.Lo <= out[n-1].Hi+1) {
+			out[n-1].Hi = max(out[n-1].Hi, x.Hi)
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// negated cuts a leading '!' off s.
+func negated(s string) (string, bool) { return strings.CutPrefix(s, "!") }
+
+// Nearest returns the word closest to s, or "" when none is close enough to be
+// a likely slip of the hand (edit distance of at most a third of its length).
+func Nearest(s string, words []string) string {
+	best, bestD := "", len(s)/3+1
+	for _, w := range words {
+		if d := distance(strings.ToLower(s), strings.ToLower(w), bestD); d < bestD || d == bestD && best == "" {
+			best, bestD = w, d
+		}
+	}
+	return best
+}
+
+// distance is the edit distance with transpositions of a and b (optimal string
+// alignment), or some number over limit when it is larger than that.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) > limit || len(b)-len(a) > limit {
+		return limit + 1
+	}
+	prev2, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], prev2[j-2]+1)
+			}
+		}
+		prev2, prev, cur = prev, cur, prev2
+	}
+	return prev[len(b)]
+}
