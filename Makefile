@@ -1,0 +1,84 @@
+# nfctl. `make` says what there is to make.
+
+SHELL    := /bin/bash
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION)
+export CGO_ENABLED ?= 0
+
+# No VCS stamp: -X main.version says it, and a clone that git distrusts builds too.
+BUILD    := go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+KERNELS  ?= linux-image-cloud-amd64 linux-image-6.12-cloud-amd64
+FUZZTIME ?= 30s
+SOAKTIME ?= 10m
+PKGS     ?= ./...
+TESTARGS ?=
+
+.PHONY: help build demo setup test race bench bench-peers fuzz lint gen check vuln soak vmtest release install clean
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+build: ## ./nfctl, static
+	$(BUILD) -o nfctl ./cmd/nfctl
+
+demo: build ## nfctl at work in a network namespace of its own; needs root or user namespaces, nothing else
+	@go run -buildvcs=false ./scripts/demo ./nfctl
+
+setup: ## install what the tests use (root, apt-get), or say what to install
+	@scripts/setup.sh test
+
+test: setup race ## setup, then every test with the race detector
+
+race: export CGO_ENABLED = 1
+race: build ## every test with the race detector; PKGS=./internal/queue TESTARGS=-v narrow and widen it
+	NFCTL_TEST_NETNS=require NFCTL_BIN=$(CURDIR)/nfctl GORACE=atexit_sleep_ms=0 \
+		go test -race -count=1 -timeout 20m $(TESTARGS) $(PKGS)
+
+bench: ## Go benchmarks, for benchstat; PKGS and TESTARGS as for race
+	go test -run '^$$' -bench . -benchmem $(TESTARGS) $(PKGS)
+
+bench-peers: build ## nfctl beside its peers, the tables of docs/performance.md (root; RUNS=1 for a quick look)
+	@scripts/setup.sh bench
+	bench/run.sh
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+lint: ## gofmt, go vet, staticcheck, shellcheck
+	scripts/lint.sh
+
+gen: ## write docs/man, completions and docs/licenses.md anew
+	scripts/gen.sh .
+
+check: ## fail if what gen writes is stale
+	scripts/gen.sh -check
+
+vuln: ## known vulnerabilities in what is linked (asks vuln.go.dev)
+	go tool govulncheck ./...
+
+soak: build ## mixed load for SOAKTIME (10m): memory, descriptors and goroutines stay flat
+	NFCTL_TEST_NETNS=require NFCTL_SOAK=$(SOAKTIME) go test -count=1 -timeout 30m -run Soak -v ./cmd/nfctl
+
+vmtest: ## integration tests on Debian's stock kernels, in VMs; KERNELS="..." chooses
+	scripts/vmtest/run $(KERNELS)
+
+release: ## dist/: static binaries, built twice and compared, with checksums
+	scripts/release.sh $(VERSION)
+
+install: build ## into DESTDIR and PREFIX (/usr/local); COMPAT=1 adds a conntrack link where there is none
+	install -D -m 755 nfctl $(DESTDIR)$(PREFIX)/bin/nfctl
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -D -m 644 completions/nfctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/nfctl
+	install -D -m 644 completions/nfctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_nfctl
+	install -D -m 644 completions/nfctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/nfctl.fish
+ifeq ($(COMPAT),1)
+	@l=$(DESTDIR)$(PREFIX)/bin/conntrack; \
+	if [ -e $$l ] || [ -L $$l ]; then \
+		[ "$$(readlink $$l)" = nfctl ] || { echo "$$l is there already: left alone" >&2; exit 1; }; \
+	else ln -s nfctl $$l && echo "ln -s nfctl $$l"; fi
+endif
+
+clean: ## remove what is built here
+	rm -rf nfctl dist bench/bin bench/results
