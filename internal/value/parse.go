@@ -394,12 +394,5 @@ func Time(s string) (uint64, error) {
 	return 0, &Error{What: "time", Text: s, Valid: "RFC 3339 as 2026-01-02T15:04:05Z, or seconds since the epoch"}
 }
 
-// AppendTime appends nanoseconds since the epoch in RFC 3339 with nine digits
-// of fraction, in UTC.
-func AppendTime(b []byte, ns uint64) []byte {
-	t := time.Unix(int64(ns/1e9), int64(ns%1e9)).UTC()
-	return t.AppendFormat(b, "2006-01-02T15:04:05.000000000Z07:00")
-}
-
 // AppendHex appends n as 0x… in lower case.
 func AppendHex(b []byte, n uint64) []byte { return strconv.AppendUint(append(b, "0x"...), n, 16) }
