@@ -57,7 +57,16 @@ type Row[T any] struct {
 	// Null reports that the subject has the field but that its value could not
 	// be known: JSON null. Nil: never.
 	Null func(*T) bool
+
+	// Part is what the field is part of, when it has none without it; all rows
+	// of a part share one Part. Writers look at it once for all of them. Nil:
+	// not said.
+	Part *Part[T]
 }
+
+// A Part is something that a subject has or lacks as a whole, as a packet its
+// TCP header.
+type Part[T any] struct{ Has func(*T) bool }
 
 // Has reports whether t has the field.
 func (r *Row[T]) Has(t *T) bool {
@@ -161,10 +170,11 @@ func (r *Registry[T]) Find(name string) (*Row[T], error) {
 // when T has no such part.
 func Lift[T, P any](prefix string, rows []Row[P], part func(*T) *P) []Row[T] {
 	out := make([]Row[T], len(rows))
+	whole := &Part[T]{Has: func(t *T) bool { return part(t) != nil }}
 	for i := range rows {
 		p := &rows[i]
 		o := Row[T]{Path: prefix + p.Path, Kind: p.Kind, Doc: p.Doc, Names: p.Names, Max: p.Max,
-			Parse: p.Parse, AppendNum: p.AppendNum, Bit: p.Bit, Hidden: p.Hidden}
+			Parse: p.Parse, AppendNum: p.AppendNum, Bit: p.Bit, Hidden: p.Hidden, Part: whole}
 		if prefix == "" {
 			o.Aliases = p.Aliases
 		}
