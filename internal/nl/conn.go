@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -37,6 +38,8 @@ type Conn struct {
 	port uint32
 	seq  atomic.Uint32
 	buf  []byte // for replies, made at the first request
+
+	sender sender
 }
 
 // answerTimeout bounds the wait for an answer. The kernel answers netfilter
@@ -69,6 +72,7 @@ func Wrap(nc *netlink.Conn) (*Conn, error) {
 		return nil, &OpError{Op: "open", Object: "netlink socket", Err: cause(err)}
 	}
 	c := &Conn{nc: nc, rc: rc, port: nc.PID()}
+	c.sender.f = c.sender.send
 	c.seq.Store(uint32(time.Now().UnixNano()))
 	// Both only shorten or explain errors; kernels before 4.12 lack EXT_ACK.
 	_ = c.setInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
@@ -198,23 +202,30 @@ func (c *Conn) Send(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	s := sender{b: b}
-	if err := c.rc.Control(s.send); err != nil {
+	s := &c.sender
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.b = b
+	if err := c.rc.Control(s.f); err != nil {
 		return closed(err)
 	}
+	s.b = nil
 	if s.err != 0 {
 		return s.err
 	}
 	return nil
 }
 
+// A sender holds a send's arguments and the function that makes the call, made
+// once: a closure made at each send would be an allocation.
 type sender struct {
+	mu  sync.Mutex
 	b   []byte
 	err syscall.Errno
+	f   func(fd uintptr)
 }
 
-// kernel is the address of the kernel's end. Writing without an address is the
-// same to it, and needs no address to be copied.
+// send needs no address: a socket that is not connected sends to the kernel.
 func (s *sender) send(fd uintptr) {
 	for {
 		_, _, s.err = unix.Syscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&s.b[0])), uintptr(len(s.b)), 0, 0, 0)

@@ -327,6 +327,10 @@ func TestReceiver(t *testing.T) {
 	if d, err := w.Drops(); d != 0 || err != nil {
 		t.Errorf("drops %d, %v", d, err)
 	}
+	req := flow(nil, ctDelete, 0, 9999)
+	if a := testing.AllocsPerRun(100, func() { _ = w.Send(req); _, _ = r.Recv(-1) }); a != 0 {
+		t.Errorf("Send and Recv allocate %v", a)
+	}
 	if a := testing.AllocsPerRun(100, func() { _, _ = r.Recv(0) }); a != 0 {
 		t.Errorf("Recv(0) allocates %v", a)
 	}
