@@ -1,0 +1,52 @@
+package ct
+
+import (
+	"strings"
+
+	"nfctl/internal/field"
+)
+
+// FlowFields and ExpectFields are the fields of flows and expectations, made of
+// the attribute tables: the table's order, its JSON paths, and its names as
+// aliases.
+//
+// mark and zone are always there on flows, 0 when the kernel sent none. State
+// is an Enum over StateNames, status a Flags whose numbers are masks, labels
+// Bits by LabelName. Hidden fields are names for filters and --fields.
+var (
+	FlowFields   = field.New(withParts(rows(FlowAttrs), flowParts))
+	ExpectFields = field.New(withParts(rows(ExpectAttrs), expectParts))
+)
+
+// flowParts tells which objects of a flow it lacks as a whole.
+var flowParts = map[string]func(*Flow) bool{
+	"nat":          func(f *Flow) bool { return f.Status&(StatusSrcNATDone|StatusDstNATDone|StatusSrcNAT|StatusDstNAT) != 0 },
+	"tcp":          func(f *Flow) bool { return f.Present&hasTCP != 0 },
+	"sctp":         func(f *Flow) bool { return f.Present&hasSCTP != 0 },
+	"dccp":         func(f *Flow) bool { return f.Present&hasDCCP != 0 },
+	"seqadj_orig":  func(f *Flow) bool { return f.Present&HasSeqOrig != 0 },
+	"seqadj_reply": func(f *Flow) bool { return f.Present&HasSeqReply != 0 },
+	"synproxy":     func(f *Flow) bool { return f.Present&HasSynproxy != 0 },
+	"master":       func(f *Flow) bool { return !f.Master.IsZero() },
+	"snat":         func(f *Flow) bool { return f.SNAT.Addr.IsValid() || f.Has(HasSNATPort) },
+	"dnat":         func(f *Flow) bool { return f.DNAT.Addr.IsValid() || f.Has(HasDNATPort) },
+	"by":           func(f *Flow) bool { return f.By.PortID != 0 },
+}
+
+var expectParts = map[string]func(*Expect) bool{
+	"nat": func(e *Expect) bool { return e.Has(ExpectHasNATDir) || !e.NATTuple.IsZero() },
+	"by":  func(e *Expect) bool { return e.By.PortID != 0 },
+}
+
+func withParts[T any](rows []field.Row[T], has map[string]func(*T) bool) []field.Row[T] {
+	parts := map[string]*field.Part[T]{}
+	for name, f := range has {
+		parts[name] = &field.Part[T]{Has: f}
+	}
+	for i := range rows {
+		if group, _, ok := strings.Cut(rows[i].Path, "."); ok {
+			rows[i].Part = parts[group]
+		}
+	}
+	return rows
+}

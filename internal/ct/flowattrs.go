@@ -1,0 +1,401 @@
+package ct
+
+import (
+	"net/netip"
+	"strings"
+
+	"nfctl/internal/field"
+	"nfctl/internal/value"
+)
+
+// integer is any width a number of a Flow has.
+type integer interface {
+	~uint8 | ~uint16 | ~uint32 | ~uint64
+}
+
+// fnum is the access to a number of a flow whose presence is a bit of Has.
+func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
+	return access[Flow]{
+		num:    func(f *Flow) (uint64, bool) { return uint64(*at(f)), f.Present&bit != 0 },
+		setNum: func(f *Flow, n uint64) { *at(f) = N(n); f.Present |= bit },
+	}
+}
+
+// tnum is the access to a number of one of a flow's tuples.
+func tnum[N integer](tuple func(*Flow) *Tuple, bit TupleHas, at func(*Tuple) *N) access[Flow] {
+	return access[Flow]{
+		num:    func(f *Flow) (uint64, bool) { t := tuple(f); return uint64(*at(t)), t.Present&bit != 0 },
+		setNum: func(f *Flow, n uint64) { t := tuple(f); *at(t) = N(n); t.Present |= bit },
+	}
+}
+
+func faddr(at func(*Flow) *netip.Addr) access[Flow] { return access[Flow]{addr: at} }
+
+func fdata(bit Has, at func(*Flow) *[]byte) access[Flow] {
+	return access[Flow]{
+		data:    func(f *Flow) ([]byte, bool) { return *at(f), f.Present&bit != 0 },
+		setData: func(f *Flow, d []byte) { *at(f) = d; f.Present |= bit },
+	}
+}
+
+func flabels(bit Has, at func(*Flow) *[16]byte) access[Flow] {
+	return access[Flow]{
+		data:    func(f *Flow) ([]byte, bool) { return at(f)[:], f.Present&bit != 0 },
+		setData: func(f *Flow, d []byte) { p := at(f); *p = [16]byte{}; copy(p[:], d); f.Present |= bit },
+	}
+}
+
+func orig(f *Flow) *Tuple   { return &f.Orig }
+func reply(f *Flow) *Tuple  { return &f.Reply }
+func master(f *Flow) *Tuple { return &f.Master }
+
+func tSport(t *Tuple) *uint16 { return &t.Sport }
+func tDport(t *Tuple) *uint16 { return &t.Dport }
+func tFamily(t *Tuple) *uint8 { return &t.Family }
+func tProto(t *Tuple) *uint8  { return &t.Proto }
+func tType(t *Tuple) *uint8   { return &t.Type }
+func tCode(t *Tuple) *uint8   { return &t.Code }
+func tID(t *Tuple) *uint16    { return &t.ID }
+func tZone(t *Tuple) *uint16  { return &t.Zone }
+
+// Where attributes are sent, and why some cannot be set.
+const (
+	inAll       = "dump, new, update, destroy"
+	inProtoinfo = "dump; new and update when the protocol's state changed; not destroy"
+	inState     = "dump; new and update when the protocol's state changed; destroy"
+	inMaster    = "dump with status EXPECTED; new of a related connection"
+	inCounters  = "dump and destroy, of entries made with nf_conntrack_acct=1"
+	inSeqadj    = "dump with status SEQ_ADJUST; update when it changed"
+	inSynproxy  = "dump; new and update when changed"
+	never       = "never"
+
+	yes        = "yes"
+	isKey      = "no: the kernel finds the entry by it"
+	onlyRead   = "no: the kernel ignores it"
+	createOnly = "no: the kernel takes it only when the entry is made (EOPNOTSUPP)"
+	wholeAdj   = "yes, all three of a direction together"
+	wholeMast  = "yes, the whole tuple, of a connection in the table"
+	wholeSyn   = "yes, all three together"
+	wscaleWhy  = "yes, both scales together, with WINDOW_SCALE in the flags and masks of both directions"
+	flagsWhy   = "yes, with the mask"
+	maskWhy    = "yes, with the flags"
+	dccpOld    = "no: this kernel has no DCCP tracking (older ones take it)"
+)
+
+func key(a Attr[Flow]) Attr[Flow] {
+	a.Create, a.Update, a.Since, a.Readable = yes, isKey, "2.6.14", inAll
+	return a
+}
+
+// FlowAttrs is the attribute table of flows. Its order is that of JSON and of
+// every listing of fields.
+var FlowAttrs = flowAttrs()
+
+func flowAttrs() []Attr[Flow] {
+	t := []Attr[Flow]{
+		{Path: "kind", Kind: field.Enum, Names: kindNames, Doc: "always flow", access: access[Flow]{num: func(*Flow) (uint64, bool) { return 0, true }}},
+		{Path: "event", Kind: field.Enum, Names: EventNames, Doc: "what happened: new, update, destroy; existing: it was there before the stream began",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.Event), f.Event != NoEvent }}},
+		{Path: "time", Kind: field.Time, Doc: "when the event happened by the kernel's clock, else when it was read", Parse: parseTimes,
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) {
+				if f.Has(HasEventTime) {
+					return f.EventTime, true
+				}
+				return f.Time, f.Time != 0 && f.Event != NoEvent
+			}}},
+		{Name: "timestamp-event", Number: 75, Path: "event_time", Hidden: true, Kind: field.Time, Bits: 64, Netlink: "CTA_TIMESTAMP_EVENT", Since: "6.14",
+			Readable: "new, update, destroy with nf_conntrack_timestamp=1", Create: "no: the kernel refuses it", Update: "no: the kernel refuses it",
+			Parse: parseTimes, Doc: "when the event happened, by the kernel's clock", access: fnum(HasEventTime, func(f *Flow) *uint64 { return &f.EventTime })},
+		key(Attr[Flow]{Name: "orig-l3proto", Aliases: []string{"l3proto"}, Number: 15, Path: "family", Kind: field.Enum, Bits: 8, Names: value.Families,
+			Parse: value.Families.ParseSet, Netlink: "nfgenmsg.nfgen_family", Doc: "address family", access: tnum(orig, TupleFamily, tFamily)}),
+		key(Attr[Flow]{Name: "repl-l3proto", Number: 16, Path: "reply.family", Hidden: true, Kind: field.Enum, Bits: 8, Names: value.Families,
+			Parse: value.Families.ParseSet, Netlink: "nfgenmsg.nfgen_family", Doc: "address family of the reply direction", access: tnum(reply, TupleFamily, tFamily)}),
+		key(Attr[Flow]{Name: "orig-l4proto", Aliases: []string{"l4proto"}, Number: 17, Path: "proto", Kind: field.Enum, Bits: 8, Names: value.Protocols,
+			Parse: value.Protocols.ParseSet, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_NUM", Doc: "transport protocol", access: tnum(orig, TupleProto, tProto)}),
+		{Path: "proto_num", Kind: field.Uint, Bits: 8, Parse: value.Protocols.ParseSet, Doc: "transport protocol, as a number", access: access[Flow]{num: tnum(orig, TupleProto, tProto).num}},
+		key(Attr[Flow]{Name: "repl-l4proto", Number: 18, Path: "reply.proto", Hidden: true, Kind: field.Enum, Bits: 8, Names: value.Protocols,
+			Parse: value.Protocols.ParseSet, Netlink: "CTA_TUPLE_REPLY/CTA_TUPLE_PROTO/CTA_PROTO_NUM", Doc: "transport protocol of the reply direction: the same as the original's", access: tnum(reply, TupleProto, tProto)}),
+		{Name: "timeout", Number: 24, Path: "timeout", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Netlink: "CTA_TIMEOUT", Since: "2.6.14",
+			Readable: "dump, new, update; destroy when not 0", Create: "yes, required", Update: yes, Doc: "seconds until the entry ends when no packet comes",
+			access: fnum(HasTimeout, func(f *Flow) *uint32 { return &f.Timeout }),
+			setText: func(f *Flow, s string) error {
+				n, err := parseSeconds(s)
+				if err == nil {
+					f.Timeout, f.Present = n, f.Present|HasTimeout
+				}
+				return err
+			}},
+		{Path: "state", Kind: field.Enum, Names: StateNames, Parse: StateNames.ParseSet, Doc: "state of the connection (TCP, SCTP, DCCP)",
+			access:  access[Flow]{num: (*Flow).State},
+			setText: setState},
+		{Name: "tcp-state", Number: 19, Path: "tcp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: TCPStateNames, Parse: TCPStateNames.ParseSet,
+			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_STATE", Since: "2.6.14", Readable: inState, Create: yes, Update: yes,
+			Doc: "TCP state", access: fnum(HasTCPState, func(f *Flow) *uint8 { return &f.TCPState })},
+		{Name: "sctp-state", Number: 52, Path: "sctp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: SCTPStateNames, Parse: SCTPStateNames.ParseSet,
+			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_STATE", Since: "2.6.30", Readable: inState, Create: yes, Update: "yes, with both verification tags (alone: EINVAL)",
+			Doc: "SCTP state", access: fnum(HasSCTPState, func(f *Flow) *uint8 { return &f.SCTPState })},
+		{Name: "dccp-state", Number: 56, Path: "dccp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: DCCPStateNames, Parse: DCCPStateNames.ParseSet,
+			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_STATE", Since: "2.6.30", Readable: "older kernels: dump, new, update", Create: dccpOld, Update: dccpOld,
+			Doc: "DCCP state", access: fnum(HasDCCPState, func(f *Flow) *uint8 { return &f.DCCPState })},
+	}
+	t = append(t, direction("orig", "orig", "original direction", "CTA_TUPLE_ORIG", orig, [6]int{0, 1, 4, 5, 8, 9})...)
+	t = append(t,
+		key(Attr[Flow]{Name: "icmp-type", Number: 12, Path: "orig.type", Kind: field.Uint, Bits: 8, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_ICMP_TYPE (ICMPv6: CTA_PROTO_ICMPV6_TYPE)",
+			Doc: "ICMP type; set, it also sets the reply direction's to the type of the answer", access: access[Flow]{
+				num: tnum(orig, TupleType, tType).num,
+				setNum: func(f *Flow, n uint64) {
+					f.Orig.Type, f.Orig.Present = uint8(n), f.Orig.Present|TupleType
+					proto := f.Orig.Proto
+					if proto == 0 && f.Orig.Family == IPv6 {
+						proto = ICMPv6
+					}
+					f.Reply.Type, f.Reply.Present = ReplyType(proto, uint8(n)), f.Reply.Present|TupleType
+				}}}),
+		key(Attr[Flow]{Name: "icmp-code", Number: 13, Path: "orig.code", Kind: field.Uint, Bits: 8, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_ICMP_CODE (ICMPv6: CTA_PROTO_ICMPV6_CODE)",
+			Doc: "ICMP code; set, it also sets the reply direction's", access: both(TupleCode, tCode)}),
+		key(Attr[Flow]{Name: "icmp-id", Number: 14, Path: "orig.id", Kind: field.Uint, Bits: 16, Network: true, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_ICMP_ID (ICMPv6: CTA_PROTO_ICMPV6_ID)",
+			Doc: "ICMP identifier; set, it also sets the reply direction's", access: both(TupleID, tID)}),
+		counter("orig-counter-packets", 26, "orig.packets", "CTA_COUNTERS_ORIG/CTA_COUNTERS_PACKETS", "packets in the original direction", HasOrigPackets, func(f *Flow) *uint64 { return &f.OrigCounters.Packets }),
+		counter("orig-counter-bytes", 28, "orig.bytes", "CTA_COUNTERS_ORIG/CTA_COUNTERS_BYTES", "bytes in the original direction, from the IP header on", HasOrigBytes, func(f *Flow) *uint64 { return &f.OrigCounters.Bytes }),
+		dirZone("orig-zone", 68, "orig.zone", "CTA_TUPLE_ORIG/CTA_TUPLE_ZONE", "zone of the original direction only", orig),
+	)
+	t = append(t, direction("repl", "reply", "reply direction", "CTA_TUPLE_REPLY", reply, [6]int{2, 3, 6, 7, 10, 11})...)
+	t = append(t,
+		Attr[Flow]{Path: "reply.type", Kind: field.Uint, Bits: 8, Doc: "ICMP type of the answer", access: tnum(reply, TupleType, tType)},
+		Attr[Flow]{Path: "reply.code", Kind: field.Uint, Bits: 8, Doc: "ICMP code of the answer", access: tnum(reply, TupleCode, tCode)},
+		Attr[Flow]{Path: "reply.id", Kind: field.Uint, Bits: 16, Doc: "ICMP identifier of the answer", access: tnum(reply, TupleID, tID)},
+		counter("repl-counter-packets", 27, "reply.packets", "CTA_COUNTERS_REPLY/CTA_COUNTERS_PACKETS", "packets in the reply direction", HasReplyPackets, func(f *Flow) *uint64 { return &f.ReplyCounters.Packets }),
+		counter("repl-counter-bytes", 29, "reply.bytes", "CTA_COUNTERS_REPLY/CTA_COUNTERS_BYTES", "bytes in the reply direction, from the IP header on", HasReplyBytes, func(f *Flow) *uint64 { return &f.ReplyCounters.Bytes }),
+		dirZone("repl-zone", 69, "reply.zone", "CTA_TUPLE_REPLY/CTA_TUPLE_ZONE", "zone of the reply direction only", reply),
+
+		Attr[Flow]{Path: "nat.src", Kind: field.Addr, Parse: value.Addrs, Doc: "address to which the source is translated",
+			ip: func(f *Flow) (netip.Addr, bool) { a, ok, _, _ := f.SrcNAT(); return a, ok }},
+		Attr[Flow]{Path: "nat.dst", Kind: field.Addr, Parse: value.Addrs, Doc: "address to which the destination is translated",
+			ip: func(f *Flow) (netip.Addr, bool) { a, ok, _, _ := f.DstNAT(); return a, ok }},
+		Attr[Flow]{Path: "nat.sport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "port to which the source port is translated",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { _, _, p, ok := f.SrcNAT(); return uint64(p), ok }}},
+		Attr[Flow]{Path: "nat.dport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "port to which the destination port is translated",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { _, _, p, ok := f.DstNAT(); return uint64(p), ok }}},
+
+		Attr[Flow]{Name: "status", Number: 32, Path: "status", Kind: field.Flags, Bits: 32, Names: StatusNames, Parse: ParseStatus, Netlink: "CTA_STATUS", Since: "2.6.14", Readable: inAll,
+			Create: "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; the kernel ignores the NAT and offload bits",
+			Update: "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; SEEN_REPLY and ASSURED cannot be taken away (EBUSY)",
+			Doc:    "status bits", access: fnum(HasStatus, func(f *Flow) *uint32 { return &f.Status })},
+		Attr[Flow]{Name: "mark", Number: 25, Path: "mark", Kind: field.Uint, Bits: 32, Parse: value.Mark, Netlink: "CTA_MARK", Since: "2.6.14", Readable: "dump; events when not 0 or just changed",
+			Create: yes, Update: "yes, with a mask: only its bits", Doc: "mark (connmark)", access: fnum(HasMark, func(f *Flow) *uint32 { return &f.Mark }),
+			always:  func(f *Flow) (uint64, bool) { return uint64(f.Mark), true },
+			setText: setMark},
+		Attr[Flow]{Path: "mark_mask", Hidden: true, Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_MARK_MASK", Readable: never, Doc: "bits of the mark to change", access: fnum(HasMarkMask, func(f *Flow) *uint32 { return &f.MarkMask })},
+		Attr[Flow]{Name: "zone", Number: 61, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_ZONE", Since: "2.6.34", Readable: inAll + ", when not 0",
+			Create: yes, Update: isKey, Doc: "zone, of both directions", access: fnum(HasZone, func(f *Flow) *uint16 { return &f.Zone }),
+			always: func(f *Flow) (uint64, bool) { return uint64(f.Zone), true }},
+		Attr[Flow]{Name: "use", Number: 30, Path: "use", Kind: field.Uint, Bits: 32, Netlink: "CTA_USE", Since: "2.6.14", Readable: "dump", Create: onlyRead, Update: onlyRead, Doc: "references held to the entry in the kernel",
+			access: fnum(HasUse, func(f *Flow) *uint32 { return &f.Use })},
+		Attr[Flow]{Name: "id", Number: 31, Path: "id", Kind: field.Uint, Bits: 32, Netlink: "CTA_ID", Since: "2.6.14", Readable: inAll, Create: "no: the kernel picks it", Update: "no: the kernel ignores it",
+			Doc: "number of the entry, its own as long as it lives", access: fnum(HasID, func(f *Flow) *uint32 { return &f.ID })},
+		Attr[Flow]{Name: "helper-name", Number: 55, Path: "helper", Kind: field.String, Netlink: "CTA_HELP/CTA_HELP_NAME", Since: "2.6.14", Readable: "dump, new, update",
+			Create: "yes, a helper for the flow's family and protocol (else EOPNOTSUPP)",
+			Update: "yes, only empty, which removes the helper and its expectations (none yet: EOPNOTSUPP, another: EBUSY)",
+			Doc:    "conntrack helper, at most 15 bytes", access: fdata(HasHelper, func(f *Flow) *[]byte { return &f.Helper }),
+			setText: func(f *Flow, s string) error {
+				if len(s) > 15 || strings.ContainsRune(s, 0) {
+					return &value.Error{What: "helper", Text: s, Valid: "a name of at most 15 bytes"}
+				}
+				f.Helper, f.Present = []byte(s), f.Present|HasHelper
+				return nil
+			}},
+		Attr[Flow]{Name: "helper-info", Number: 65, Path: "helper_info", Kind: field.Bytes, Netlink: "CTA_HELP/CTA_HELP_INFO", Since: "3.6", Readable: "dump, of helpers with data of their own",
+			Create: "yes, with helper-name", Update: "yes, with the same helper-name", Doc: "the helper's own data", access: fdata(HasHelperInfo, func(f *Flow) *[]byte { return &f.HelperInfo })},
+		Attr[Flow]{Name: "connlabels", Aliases: []string{"label"}, Number: 66, Path: "labels", Kind: field.Bits, Bits: 128, Bit: LabelName, Parse: ParseLabels, Netlink: "CTA_LABELS", Since: "3.9",
+			Readable: "dump when a bit is set; update when they changed", Create: "yes, dropped silently unless a rule of the namespace uses labels",
+			Update: "yes, needs a rule of the namespace that uses labels (else ENOSPC)", Doc: "connection labels, by the names of connlabel.conf",
+			access: flabels(HasLabels, func(f *Flow) *[16]byte { return &f.Labels }), setText: func(f *Flow, s string) error { return setLabels(f, s, HasLabels, &f.Labels) }},
+		Attr[Flow]{Name: "connlabels-mask", Number: 67, Path: "labels_mask", Hidden: true, Kind: field.Bits, Bits: 128, Netlink: "CTA_LABELS_MASK", Since: "3.9", Readable: never,
+			Create: yes, Update: yes, Doc: "which labels to change", access: flabels(HasLabelsMask, func(f *Flow) *[16]byte { return &f.LabelsMask }),
+			setText: func(f *Flow, s string) error { return setLabels(f, s, HasLabelsMask, &f.LabelsMask) }},
+		Attr[Flow]{Name: "timestamp-start", Number: 63, Path: "start", Kind: field.Time, Bits: 64, Parse: parseTimes, Netlink: "CTA_TIMESTAMP/CTA_TIMESTAMP_START", Since: "2.6.39", Readable: "dump and destroy, of entries made with nf_conntrack_timestamp=1",
+			Create: onlyRead, Update: onlyRead, Doc: "when the flow began", access: fnum(HasStart, func(f *Flow) *uint64 { return &f.Start })},
+		Attr[Flow]{Name: "timestamp-stop", Number: 64, Path: "stop", Kind: field.Time, Bits: 64, Parse: parseTimes, Netlink: "CTA_TIMESTAMP/CTA_TIMESTAMP_STOP", Since: "2.6.39", Readable: "destroy",
+			Create: onlyRead, Update: onlyRead, Doc: "when the flow ended", access: fnum(HasStop, func(f *Flow) *uint64 { return &f.Stop })},
+		Attr[Flow]{Path: "age", Aliases: []string{"delta-time"}, Kind: field.Uint, Parse: value.Seconds, Doc: "seconds since the flow began, until it ended; known with nf_conntrack_timestamp=1",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { ns, ok := f.Age(); return ns / 1e9, ok }}},
+		Attr[Flow]{Path: "idle", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Doc: "seconds since the last packet, where the timeout tells: see Timeouts",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.Idle), f.Has(HasIdle) }}},
+
+		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_ORIGINAL", "2.6.23", wscaleWhy, "window scale of the original direction, a shift", HasTCPWscaleOrig, func(f *Flow) *uint8 { return &f.TCPWscaleOrig }),
+		protoNum("tcp-wscale-repl", 60, "tcp.wscale_reply", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_REPLY", "2.6.23", wscaleWhy, "window scale of the reply direction, a shift", HasTCPWscaleReply, func(f *Flow) *uint8 { return &f.TCPWscaleReply }),
+		tcpFlags("tcp-flags-orig", 33, "tcp.flags_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 0", flagsWhy, "flags of the original direction", HasTCPFlagsOrig, func(f *Flow) *uint8 { return &f.TCPFlagsOrig }),
+		tcpFlags("tcp-flags-repl", 34, "tcp.flags_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 0", flagsWhy, "flags of the reply direction", HasTCPFlagsReply, func(f *Flow) *uint8 { return &f.TCPFlagsReply }),
+		tcpFlags("tcp-mask-orig", 35, "tcp.mask_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 1", maskWhy, "which flags of the original direction to set", HasTCPMaskOrig, func(f *Flow) *uint8 { return &f.TCPMaskOrig }),
+		tcpFlags("tcp-mask-repl", 36, "tcp.mask_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 1", maskWhy, "which flags of the reply direction to set", HasTCPMaskReply, func(f *Flow) *uint8 { return &f.TCPMaskReply }),
+		vtag("sctp-vtag-orig", 53, "sctp.vtag_orig", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_ORIGINAL", "verification tag of the original direction", HasSCTPVtagOrig, func(f *Flow) *uint32 { return &f.SCTPVtagOrig }),
+		vtag("sctp-vtag-repl", 54, "sctp.vtag_reply", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_REPLY", "verification tag of the reply direction", HasSCTPVtagReply, func(f *Flow) *uint32 { return &f.SCTPVtagReply }),
+		Attr[Flow]{Name: "dccp-role", Number: 57, Path: "dccp.role", Kind: field.Enum, Bits: 8, Names: DCCPRoleNames, Parse: DCCPRoleNames.ParseSet, Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_ROLE", Since: "2.6.30",
+			Readable: "older kernels", Create: dccpOld, Update: dccpOld, Doc: "who opened the connection", access: fnum(HasDCCPRole, func(f *Flow) *uint8 { return &f.DCCPRole })},
+		Attr[Flow]{Name: "dccp-handshake-seq", Number: 58, Path: "dccp.handshake_seq", Kind: field.Uint, Bits: 64, Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ", Since: "2.6.31",
+			Readable: "older kernels", Create: dccpOld, Update: dccpOld, Doc: "sequence number of the handshake", access: fnum(HasDCCPSeq, func(f *Flow) *uint64 { return &f.DCCPSeq })},
+
+		seqadj("orig-nat-seq-correction-pos", 46, "seqadj_orig.pos", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_CORRECTION_POS", "sequence number at which the shift changes", HasSeqOrigPos, func(f *Flow) *uint32 { return &f.SeqOrig.Pos }),
+		seqadj("orig-nat-seq-offset-before", 47, "seqadj_orig.before", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_OFFSET_BEFORE", "shift before that, signed, as 32 bits", HasSeqOrigBefore, func(f *Flow) *uint32 { return &f.SeqOrig.Before }),
+		seqadj("orig-nat-seq-offset-after", 48, "seqadj_orig.after", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_OFFSET_AFTER", "shift behind that, signed, as 32 bits", HasSeqOrigAfter, func(f *Flow) *uint32 { return &f.SeqOrig.After }),
+		seqadj("repl-nat-seq-correction-pos", 49, "seqadj_reply.pos", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_CORRECTION_POS", "sequence number at which the shift changes", HasSeqReplyPos, func(f *Flow) *uint32 { return &f.SeqReply.Pos }),
+		seqadj("repl-nat-seq-offset-before", 50, "seqadj_reply.before", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_OFFSET_BEFORE", "shift before that, signed, as 32 bits", HasSeqReplyBefore, func(f *Flow) *uint32 { return &f.SeqReply.Before }),
+		seqadj("repl-nat-seq-offset-after", 51, "seqadj_reply.after", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_OFFSET_AFTER", "shift behind that, signed, as 32 bits", HasSeqReplyAfter, func(f *Flow) *uint32 { return &f.SeqReply.After }),
+		synproxy("synproxy-isn", 72, "synproxy.isn", "CTA_SYNPROXY/CTA_SYNPROXY_ISN", "initial sequence number", HasSynISN, func(f *Flow) *uint32 { return &f.SynISN }),
+		synproxy("synproxy-its", 73, "synproxy.its", "CTA_SYNPROXY/CTA_SYNPROXY_ITS", "initial timestamp", HasSynITS, func(f *Flow) *uint32 { return &f.SynITS }),
+		synproxy("synproxy-tsoff", 74, "synproxy.tsoff", "CTA_SYNPROXY/CTA_SYNPROXY_TSOFF", "timestamp offset", HasSynTSOff, func(f *Flow) *uint32 { return &f.SynTSOff }),
+	)
+	t = append(t, masterAttrs()...)
+	t = append(t,
+		Attr[Flow]{Name: "secmark", Number: 45, Path: "secmark", Kind: field.Uint, Bits: 32, Netlink: "CTA_SECMARK", Since: "2.6.21", Readable: "never on current kernels: see secctx", Create: onlyRead, Update: onlyRead,
+			Doc: "security mark, obsolete", access: fnum(HasSecmark, func(f *Flow) *uint32 { return &f.Secmark })},
+		Attr[Flow]{Name: "secctx", Number: 62, Path: "secctx", Kind: field.String, Netlink: "CTA_SECCTX/CTA_SECCTX_NAME", Since: "2.6.37", Readable: "dump, new, update when a security module labels",
+			Create: "no: the security module sets it", Update: "no: the security module sets it", Doc: "security context", access: fdata(HasSecctx, func(f *Flow) *[]byte { return &f.Secctx })},
+	)
+	t = append(t, natAttrs()...)
+	t = append(t,
+		Attr[Flow]{Path: "unknown", Kind: field.String, Doc: "attributes that this program does not know: number:bytes in hexadecimal", Readable: "newer kernels",
+			access: access[Flow]{data: func(f *Flow) ([]byte, bool) {
+				f.text = appendUnknown(f.text[:0], f.Unknown)
+				return f.text, len(f.Unknown) > 0
+			}}},
+		Attr[Flow]{Path: "events", Kind: field.Bool, Doc: "false: the flow is older than the first listener and will send no event when it ends",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return 0, f.NoEvents }}},
+		Attr[Flow]{Path: "by.portid", Kind: field.Uint, Bits: 32, Doc: "netlink port of whoever caused the event; absent: traffic",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.By.PortID), f.By.PortID != 0 && f.Event != NoEvent }}},
+		Attr[Flow]{Path: "by.pid", Kind: field.Uint, Bits: 32, Doc: "the process that holds that port",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.By.Pid), f.By.Pid != 0 }}},
+		Attr[Flow]{Path: "by.comm", Kind: field.String, Doc: "the name of that process",
+			access: access[Flow]{data: func(f *Flow) ([]byte, bool) { return f.By.Comm, f.By.Pid != 0 }}},
+	)
+	return t
+}
+
+var kindNames = value.NewNames("kind", 1, value.WordList("flow", "expect")...)
+
+// direction makes the address and port rows of a tuple. Numbers are those of the
+// IPv4 source and destination, the IPv6 ones and the ports.
+func direction(seed, path, doc, nla string, tuple func(*Flow) *Tuple, num [6]int) []Attr[Flow] {
+	src := func(f *Flow) *netip.Addr { return &tuple(f).Src }
+	dst := func(f *Flow) *netip.Addr { return &tuple(f).Dst }
+	out := []Attr[Flow]{
+		{Name: seed + "-ipv4-src", Number: num[0], Path: path + ".src", Kind: field.Addr, Bits: 32, Doc: "source address, " + doc, Netlink: nla + "/CTA_TUPLE_IP/CTA_IP_V4_SRC", access: faddr(src)},
+		{Name: seed + "-ipv6-src", Number: num[2], Path: path + ".src", Kind: field.Addr, Bits: 128, Doc: "source address, " + doc, Netlink: nla + "/CTA_TUPLE_IP/CTA_IP_V6_SRC", access: faddr(src)},
+		{Name: seed + "-ipv4-dst", Number: num[1], Path: path + ".dst", Kind: field.Addr, Bits: 32, Doc: "destination address, " + doc, Netlink: nla + "/CTA_TUPLE_IP/CTA_IP_V4_DST", access: faddr(dst)},
+		{Name: seed + "-ipv6-dst", Number: num[3], Path: path + ".dst", Kind: field.Addr, Bits: 128, Doc: "destination address, " + doc, Netlink: nla + "/CTA_TUPLE_IP/CTA_IP_V6_DST", access: faddr(dst)},
+		{Name: seed + "-port-src", Number: num[4], Path: path + ".sport", Kind: field.Uint, Bits: 16, Doc: "source port, " + doc + "; for gre the key", Netlink: nla + "/CTA_TUPLE_PROTO/CTA_PROTO_SRC_PORT", Parse: value.Ports, access: tnum(tuple, TupleSport, tSport)},
+		{Name: seed + "-port-dst", Number: num[5], Path: path + ".dport", Kind: field.Uint, Bits: 16, Doc: "destination port, " + doc + "; for gre the key", Netlink: nla + "/CTA_TUPLE_PROTO/CTA_PROTO_DST_PORT", Parse: value.Ports, access: tnum(tuple, TupleDport, tDport)},
+	}
+	for i := range out {
+		a := &out[i]
+		a.Network = true
+		if a.Kind == field.Addr {
+			a.Parse = value.Addrs
+		} else {
+			a.setText = setPort(a.setNum)
+		}
+		*a = key(*a)
+		if seed == "orig" {
+			a.Aliases = []string{strings.TrimPrefix(a.Name, "orig-")}
+		}
+	}
+	return out
+}
+
+func masterAttrs() []Attr[Flow] {
+	out := direction("master", "master", "connection that expected this one", "CTA_TUPLE_MASTER", master, [6]int{37, 38, 39, 40, 41, 42})
+	out = append(out,
+		Attr[Flow]{Name: "master-l3proto", Number: 43, Path: "master.family", Kind: field.Enum, Bits: 8, Names: value.Families, Parse: value.Families.ParseSet, Netlink: "nfgenmsg.nfgen_family",
+			Doc: "address family of the connection that expected this one", Hidden: true, access: tnum(master, TupleFamily, tFamily)},
+		Attr[Flow]{Name: "master-l4proto", Number: 44, Path: "master.proto", Kind: field.Enum, Bits: 8, Names: value.Protocols, Parse: value.Protocols.ParseSet, Netlink: "CTA_TUPLE_MASTER/CTA_TUPLE_PROTO/CTA_PROTO_NUM",
+			Doc: "transport protocol of the connection that expected this one", access: tnum(master, TupleProto, tProto)})
+	for i := range out {
+		a := &out[i]
+		a.Since, a.Readable, a.Create, a.Update = "2.6.23", inMaster, wholeMast, createOnly
+	}
+	return out
+}
+
+// natAttrs are the translations to ask for. The kernel never sends them.
+func natAttrs() []Attr[Flow] {
+	var out []Attr[Flow]
+	for _, d := range []struct {
+		name, nla, doc string
+		num            [3]int
+		bit            Has
+		at             func(*Flow) *NAT
+	}{
+		{"snat", "CTA_NAT_SRC", "source", [3]int{20, 70, 22}, HasSNATPort, func(f *Flow) *NAT { return &f.SNAT }},
+		{"dnat", "CTA_NAT_DST", "destination", [3]int{21, 71, 23}, HasDNATPort, func(f *Flow) *NAT { return &f.DNAT }},
+	} {
+		at := d.at
+		addr := func(f *Flow) *netip.Addr { return &at(f).Addr }
+		rows := []Attr[Flow]{
+			{Name: d.name + "-ipv4", Number: d.num[0], Path: d.name + ".addr", Kind: field.Addr, Bits: 32, Parse: value.Addrs, Since: "2.6.14", Netlink: d.nla + "/CTA_NAT_V4_MINIP, _MAXIP",
+				Doc: d.doc + " address to translate to, or a range of them", access: faddr(addr)},
+			{Name: d.name + "-ipv6", Number: d.num[1], Path: d.name + ".addr", Kind: field.Addr, Bits: 128, Parse: value.Addrs, Since: "3.7", Netlink: d.nla + "/CTA_NAT_V6_MINIP, _MAXIP",
+				Doc: d.doc + " address to translate to, or a range of them", access: faddr(addr)},
+			{Path: d.name + ".addr_max", Kind: field.Addr, Parse: value.Addrs, Doc: "last address of the range", access: faddr(func(f *Flow) *netip.Addr { return &at(f).AddrMax })},
+			{Name: d.name + "-port", Number: d.num[2], Path: d.name + ".port", Kind: field.Uint, Bits: 16, Parse: value.Ports, Since: "2.6.14", Netlink: d.nla + "/CTA_NAT_PROTO/CTA_PROTONAT_PORT_MIN, _MAX",
+				Doc: d.doc + " port to translate to, or a range of them", access: fnum(d.bit, func(f *Flow) *uint16 { return &at(f).Port }), setText: setNATPort(d.bit, at)},
+			{Path: d.name + ".port_max", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "last port of the range",
+				access: access[Flow]{num: func(f *Flow) (uint64, bool) {
+					n := at(f)
+					return uint64(n.PortMax), f.Present&d.bit != 0 && n.PortMax != 0 && n.PortMax != n.Port
+				}, setNum: func(f *Flow, n uint64) { at(f).PortMax = uint16(n) }}},
+		}
+		for i := range rows {
+			a := &rows[i]
+			a.Network, a.Readable, a.Create, a.Update = true, never, yes, createOnly
+			if a.Bits > 16 {
+				a.setText = setNATAddr(at, a.Bits)
+			}
+		}
+		out = append(out, rows...)
+	}
+	return out
+}
+
+func both[N integer](bit TupleHas, at func(*Tuple) *N) access[Flow] {
+	return access[Flow]{num: tnum(orig, bit, at).num, setNum: func(f *Flow, n uint64) {
+		for _, t := range []*Tuple{&f.Orig, &f.Reply} {
+			*at(t) = N(n)
+			t.Present |= bit
+		}
+	}}
+}
+
+func counter(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint64) Attr[Flow] {
+	parse := value.Numbers("number of packets", 1<<64-1)
+	if strings.HasSuffix(name, "bytes") {
+		parse = value.Sizes
+	}
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 64, Netlink: nla, Since: "2.6.14", Readable: inCounters, Create: onlyRead, Update: onlyRead, Doc: doc, Parse: parse, access: fnum(bit, at)}
+}
+
+func dirZone(name string, num int, path, nla, doc string, tuple func(*Flow) *Tuple) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 16, Netlink: nla, Since: "4.3", Readable: inAll + ", when set", Create: yes, Update: isKey,
+		Doc: doc, Parse: value.Numbers("zone", 65535), access: tnum(tuple, TupleZone, tZone)}
+}
+
+func protoNum(name string, num int, path, nla, since, why, doc string, bit Has, at func(*Flow) *uint8) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 8, Netlink: nla, Since: since, Readable: inProtoinfo, Create: why, Update: why, Doc: doc, access: fnum(bit, at)}
+}
+
+func tcpFlags(name string, num int, path, nla, why, doc string, bit Has, at func(*Flow) *uint8) Attr[Flow] {
+	a := protoNum(name, num, path, "CTA_PROTOINFO/CTA_PROTOINFO_TCP/"+nla, "2.6.23", why, doc, bit, at)
+	a.Kind, a.Names = field.Flags, TCPFlagNames
+	return a
+}
+
+func vtag(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint32) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Hex: true, Netlink: nla, Since: "2.6.30", Readable: inProtoinfo, Create: yes, Update: yes, Doc: doc, access: fnum(bit, at)}
+}
+
+func seqadj(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint32) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Netlink: nla, Since: "2.6.14", Readable: inSeqadj, Create: wholeAdj, Update: wholeAdj, Doc: doc, access: fnum(bit, at)}
+}
+
+func synproxy(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint32) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Netlink: nla, Since: "4.17", Readable: inSynproxy, Create: wholeSyn, Update: wholeSyn + "; ignored for a flow that has none", Doc: doc, access: fnum(bit, at)}
+}
