@@ -1,0 +1,346 @@
+package format
+
+import (
+	"encoding/base64"
+	"math/bits"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"nfctl/internal/field"
+	"nfctl/internal/value"
+)
+
+// A Column is one cell of each line of a table, csv or tsv.
+type Column[T any] struct {
+	Name   string // head of the column; tables write it in capitals
+	Right  bool   // align to the right
+	Append func(b []byte, t *T) []byte
+}
+
+// RowColumn returns the column of a field: numbers as people read them, names of
+// flags with commas between them, nothing where the object lacks the field.
+func RowColumn[T any](r *field.Row[T]) Column[T] {
+	c := Column[T]{Name: r.Path, Append: cell(r)}
+	c.Right = r.Kind == field.Uint
+	if null := r.Null; null != nil {
+		known := c.Append
+		c.Append = func(b []byte, t *T) []byte {
+			if null(t) {
+				return append(b, "unknown"...)
+			}
+			return known(b, t)
+		}
+	}
+	return c
+}
+
+// Columns returns the columns of the fields that names name, or def when there
+// are no names, or those of all fields when there is no def either.
+func Columns[T any](reg *field.Registry[T], def []Column[T], names []string) ([]Column[T], error) {
+	if len(names) == 0 && def != nil {
+		return def, nil
+	}
+	rows, err := SelectRows(reg, names)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Column[T], 0, len(rows))
+	for _, r := range rows {
+		out = append(out, RowColumn(r))
+	}
+	return out, nil
+}
+
+func cell[T any](r *field.Row[T]) func([]byte, *T) []byte {
+	switch r.Kind {
+	case field.Addr:
+		return func(b []byte, t *T) []byte {
+			if a, ok := r.IP(t); ok {
+				return value.AppendAddr(b, a)
+			}
+			return b
+		}
+	case field.String, field.Bytes, field.Bits:
+		return func(b []byte, t *T) []byte {
+			d, ok := r.Data(t)
+			if !ok {
+				return b
+			}
+			switch r.Kind {
+			case field.Bytes:
+				return base64.StdEncoding.AppendEncode(b, d)
+			case field.Bits:
+				return appendBits(b, d, r.Bit)
+			}
+			return append(b, d...)
+		}
+	}
+	flags := bitWords(r.Names)
+	return func(b []byte, t *T) []byte {
+		n, ok := r.Num(t)
+		if !ok {
+			return b
+		}
+		switch r.Kind {
+		case field.Enum:
+			if r.Names != nil {
+				return r.Names.Append(b, n)
+			}
+		case field.Flags:
+			start := len(b)
+			for ; n != 0; n &= n - 1 {
+				if len(b) > start {
+					b = append(b, ',')
+				}
+				b = append(b, flags[bits.TrailingZeros64(n)]...)
+			}
+			return b
+		case field.Time:
+			return value.AppendTime(b, n)
+		case field.Bool:
+			return strconv.AppendBool(b, n != 0)
+		}
+		if r.AppendNum != nil {
+			return r.AppendNum(b, n)
+		}
+		return strconv.AppendUint(b, n, 10)
+	}
+}
+
+// appendBits appends the names of the bits set in d, or their numbers, with
+// commas between them.
+func appendBits(b, d []byte, name func(int) string) []byte {
+	start := len(b)
+	for k, octet := range d {
+		for ; octet != 0; octet &= octet - 1 {
+			if len(b) > start {
+				b = append(b, ',')
+			}
+			n, w := 8*k+bits.TrailingZeros8(octet), ""
+			if name != nil {
+				w = name(n)
+			}
+			if w == "" {
+				b = strconv.AppendUint(b, uint64(n), 10)
+			}
+			b = append(b, w...)
+		}
+	}
+	return b
+}
+
+// separated writes csv or tsv.
+type separated[T any] struct {
+	cols []Column[T]
+	sep  byte
+	cell []byte
+}
+
+func (s *separated[T]) begin(b []byte) []byte {
+	for i := range s.cols {
+		if i > 0 {
+			b = append(b, s.sep)
+		}
+		start := len(b)
+		b = s.finish(append(b, s.cols[i].Name...), start)
+	}
+	return append(b, '\n')
+}
+
+func (s *separated[T]) append(b []byte, t *T) []byte {
+	for i := range s.cols {
+		if i > 0 {
+			b = append(b, s.sep)
+		}
+		start := len(b)
+		b = s.finish(s.cols[i].Append(b, t), start)
+	}
+	return append(b, '\n')
+}
+
+// finish quotes or escapes the cell that begins at start, when it must be: csv
+// as RFC 4180 says, tsv with \t, \n, \r and \\.
+func (s *separated[T]) finish(b []byte, start int) []byte {
+	for i := start; i < len(b); i++ {
+		if special[b[i]] {
+			return s.quote(b, start)
+		}
+	}
+	return b
+}
+
+// special tells the octets for which a cell may need quoting.
+var special = [256]bool{',': true, '"': true, '\n': true, '\r': true, '\t': true, '\\': true}
+
+func (s *separated[T]) quote(b []byte, start int) []byte {
+	s.cell = append(s.cell[:0], b[start:]...)
+	b = b[:start]
+	if s.sep == '\t' {
+		for _, c := range s.cell {
+			switch c {
+			case '\t':
+				b = append(b, '\\', 't')
+			case '\n':
+				b = append(b, '\\', 'n')
+			case '\r':
+				b = append(b, '\\', 'r')
+			case '\\':
+				b = append(b, '\\', '\\')
+			default:
+				b = append(b, c)
+			}
+		}
+		return b
+	}
+	b = append(b, '"')
+	for _, c := range s.cell {
+		if c == '"' {
+			b = append(b, '"')
+		}
+		b = append(b, c)
+	}
+	return append(b, '"')
+}
+
+// table writes aligned columns. It holds lines back until flush, or until there
+// are tableHold of them, and makes each column as wide as what it has seen.
+type table[T any] struct {
+	cols   []Column[T]
+	width  []int // in characters
+	color  bool
+	headed bool
+	text   []byte // cells of the held lines, one behind the other
+	ends   []int  // where each cell ends
+}
+
+const tableHold = 1000
+
+func newTable[T any](cols []Column[T], color bool) *table[T] {
+	tb := &table[T]{cols: cols, color: color, width: make([]int, len(cols))}
+	for i := range cols {
+		tb.width[i] = utf8.RuneCountInString(cols[i].Name)
+	}
+	return tb
+}
+
+func (tb *table[T]) append(b []byte, t *T) []byte {
+	for i := range tb.cols {
+		start := len(tb.text)
+		tb.text = tb.cols[i].Append(tb.text, t)
+		if len(tb.text) == start {
+			tb.text = append(tb.text, '-')
+		}
+		tb.text = printable(tb.text, start)
+		tb.width[i] = max(tb.width[i], utf8.RuneCount(tb.text[start:]))
+		tb.ends = append(tb.ends, len(tb.text))
+	}
+	if len(tb.ends) >= tableHold*len(tb.cols) {
+		return tb.flush(b)
+	}
+	return b
+}
+
+// flush appends the held lines, under the header the first time.
+func (tb *table[T]) flush(b []byte) []byte {
+	if len(tb.ends) == 0 {
+		return b
+	}
+	if !tb.headed {
+		tb.headed = true
+		for i := range tb.cols {
+			b = tb.cell(b, i, strings.ToUpper(tb.cols[i].Name), "1")
+		}
+		b = append(b, '\n')
+	}
+	start := 0
+	for k, end := range tb.ends {
+		i := k % len(tb.cols)
+		c := tb.text[start:end]
+		b = tb.cell(b, i, string(c), colorOf[string(c)])
+		if i == len(tb.cols)-1 {
+			b = append(b, '\n')
+		}
+		start = end
+	}
+	tb.text, tb.ends = tb.text[:0], tb.ends[:0]
+	return b
+}
+
+func (tb *table[T]) cell(b []byte, i int, s, color string) []byte {
+	if i > 0 {
+		b = append(b, "  "...)
+	}
+	pad := tb.width[i] - utf8.RuneCountInString(s)
+	if tb.cols[i].Right {
+		b = blanks(b, pad)
+	}
+	if tb.color && color != "" {
+		b = paint(b, color, s)
+	} else {
+		b = append(b, s...)
+	}
+	if !tb.cols[i].Right && i < len(tb.cols)-1 {
+		b = blanks(b, pad)
+	}
+	return b
+}
+
+func blanks(b []byte, n int) []byte {
+	for range n {
+		b = append(b, ' ')
+	}
+	return b
+}
+
+// printable writes control characters and what is not UTF-8 as \xNN, so that
+// nothing read from the kernel or the wire moves the cursor of a terminal.
+func printable(b []byte, start int) []byte {
+	clean := true
+	for _, c := range b[start:] {
+		clean = clean && c >= 0x20 && c < 0x7f
+	}
+	if clean {
+		return b
+	}
+	old := string(b[start:])
+	b = b[:start]
+	for i := 0; i < len(old); {
+		r, n := utf8.DecodeRuneInString(old[i:])
+		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError && n == 1 {
+			b = append(b, '\\', 'x', hex[old[i]>>4], hex[old[i]&15])
+			i++
+			continue
+		}
+		b = append(b, old[i:i+n]...)
+		i += n
+	}
+	return b
+}
+
+// words writes an object as name=value pairs on one line: the text form of
+// objects that conntrack(8) has no line for.
+type words[T any] struct {
+	cols []Column[T]
+}
+
+func (w *words[T]) append(b []byte, t *T) []byte {
+	first := len(b)
+	for i := range w.cols {
+		name := len(b)
+		if name > first {
+			b = append(b, ' ')
+		}
+		b = append(append(b, w.cols[i].Name...), '=')
+		start := len(b)
+		b = printable(w.cols[i].Append(b, t), start)
+		if len(b) == start {
+			b = b[:name]
+			continue
+		}
+		if strings.ContainsAny(string(b[start:]), " \"") {
+			b = strconv.AppendQuote(b[:start], string(b[start:]))
+		}
+	}
+	return append(b, '\n')
+}
