@@ -1,0 +1,167 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"nfctl/internal/nl"
+	"nfctl/internal/nstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+
+// ports drops packets to a UDP or TCP port and accepts others.
+type ports struct{ drop uint16 }
+
+func (r *ports) Decide(p *Packet, d *Decision) {
+	if _, dport, ok := p.Headers().Ports(); ok && dport == r.drop {
+		d.Verdict, d.Rule = Drop, 1
+	}
+}
+func (r *ports) Rules() []string { return []string{fmt.Sprintf("drop dport %d", r.drop)} }
+
+// deciding makes a decider of a function.
+type deciding func(p *Packet, d *Decision)
+
+func (f deciding) Decide(p *Packet, d *Decision) { f(p, d) }
+func (deciding) Rules() []string                 { return []string{"function"} }
+
+// open binds a queue in the calling thread's namespace; it is closed at the end.
+func open(t testing.TB, c Config) *Queue {
+	t.Helper()
+	q, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	return q
+}
+
+// serve serves queues until stop is called, which waits for the end.
+func serve(t testing.TB, e Ending, queues ...*Queue) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, e, queues...) }()
+	ended := false
+	stop = func() {
+		if ended {
+			return
+		}
+		ended = true
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		case <-time.After(nstest.Patience):
+			t.Error("serve does not end")
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestDropPort(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Enter(t)
+	nstest.Need(t, "iptables", "ip6tables")
+	q := open(t, Config{CopyRange: 128})
+	q.SetDecider(&ports{drop: 22})
+	stop := serve(t, Ending{}, q)
+	for _, ipt := range []string{"iptables", "ip6tables"} {
+		ns.Run(ipt, "-w", "-A", "OUTPUT", "-p", "tcp", "-m", "multiport", "--dports", "22,80", "-j", "NFQUEUE", "--queue-num", "0")
+	}
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		ns.TCPEcho(host + ":22")
+		ns.TCPEcho(host + ":80")
+		c, err := ns.Dial("tcp", host+":80", nstest.Patience)
+		if err != nil {
+			t.Fatalf("port 80: %v", err)
+		}
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 5)
+		if _, err := c.Read(b); err != nil || string(b) != "hello" {
+			t.Fatalf("port 80: %q %v", b, err)
+		}
+		if c, err := ns.Dial("tcp", host+":22", 300*time.Millisecond); err == nil {
+			t.Errorf("port 22 of %s is reached: %v", host, c.RemoteAddr())
+		}
+	}
+	stop()
+	s := q.Stats()
+	if s.Verdicts[KindDrop].Packets < 2 || s.Verdicts[KindAccept].Packets < 4 || s.SocketLost+s.Vanished+s.Undecoded != 0 ||
+		s.Rules[0].Packets != s.Verdicts[KindDrop].Packets || s.Default.Packets != s.Verdicts[KindAccept].Packets {
+		t.Errorf("%+v", s)
+	}
+}
+
+// counter receives datagrams on a socket and counts them.
+func counter(t testing.TB, c net.PacketConn) func() int {
+	n := make(chan int, 1)
+	done := make(chan struct{})
+	_ = c.(*net.UDPConn).SetReadBuffer(64 << 20)
+	go func() {
+		got := 0
+		b := make([]byte, 2048)
+		for {
+			if _, _, err := c.ReadFrom(b); err != nil {
+				break
+			}
+			got++
+		}
+		n <- got
+		close(done)
+	}()
+	return func() int {
+		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		<-done
+		return <-n
+	}
+}
+
+func TestHeldQueue(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	open(t, Config{Num: 7})
+	_, err := Open(Config{Num: 7})
+	var busy *BusyError
+	if !errors.Is(err, ErrBusy) || !errors.As(err, &busy) || busy.Num != 7 || busy.Owner.PID != os.Getpid() {
+		t.Fatalf("%v", err)
+	}
+	list, err := List()
+	if err != nil || len(list) != 1 || list[0].Num != 7 || list[0].CopyMode != 1 || list[0].Owner.PID != os.Getpid() {
+		t.Fatalf("%+v %v", list, err)
+	}
+}
+
+func TestNotSupported(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	for _, c := range []Config{{Conntrack: true}, {Connmark: true}} {
+		q, err := Open(c)
+		if err == nil { // this kernel has the option
+			_ = q.Close()
+			continue
+		}
+		var op *nl.OpError
+		if !errors.Is(err, ErrNotSupported) || !errors.As(err, &op) || op.Op != "conntrack data" {
+			t.Errorf("%v", err)
+		}
+	}
+	q := open(t, Config{FailOpen: true, UIDGID: true, SecCtx: true})
+	if !q.GSO() || q.Buffer() < DefaultBuffer {
+		t.Errorf("GSO %v, buffer %d", q.GSO(), q.Buffer())
+	}
+	if err := q.Unbind(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,379 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
+)
+
+func errno(n uint64) error { return syscall.Errno(n) }
+
+const (
+	answerWait = 10 * time.Second
+	// quiet is how long nothing must have come before a queue counts as drained.
+	quiet = 50 * time.Millisecond
+	// drainLimit bounds the draining of a queue that packets still come to.
+	drainLimit = 5 * time.Second
+	lossCheck  = int64(time.Second)
+	sendTries  = 1000
+)
+
+// An Ending is what to do when the service ends, in the one order that loses
+// nothing: the rules that feed the queues are deleted, the queues emptied and
+// unbound, and then what held the rules may go. (Unregistering a hook makes the
+// kernel drop everything that is queued in the namespace.)
+type Ending struct {
+	// DeleteRules stops packets from being queued; without it others' rules feed
+	// the queues, and only what waits already is answered at the end.
+	DeleteRules func() error
+	Close       func() error
+}
+
+// Serve answers the packets of the queues, each on a thread of its own, until
+// ctx ends or one of them fails; then it ends all of them in order. The queues
+// are unbound then; Close closes them.
+func Serve(ctx context.Context, e Ending, queues ...*Queue) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	var errs []error
+	fail := func(err error) {
+		if err != nil {
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+			cancel()
+		}
+	}
+	var workers sync.WaitGroup
+	for _, q := range queues {
+		workers.Go(func() { fail(q.work()) })
+	}
+	<-ctx.Done()
+	if e.DeleteRules != nil {
+		fail(e.DeleteRules())
+	}
+	for _, q := range queues {
+		q.drain.Store(e.DeleteRules != nil)
+		q.ending.Store(true)
+		q.recv.Wake()
+	}
+	workers.Wait()
+	if e.Close != nil {
+		fail(e.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// A worker is what one service of a queue needs.
+type worker struct {
+	q       *Queue
+	p       Packet
+	d       Decision
+	dflt    Verdict
+	answers answers
+	lastID  uint32
+	haveID  bool
+
+	rule      int // the counts of packets in a row that one rule decided
+	rules     *ruleSet
+	row       Count
+	decided   int    // packets of this batch
+	lost      uint64 // packets of this batch that the socket had no room for
+	checked   int64  // when the losses of the queue were last looked for
+	queueLost uint32
+}
+
+// work serves q until it is to end, and unbinds it.
+func (q *Queue) work() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	w := newWorker(q)
+	err := w.loop()
+	if err != nil {
+		err = nl.Error("serve", q.object(), err)
+	}
+	if e := q.Unbind(); err == nil && !errors.Is(e, os.ErrClosed) {
+		err = e
+	}
+	return err
+}
+
+func newWorker(q *Queue) *worker {
+	w := &worker{q: q, answers: answers{
+		queue: q.conf.Num,
+		out:   make([]byte, 0, answerSpace),
+		ids:   make([]uint32, 0, 4*slots), dropped: make([]uint32, 0, 4*slots),
+	}}
+	w.dflt = Accept
+	if q.conf.DefaultDrop {
+		w.dflt = Drop
+	}
+	w.p.names = &q.names
+	return w
+}
+
+func (w *worker) loop() error {
+	q := w.q
+	if len(q.early) > 0 {
+		early := q.early
+		q.early = nil
+		w.begin()
+		for _, b := range early {
+			if err := w.datagram(b); err != nil {
+				return err
+			}
+		}
+		if err := w.finish(); err != nil {
+			return err
+		}
+	}
+	wait := time.Duration(-1)
+	var until time.Time
+	for {
+		n, err := q.recv.Recv(wait)
+		if err != nil && !errors.Is(err, nl.ErrOverrun) {
+			return err
+		}
+		if n > 0 {
+			w.begin()
+			for i := range n {
+				b, _ := q.recv.Datagram(i)
+				if err := w.datagram(b); err != nil {
+					return err
+				}
+			}
+			if err := w.finish(); err != nil {
+				return err
+			}
+		}
+		if n < slots {
+			if err := w.idle(); err != nil {
+				return err
+			}
+		}
+		if !q.ending.Load() {
+			continue
+		}
+		switch {
+		case !q.drain.Load():
+			if wait == 0 && n == 0 {
+				return nil
+			}
+			wait = 0
+		case until.IsZero():
+			until = time.Now().Add(drainLimit)
+			wait = quiet
+		case n == 0 && err == nil:
+			i, ok := q.kernelInfo()
+			if !ok || i.Depth == 0 || time.Now().After(until) {
+				return nil
+			}
+		case time.Now().After(until):
+			return nil
+		}
+	}
+}
+
+func (w *worker) begin() {
+	now := time.Now().UnixNano()
+	w.q.names.now = now
+	w.rules = w.q.sets.acquire()
+	w.answers.begin()
+	w.decided, w.lost = 0, 0
+}
+
+// finish answers the batch and publishes its counts.
+func (w *worker) finish() error {
+	w.answers.finish()
+	err := w.send()
+	w.flushCount()
+	w.rule = 0
+	w.q.sets.release()
+	w.q.publish()
+	if w.lost > 0 && w.q.OnLost != nil {
+		w.q.OnLost(w.lost, "socket")
+	}
+	if w.decided > 0 && w.q.OnBatch != nil {
+		w.q.OnBatch(w.decided)
+	}
+	return err
+}
+
+func (w *worker) send() error {
+	a := &w.answers
+	if len(a.out) == 0 {
+		return nil
+	}
+	var err error
+	for range sendTries {
+		err = w.q.conn.Send(a.out)
+		if err == nil || !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
+			break
+		}
+		time.Sleep(time.Millisecond) // the machine is short of memory
+	}
+	a.out = a.out[:0]
+	return err
+}
+
+// idle is called when the socket has nothing more.
+func (w *worker) idle() error {
+	q := w.q
+	if q.OnLost != nil && q.names.now-w.checked >= lossCheck {
+		w.checked = q.names.now
+		if i, ok := q.kernelInfo(); ok && i.QueueDropped != w.queueLost {
+			n := i.QueueDropped - w.queueLost
+			w.queueLost = i.QueueDropped
+			q.OnLost(uint64(n), "queue")
+		}
+	}
+	if q.OnIdle != nil {
+		return q.OnIdle()
+	}
+	return nil
+}
+
+// datagram handles what the kernel sent: packets, each in a datagram of its own,
+// and errors of verdicts.
+func (w *worker) datagram(b []byte) error {
+	for len(b) > 0 {
+		m, rest, ok := nl.NextMsg(b)
+		whole := ok
+		if !ok {
+			if m, ok = nl.Cut(b); !ok {
+				w.q.local[cUnread]++
+				return nil
+			}
+		}
+		b = rest
+		switch m.Type {
+		case msgPacket:
+			if err := w.packet(&m, whole); err != nil {
+				return err
+			}
+		case unix.NLMSG_ERROR:
+			w.verdictFailed(&m)
+		}
+	}
+	return nil
+}
+
+func (w *worker) packet(m *nl.Msg, whole bool) error {
+	q, p, d, n := w.q, &w.p, &w.d, &w.q.local
+	p.Time = q.names.now
+	if !p.decode(m, whole) {
+		n[cUnread]++
+		return nil
+	}
+	if w.haveID {
+		if gap := p.ID - w.lastID - 1; gap > 0 && gap < 1<<31 {
+			n[cSocketLost] += uint64(gap)
+			w.lost += uint64(gap)
+		}
+	} else if p.ID > 1 { // ids begin at 1 with the binding
+		n[cSocketLost] += uint64(p.ID - 1)
+		w.lost += uint64(p.ID - 1)
+	}
+	w.lastID, w.haveID = p.ID, true
+
+	*d = Decision{Verdict: w.dflt}
+	if p.Undecoded {
+		n[cUndecoded]++
+	} else {
+		w.rules.decider.Decide(p, d)
+	}
+	p.Verdict, p.Rule, p.Decided = d.Verdict, d.Rule, true
+	k := d.Verdict.Kind()
+	if k >= Kinds {
+		k = KindDrop
+	}
+	n[cKinds+int(k)]++
+	n[cBytes+int(k)] += uint64(p.Length)
+	w.count(d.Rule, uint64(p.Length))
+	w.decided++
+	if d.Uneditable {
+		n[cUneditable]++
+	}
+	if p.ctRaw != nil {
+		n[cWithCT]++
+	}
+	if p.Has&(HasPayload|HasLength) == HasPayload|HasLength && int(p.Length) > len(p.Data) {
+		n[cTruncated]++
+	}
+	if d.Verdict != Drop {
+		if d.SetMark && d.Mark != p.Mark {
+			n[cMarked]++
+		}
+		if d.Data != nil {
+			n[cEdited]++
+		}
+	}
+	if q.OnPacket != nil {
+		q.OnPacket(p, d)
+	}
+	if q.conf.DryRun {
+		*d = Decision{Verdict: Accept}
+	}
+	w.answers.add(p.ID, d)
+	if len(w.answers.out) >= sendAt {
+		return w.send()
+	}
+	return nil
+}
+
+// count adds a packet to what a rule decided. Rules that decide many packets in
+// a row touch their shared counters once.
+func (w *worker) count(rule int, bytes uint64) {
+	if uint(rule) >= uint(len(w.rules.counts)) {
+		rule = 0
+	}
+	if rule != w.rule {
+		w.flushCount()
+		w.rule = rule
+	}
+	w.row.Packets++
+	w.row.Bytes += bytes
+}
+
+func (w *worker) flushCount() {
+	if w.row.Packets > 0 {
+		w.rules.counts[w.rule].add(w.row)
+		w.row = Count{}
+	}
+}
+
+// verdictFailed handles the kernel's complaint about a verdict. It holds the
+// verdict's header, in which the answers put id and number of packets.
+func (w *worker) verdictFailed(m *nl.Msg) {
+	n := &w.q.local
+	if len(m.Data) < 20 {
+		return
+	}
+	e := -int32(ne.Uint32(m.Data))
+	typ, port := ne.Uint16(m.Data[8:]), ne.Uint32(m.Data[16:])
+	if e <= 0 || typ != msgVerdict && typ != msgVerdictBatch {
+		return
+	}
+	count, behind := uint64(port&0xffff), uint64(port>>16)
+	switch {
+	case e != int32(unix.ENOENT):
+		n[cRefused] += count
+		n[cErrno] = uint64(e)
+	case typ == msgVerdict:
+		// Of the rest of its run nothing is known yet.
+		n[cVanished] += count
+		n[cVanishing] += behind
+	default: // the rest, as a whole
+		n[cVanished] += count
+		n[cVanishing] -= min(count, n[cVanishing])
+	}
+}

@@ -1,0 +1,242 @@
+package queue
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// A Count is a number of packets and of their bytes; bytes are not known, and
+// 0, where the kernel does not say them (a copy range of 0).
+type Count struct{ Packets, Bytes uint64 }
+
+func (c *Count) add(o Count) { c.Packets += o.Packets; c.Bytes += o.Bytes }
+
+// RuleStats is what one rule decided.
+type RuleStats struct {
+	Rule string
+	Count
+}
+
+// Stats is what became of a queue's packets since it was bound.
+type Stats struct {
+	Queue    uint16
+	Total    Count        // packets decided
+	Verdicts [Kinds]Count // by verdict
+	Default  Count        // no rule decided
+	Rules    []RuleStats  // in order; behind them those of former rules that decided something
+
+	Marked     uint64 // went on with a mark of their own
+	Edited     uint64 // went on with other contents
+	Uneditable uint64 // ought to have been edited and could not be
+	Truncated  uint64 // copied in part
+	Undecoded  uint64 // malformed messages, decided by default
+	Unread     uint64 // messages without so much as an id; not answered
+	WithCT     uint64 // came with their connection
+
+	// Losses. Vanished counts packets that the kernel no longer had when they
+	// were answered: something unregistered a hook or flushed the queue. It is
+	// exact but for those that stood in one batch with packets that were still
+	// there: up to Vanishing more.
+	SocketLost uint64 // did not fit the receive buffer; with FailOpen they went on unseen
+	Vanished   uint64
+	Vanishing  uint64
+	Refused    uint64 // verdicts that the kernel refused for another reason
+	LastError  error  // that reason
+
+	// Of the kernel's list; known when Kernel is.
+	Kernel      bool
+	Depth       uint32 // packets waiting
+	QueueLost   uint32 // did not fit the full queue: dropped (with FailOpen: not counted)
+	UserDropped uint32 // the kernel's count of SocketLost
+}
+
+// plain counters are the worker's own; it publishes them once a batch.
+type plain [nCounters]uint64
+
+const (
+	cMarked = iota
+	cEdited
+	cUneditable
+	cTruncated
+	cUndecoded
+	cUnread
+	cWithCT
+	cSocketLost
+	cVanished
+	cVanishing
+	cRefused
+	cErrno
+	cKinds                          // packets of each kind
+	cBytes    = cKinds + int(Kinds) // bytes of each kind
+	nCounters = cBytes + int(Kinds)
+)
+
+type counters struct {
+	local  plain
+	last   plain // what is published
+	public [nCounters]atomic.Uint64
+}
+
+// publish makes the counters of a batch visible. Only the worker calls it.
+func (c *counters) publish() {
+	for i, n := range c.local {
+		if n != c.last[i] {
+			c.public[i].Store(n)
+			c.last[i] = n
+		}
+	}
+}
+
+// A ruleSet is a decider with its counters: rule 0 is the default.
+type ruleSet struct {
+	decider Decider
+	rules   []string
+	counts  []ruleCount
+}
+
+type ruleCount struct{ packets, bytes atomic.Uint64 }
+
+func (c *ruleCount) add(n Count) {
+	c.packets.Add(n.Packets)
+	c.bytes.Add(n.Bytes)
+}
+
+func (c *ruleCount) load() Count { return Count{c.packets.Load(), c.bytes.Load()} }
+
+// sets holds the rules in force, and the counts of those before.
+type sets struct {
+	current atomic.Pointer[ruleSet]
+	using   atomic.Pointer[ruleSet] // the worker's, while it decides a batch
+
+	mu      sync.Mutex
+	old     []*ruleSet // replaced, but perhaps still in use
+	retired []RuleStats
+	index   map[string]int // in retired
+	dflt    Count
+}
+
+// SetDecider replaces the rules, from the next batch of packets on: every packet
+// is decided by the old rules as a whole or by the new ones. d belongs to this
+// queue alone.
+func (q *Queue) SetDecider(d Decider) {
+	rules := d.Rules()
+	n := &ruleSet{decider: d, rules: rules, counts: make([]ruleCount, len(rules)+1)}
+	s := &q.sets
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before := s.current.Swap(n); before != nil {
+		s.old = append(s.old, before)
+	}
+	s.retire()
+}
+
+// acquire returns the rules for a batch. They are in use until release.
+func (s *sets) acquire() *ruleSet {
+	for {
+		r := s.current.Load()
+		s.using.Store(r)
+		if s.current.Load() == r {
+			return r
+		}
+	}
+}
+
+func (s *sets) release() { s.using.Store(nil) }
+
+// retire adds up the counts of rules that nothing uses any more.
+func (s *sets) retire() {
+	using := s.using.Load()
+	s.old = slices.DeleteFunc(s.old, func(r *ruleSet) bool {
+		if r == using {
+			return false
+		}
+		s.addUp(r, func(rule string, c Count) {
+			if s.index == nil {
+				s.index = map[string]int{}
+			}
+			i, ok := s.index[rule]
+			if !ok {
+				i = len(s.retired)
+				s.index[rule] = i
+				s.retired = append(s.retired, RuleStats{Rule: rule})
+			}
+			s.retired[i].add(c)
+		}, &s.dflt)
+		return true
+	})
+}
+
+func (s *sets) addUp(r *ruleSet, f func(rule string, c Count), dflt *Count) {
+	dflt.add(r.counts[0].load())
+	for i, rule := range r.rules {
+		if c := r.counts[i+1].load(); c.Packets > 0 {
+			f(rule, c)
+		}
+	}
+}
+
+// Stats returns the counts so far. It may be called while the queue is served;
+// it is exact for all batches that were finished by then.
+func (q *Queue) Stats() Stats {
+	var n plain
+	for i := range n {
+		n[i] = q.public[i].Load()
+	}
+	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable], Truncated: n[cTruncated],
+		Undecoded: n[cUndecoded], Unread: n[cUnread], WithCT: n[cWithCT], SocketLost: n[cSocketLost],
+		Vanished: n[cVanished], Vanishing: n[cVanishing], Refused: n[cRefused]}
+	if n[cErrno] != 0 {
+		s.LastError = errno(n[cErrno])
+	}
+	for k := range s.Verdicts {
+		s.Verdicts[k] = Count{n[cKinds+k], n[cBytes+k]}
+		s.Total.add(s.Verdicts[k])
+	}
+	q.ruleStats(&s)
+	if i, ok := q.kernelInfo(); ok {
+		s.Kernel, s.Depth, s.QueueLost, s.UserDropped = true, i.Depth, i.QueueDropped, i.UserDropped
+	}
+	return s
+}
+
+func (q *Queue) ruleStats(s *Stats) {
+	t := &q.sets
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.retire()
+	r := t.current.Load()
+	s.Default = t.dflt
+	s.Default.add(r.counts[0].load())
+	s.Rules = make([]RuleStats, len(r.rules), len(r.rules)+len(t.retired))
+	at := make(map[string]int, len(r.rules))
+	for i, rule := range r.rules {
+		s.Rules[i] = RuleStats{rule, r.counts[i+1].load()}
+		if _, ok := at[rule]; !ok {
+			at[rule] = i
+		}
+	}
+	add := func(rule string, c Count) {
+		i, ok := at[rule]
+		if !ok {
+			i = len(s.Rules)
+			at[rule] = i
+			s.Rules = append(s.Rules, RuleStats{Rule: rule})
+		}
+		s.Rules[i].add(c)
+	}
+	for _, o := range t.old { // in use by the worker just now
+		t.addUp(o, add, &s.Default)
+	}
+	for _, o := range t.retired {
+		add(o.Rule, o.Count)
+	}
+}
+
+// kernelInfo returns the queue's line of the kernel's list.
+func (q *Queue) kernelInfo() (i Info, ok bool) {
+	q.infoMu.Lock()
+	defer q.infoMu.Unlock()
+	i, q.info, ok = readInfo(q.proc, q.info, q.conf.Num)
+	return i, ok && i.Owner.Port == q.conn.PortID()
+}
