@@ -2,7 +2,7 @@ package nl
 
 import (
 	"errors"
-	"syscall"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -148,55 +148,49 @@ func (c *Conn) Commit(subsys uint8, msgs ...[]byte) (failed int, err error) {
 	out := mark(nil, unix.NFNL_MSG_BATCH_BEGIN)
 	begin := ne.Uint32(out[8:])
 	seqs := make([]uint32, len(msgs))
-	outcome := make([]error, len(msgs))
 	for i, m := range msgs {
 		at := len(out)
 		out = append(out, m...)
+		flags := ne.Uint16(out[at+6:]) &^ unix.NLM_F_ACK
+		if i == len(msgs)-1 { // refusals are told unasked
+			flags |= unix.NLM_F_ACK
+		}
+		ne.PutUint16(out[at+6:], flags)
 		seqs[i] = c.NextSeq()
-		ne.PutUint16(out[at+6:], ne.Uint16(out[at+6:])|unix.NLM_F_ACK)
 		PutSeq(out[at:], seqs[i])
 		out = Finish(out, at)
-		outcome[i] = ErrNoAnswer
 	}
 	out = mark(out, unix.NFNL_MSG_BATCH_END)
+	if n := 2 * len(out); n > batchBytes { // a message must fit the send buffer
+		if c.setInt(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n) != nil {
+			_ = c.setInt(unix.SOL_SOCKET, unix.SO_SNDBUF, n)
+		}
+	}
 	if err := c.Send(out); err != nil {
 		return -1, &OpError{Err: err}
 	}
-	var whole error
+	var refused error
+	answered := len(msgs) == 0
+	failed = -1
 	err = c.answers(func(m *Msg) bool {
+		i := slices.Index(seqs, m.Seq)
+		if i < 0 && m.Seq != begin {
+			return false
+		}
 		e, done := m.Status()
-		if m.Seq == begin {
-			if done && e != nil {
-				whole = e
-			}
-			return true
+		if e != nil && refused == nil {
+			failed, refused = i, e
 		}
-		for i := range seqs {
-			if seqs[i] == m.Seq {
-				if done {
-					outcome[i] = e
-				}
-				return true
-			}
-		}
-		return false
+		answered = answered || done && i == len(seqs)-1
+		return true
 	})
 	switch {
+	case refused != nil:
+		return failed, refused
 	case err != nil:
 		return -1, &OpError{Err: err}
-	case whole != nil:
-		return -1, whole
-	}
-	for i, e := range outcome {
-		var no syscall.Errno
-		if e != nil && errors.As(e, &no) {
-			return i, e
-		}
-	}
-	for i, e := range outcome {
-		if e != nil {
-			return i, &OpError{Err: e}
-		}
+	case !answered:
+		return -1, &OpError{Err: ErrNoAnswer}
 	}
 	return -1, nil
 }

@@ -1,0 +1,222 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
+)
+
+// Queues is a range of queue numbers, both ends included, over which packets are
+// spread by their addresses.
+type Queues struct{ First, Last uint16 }
+
+// A Table is nfctl's own table in the kernel, with one chain for each Spec. Its
+// calls are for one goroutine at a time.
+type Table struct {
+	Name     string
+	Families []uint8 // NFPROTO_INET, or NFPROTO_IPV4 and NFPROTO_IPV6: one table each
+	Compat   bool    // rules use the NFQUEUE target through nft_compat
+	Owned    bool    // the kernel removes the table when the socket goes
+
+	conn *nl.Conn
+}
+
+// tableOwner is NFT_TABLE_F_OWNER (Linux 5.12, linux/netfilter/nf_tables.h): only
+// the socket that made the table may change it, and it is removed with the socket.
+const tableOwner = 1 << 1
+
+// A way is one of the forms a table can have, of which kernels know different ones.
+type way struct {
+	compat bool // NFQUEUE target, not nf_tables' queue statement
+	pair   bool // tables for ip and ip6, not one for inet
+	owned  bool
+}
+
+// In order of preference. All but the first ones are for kernels without
+// CONFIG_NFT_QUEUE, without CONFIG_NF_TABLES_INET or with targets that refuse
+// inet, and before 5.12.
+var ways = []way{
+	{false, false, true}, {true, false, true}, {false, true, true}, {true, true, true},
+	{false, false, false}, {true, false, false}, {false, true, false}, {true, true, false},
+}
+
+// Attach makes a table whose rules queue what the specs say. The kernel is asked
+// for the best form of it first and for simpler ones where it lacks something;
+// since a table is made as a whole or not at all, asking is the probe. When it
+// can do none the error is EOPNOTSUPP. The table is in the calling thread's
+// network namespace and is the caller's to Close.
+func Attach(specs []Spec, q Queues) (*Table, error) { return attach(specs, q, ways) }
+
+func attach(specs []Spec, q Queues, ways []way) (*Table, error) {
+	const object = "nf_tables table"
+	if len(specs) == 0 || q.Last < q.First || int(q.Last)-int(q.First) > 0xfffe {
+		return nil, nl.Error("create", object, unix.EINVAL)
+	}
+	conn, err := nl.Dial(nl.Config{})
+	if err != nil {
+		return nil, err
+	}
+	var said []string
+	for _, w := range ways {
+		for n := range 100 {
+			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, conn: conn}
+			if n > 0 { // another's: a process of that number in another container
+				t.Name = fmt.Sprintf("%s-%d", t.Name, n+1)
+			}
+			msgs := t.compose(specs, q, w)
+			failed, err := conn.Commit(nl.SubsysTables, msgs...)
+			if err == nil {
+				return t, nil
+			}
+			// EEXIST, or EPERM when the table has an owner. Without privilege the
+			// whole is refused, not one message.
+			if taken := errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EPERM); taken && failed >= 0 && failed < len(t.Families) {
+				continue
+			}
+			if !lacks(err) {
+				_ = conn.Close()
+				return nil, nl.Error("create", object+" "+t.Name, err)
+			}
+			said = append(said, fmt.Sprintf("%s: %v", w, err))
+			break
+		}
+	}
+	_ = conn.Close()
+	return nil, &nl.OpError{Op: "create", Object: object, Err: unix.EOPNOTSUPP,
+		Msg: "it needs CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_TARGET_NFQUEUE; " + strings.Join(said, "; ")}
+}
+
+// lacks reports whether an error is one by which kernels say that they do not know
+// something.
+func lacks(err error) bool {
+	for _, e := range []error{unix.EOPNOTSUPP, unix.ENOENT, unix.EINVAL, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w way) String() string {
+	s := "queue statement"
+	if w.compat {
+		s = "NFQUEUE target"
+	}
+	if w.pair {
+		s += ", tables ip and ip6"
+	} else {
+		s += ", table inet"
+	}
+	if !w.owned {
+		s += ", no owner"
+	}
+	return s
+}
+
+// compose returns the messages that make t, the tables' own first, and sets
+// t.Families.
+func (t *Table) compose(specs []Spec, q Queues, w way) [][]byte {
+	families := func(s *Spec) []uint8 {
+		switch {
+		case s.Family == unix.AF_INET || s.Family == unix.AF_INET6:
+			return []uint8{s.Family} // NFPROTO_IPV4, NFPROTO_IPV6: the same numbers
+		case w.pair:
+			return []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+		}
+		return []uint8{unix.NFPROTO_INET}
+	}
+	used := map[uint8]bool{}
+	var msgs, rest [][]byte
+	for i := range specs {
+		s := &specs[i]
+		chain := fmt.Sprintf("%s-%d", s.Hook, i+1)
+		for _, f := range families(s) {
+			if !used[f] {
+				used[f] = true
+				t.Families = append(t.Families, f)
+				msgs = append(msgs, t.newTable(f, w.owned))
+			}
+			rest = append(rest, t.newChain(f, chain, s))
+			for _, r := range s.rules() {
+				rest = append(rest, t.newRule(f, chain, r.queue(w.compat, q, s.Bypass)))
+			}
+		}
+	}
+	return append(msgs, rest...)
+}
+
+func header(msg uint8, flags uint16, family uint8) []byte {
+	return nl.AppendHeader(nil, nl.Type(nl.SubsysTables, msg), flags, family, 0)
+}
+
+func (t *Table) newTable(family uint8, owned bool) []byte {
+	b := header(unix.NFT_MSG_NEWTABLE, nl.FlagCreate|nl.FlagExcl, family)
+	b = nl.AppendString(b, unix.NFTA_TABLE_NAME, t.Name)
+	if owned {
+		b = nl.AppendU32(b, unix.NFTA_TABLE_FLAGS, tableOwner)
+	}
+	return b
+}
+
+func (t *Table) newChain(family uint8, chain string, s *Spec) []byte {
+	b := header(unix.NFT_MSG_NEWCHAIN, nl.FlagCreate|nl.FlagExcl, family)
+	b = nl.AppendString(b, unix.NFTA_CHAIN_TABLE, t.Name)
+	b = nl.AppendString(b, unix.NFTA_CHAIN_NAME, chain)
+	b, hook := nl.Begin(b, unix.NFTA_CHAIN_HOOK)
+	b = nl.AppendU32(b, unix.NFTA_HOOK_HOOKNUM, uint32(s.Hook))
+	b = nl.AppendU32(b, unix.NFTA_HOOK_PRIORITY, uint32(s.Priority))
+	b = nl.End(b, hook)
+	b = nl.AppendU32(b, unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+	return nl.AppendString(b, unix.NFTA_CHAIN_TYPE, "filter")
+}
+
+func (t *Table) newRule(family uint8, chain string, r rule) []byte {
+	b := header(unix.NFT_MSG_NEWRULE, nl.FlagCreate|nl.FlagAppend, family)
+	b = nl.AppendString(b, unix.NFTA_RULE_TABLE, t.Name)
+	b = nl.AppendString(b, unix.NFTA_RULE_CHAIN, chain)
+	return nl.AppendAttr(b, unix.NFTA_RULE_EXPRESSIONS|nl.Nested, r)
+}
+
+// DeleteRules deletes all rules and leaves the chains: nothing more is queued,
+// and what is queued stays so. Deleting a chain would make the kernel drop
+// everything that is queued in the namespace.
+func (t *Table) DeleteRules() error {
+	return t.each("delete rules", func(f uint8) []byte {
+		return nl.AppendString(header(unix.NFT_MSG_DELRULE, 0, f), unix.NFTA_RULE_TABLE, t.Name)
+	})
+}
+
+// Close deletes the table, its chains and rules. What is queued then, in any
+// queue of the namespace, the kernel drops. Closing again does nothing.
+func (t *Table) Close() error {
+	if t.conn == nil {
+		return nil
+	}
+	err := t.each("delete", func(f uint8) []byte {
+		return nl.AppendString(header(unix.NFT_MSG_DELTABLE, 0, f), unix.NFTA_TABLE_NAME, t.Name)
+	})
+	if errors.Is(err, unix.ENOENT) { // gone already
+		err = nil
+	}
+	_ = t.conn.Close()
+	t.conn = nil
+	return err
+}
+
+// each commits the message that f makes for each of the table's families.
+func (t *Table) each(op string, f func(family uint8) []byte) error {
+	if t.conn == nil {
+		return nl.Error(op, "nf_tables table "+t.Name, os.ErrClosed)
+	}
+	var msgs [][]byte
+	for _, family := range t.Families {
+		msgs = append(msgs, f(family))
+	}
+	_, err := t.conn.Commit(nl.SubsysTables, msgs...)
+	return nl.Error(op, "nf_tables table "+t.Name, err)
+}
