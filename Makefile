@@ -49,7 +49,7 @@ lint: ## gofmt, go vet, staticcheck, shellcheck
 	scripts/lint.sh
 
 gen: ## write docs/man, completions and docs/licenses.md anew
-	scripts/gen.sh .
+	scripts/gen.sh
 
 check: ## fail if what gen writes is stale
 	scripts/gen.sh -check
