@@ -1,0 +1,499 @@
+package packet
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"nfctl/internal/value"
+)
+
+// ErrAbsent says that an edit is not for this packet: it has no such header, or
+// is of the other family. The packet is unchanged.
+var ErrAbsent = errors.New("the packet does not have the field")
+
+// Errors for packets that cannot be sent back edited.
+var (
+	ErrTruncated     = errors.New("the copy of the packet is cut")
+	ErrMalformed     = errors.New("the packet is malformed")
+	ErrFragment      = errors.New("the packet is a fragment")
+	ErrAuthenticated = errors.New("the field is protected by an authentication header")
+	ErrOffload       = errors.New("an inner packet's checksum is left to the device")
+	ErrNeedsResize   = errors.New("the payload's length may not change")
+	ErrSegments      = errors.New("the packet is many datagrams at once (GSO), whose lengths may not change")
+	ErrTooLong       = errors.New("the packet would get too long")
+	ErrProtocol      = errors.New("the checksum of this protocol is not known")
+)
+
+// maxPacket is the longest packet that a verdict can carry: a netlink
+// attribute's length field has 16 bits and counts its own header.
+const maxPacket = 0xffff - 4
+
+// Meta is what the kernel says of a packet's checksum (NFQA_SKB_INFO).
+type Meta struct {
+	GSO          bool // many segments that will be cut apart later
+	CsumNotReady bool // the transport checksum is left to the device
+}
+
+// An Edit is one change, compiled. It is safe for concurrent use.
+type Edit struct {
+	Text string // "ip.ttl=64"
+
+	places   []place
+	bits     uint32
+	addr     netip.Addr
+	old, new []byte
+	resize   bool
+}
+
+// A place is where a settable field lies.
+type place struct {
+	version uint8 // 4, 6; 0: in the transport header
+	proto   uint8 // of that transport header
+	off     uint8
+	width   uint8  // bytes: 1, 2, 4, or an address's 4 or 16
+	shift   uint8  // of the value within them
+	mask    uint32 // of the bits that belong to the field
+	changes change
+	mutable bool // an authentication header does not cover it
+}
+
+type change uint8
+
+const (
+	chIP        change = 1 << iota // the IP header
+	chTransport                    // what the transport checksum covers
+)
+
+type settableField struct {
+	path   string
+	parse  func(string) (value.Set, error)
+	places []place
+}
+
+func num(what string, max uint64) func(string) (value.Set, error) { return value.Numbers(what, max) }
+
+func bitsOf(n *value.Names) func(string) (value.Set, error) {
+	return func(s string) (value.Set, error) {
+		b, err := n.ParseBits(s)
+		return value.Single(b), err
+	}
+}
+
+func in(proto, off, width uint8) []place {
+	return []place{{proto: proto, off: off, width: width, mask: 1<<(8*width) - 1, changes: chTransport}}
+}
+
+// settable are the fields that Set takes, in the order of the headers.
+var settable = []settableField{
+	{"ip.src", value.Addrs, []place{
+		{version: 4, off: 12, width: 4, changes: chIP | chTransport},
+		{version: 6, off: 8, width: 16, changes: chIP | chTransport}}},
+	{"ip.dst", value.Addrs, []place{
+		{version: 4, off: 16, width: 4, changes: chIP | chTransport},
+		{version: 6, off: 24, width: 16, changes: chIP | chTransport}}},
+	{"ip.ttl", num("TTL", 255), []place{
+		{version: 4, off: 8, width: 1, mask: 0xff, changes: chIP, mutable: true},
+		{version: 6, off: 7, width: 1, mask: 0xff, changes: chIP, mutable: true}}},
+	{"ip.dscp", dscpNames.ParseSet, []place{
+		{version: 4, off: 1, width: 1, shift: 2, mask: 0xfc, changes: chIP, mutable: true},
+		{version: 6, off: 0, width: 2, shift: 6, mask: 0x0fc0, changes: chIP, mutable: true}}},
+	{"ip.ecn", num("ECN", 3), []place{
+		{version: 4, off: 1, width: 1, mask: 0x03, changes: chIP, mutable: true},
+		{version: 6, off: 0, width: 2, shift: 4, mask: 0x0030, changes: chIP, mutable: true}}},
+	{"ip.id", num("identification", 0xffff), []place{
+		{version: 4, off: 4, width: 2, mask: 0xffff, changes: chIP}}},
+	{"ip.flags", bitsOf(ipFlags), []place{
+		{version: 4, off: 6, width: 2, shift: 13, mask: ipDF << 13, changes: chIP, mutable: true}}},
+	{"tcp.sport", value.Ports, in(ProtoTCP, 0, 2)},
+	{"tcp.dport", value.Ports, in(ProtoTCP, 2, 2)},
+	{"tcp.seq", num("sequence number", 1<<32-1), in(ProtoTCP, 4, 4)},
+	{"tcp.ack", num("acknowledgment number", 1<<32-1), in(ProtoTCP, 8, 4)},
+	{"tcp.flags", bitsOf(tcpFlags), []place{
+		{proto: ProtoTCP, off: 12, width: 2, mask: 0x1ff, changes: chTransport}}},
+	{"tcp.window", num("window", 0xffff), in(ProtoTCP, 14, 2)},
+	{"udp.sport", value.Ports, in(ProtoUDP, 0, 2)},
+	{"udp.dport", value.Ports, in(ProtoUDP, 2, 2)},
+	{"udplite.sport", value.Ports, in(ProtoUDPLite, 0, 2)},
+	{"udplite.dport", value.Ports, in(ProtoUDPLite, 2, 2)},
+	{"icmp.type", icmpTypes.ParseSet, in(ProtoICMP, 0, 1)},
+	{"icmp.code", num("ICMP code", 255), in(ProtoICMP, 1, 1)},
+	{"icmp.id", num("ICMP identifier", 0xffff), in(ProtoICMP, 4, 2)},
+	{"icmp.seq", num("ICMP sequence number", 0xffff), in(ProtoICMP, 6, 2)},
+	{"icmpv6.type", icmpv6Types.ParseSet, in(ProtoICMPv6, 0, 1)},
+	{"icmpv6.code", num("ICMPv6 code", 255), in(ProtoICMPv6, 1, 1)},
+	{"icmpv6.id", num("ICMPv6 identifier", 0xffff), in(ProtoICMPv6, 4, 2)},
+	{"icmpv6.seq", num("ICMPv6 sequence number", 0xffff), in(ProtoICMPv6, 6, 2)},
+	{"sctp.sport", value.Ports, in(ProtoSCTP, 0, 2)},
+	{"sctp.dport", value.Ports, in(ProtoSCTP, 2, 2)},
+	{"dccp.sport", value.Ports, in(ProtoDCCP, 0, 2)},
+	{"dccp.dport", value.Ports, in(ProtoDCCP, 2, 2)},
+}
+
+// Settable returns the paths that Set takes.
+func Settable() []string {
+	out := make([]string, len(settable))
+	for i := range settable {
+		out[i] = settable[i].path
+	}
+	return out
+}
+
+// Set compiles the change of a header field to one value, read as the field's
+// filter reads it. Of ip.flags only DF can be set or (with 0) cleared.
+// Errors are of type *value.Error.
+func Set(path, text string) (*Edit, error) {
+	name := path
+	if name == "ip.hoplimit" {
+		name = "ip.ttl"
+	}
+	for i := range settable {
+		f := &settable[i]
+		if f.path != name {
+			continue
+		}
+		set, err := f.parse(text)
+		if err != nil {
+			return nil, err
+		}
+		e := &Edit{Text: path + "=" + text, places: f.places}
+		if f.places[0].mask == 0 {
+			a, ok := set.Addr()
+			if !ok {
+				return nil, &value.Error{What: path + " to set", Text: text, Valid: "one address"}
+			}
+			e.addr = a
+			return e, nil
+		}
+		n, ok := set.Num()
+		if !ok {
+			return nil, &value.Error{What: path + " to set", Text: text, Valid: "one value"}
+		}
+		e.bits = uint32(n)
+		if p := f.places[0]; uint64(n)<<p.shift&^uint64(p.mask) != 0 {
+			valid := "a value that fits"
+			if name == "ip.flags" {
+				valid = "DF, or 0 to clear it"
+			}
+			return nil, &value.Error{What: path + " to set", Text: text, Valid: valid}
+		}
+		return e, nil
+	}
+	return nil, &value.Error{What: "field to set", Text: path, Near: value.Nearest(path, Settable()),
+		Valid: strings.Join(Settable(), ", ")}
+}
+
+// Replace compiles the change of every occurrence of old in the transport's
+// payload, from its beginning on and without overlaps, to new. With texts of
+// different length, UDP, ICMP and ICMPv6 get the length that results; so does
+// TCP with resize, whose sequence numbers then no longer fit: neither they nor
+// the acknowledgments that come back are repaired.
+func Replace(old, new []byte, resize bool) (*Edit, error) {
+	if len(old) == 0 {
+		return nil, &value.Error{What: "text to replace", Valid: "at least one byte"}
+	}
+	return &Edit{Text: "replace", old: bytes.Clone(old), new: bytes.Clone(new), resize: resize}, nil
+}
+
+// An Editor applies edits to one packet at a time and then puts its lengths and
+// checksums right. It holds buffers that are reused; it is not for concurrent
+// use. The zero value is ready.
+//
+// Edits change the packet where it lies, in h.Data, and h follows: a rule that
+// comes later sees the packet as it now is. A payload of another length moves
+// the packet to a buffer of the editor, which is valid until the editor's next
+// packet but one is resized; h.Data then points there.
+type Editor struct {
+	changed change
+	begun   bool
+	old     uint64 // of a first fragment: Headers.headerSum before the first change
+	buf     [2][]byte
+}
+
+// Reset forgets the packet at hand. Finish does it too.
+func (e *Editor) Reset() { e.changed, e.begun = 0, false }
+
+// Changed reports that an edit has changed the packet at hand: it then needs
+// Finish, and its bytes must go with the verdict.
+func (e *Editor) Changed() bool { return e.changed != 0 }
+
+// Apply makes one edit. With ErrAbsent the edit is not for this packet, and it
+// is as it was. Any other error means that this packet cannot be edited: call
+// Reset, and do not send h.Data. Setting what is already so is no change.
+func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error {
+	if h.version == 0 {
+		if h.Truncated() {
+			return ErrTruncated
+		}
+		return ErrAbsent
+	}
+	if ed.places == nil {
+		return e.replace(h, m, ed)
+	}
+	for i := range ed.places {
+		p := &ed.places[i]
+		var b []byte
+		switch {
+		case p.version == 0:
+			if b = h.header(p.proto, int(p.off)+int(p.width)); b == nil {
+				if h.Truncated() && (h.l4 == p.proto || h.body == 0 && h.version != 0 && h.state&stBad == 0) {
+					return ErrTruncated
+				}
+				continue
+			}
+			if (p.proto == ProtoICMP || p.proto == ProtoICMPv6) && p.off >= 4 && !icmpHasID(p.proto, b[0]) {
+				continue
+			}
+		case p.version == h.version:
+			b = h.Data
+			if h.state&stBad != 0 {
+				return ErrMalformed
+			}
+		default:
+			continue
+		}
+		if p.mask == 0 && ed.addr.BitLen() != int(p.width)*8 {
+			continue
+		}
+		if h.Truncated() {
+			return ErrTruncated
+		}
+		if h.state&stAH != 0 && !p.mutable {
+			return ErrAuthenticated
+		}
+		if h.Fragment() && p.version == 0 && h.l4 == ProtoSCTP {
+			return ErrFragment // a CRC over all fragments
+		}
+		e.begin(h)
+		if ed.store(p, b[p.off:]) {
+			e.changed |= p.changes
+		}
+		return nil
+	}
+	return ErrAbsent
+}
+
+func (e *Editor) begin(h *Headers) {
+	if !e.begun {
+		e.begun = true
+		if h.Fragment() {
+			e.old = h.headerSum()
+		}
+	}
+}
+
+// store writes the edit's value to b and reports whether that changed it.
+func (ed *Edit) store(p *place, b []byte) bool {
+	if p.mask == 0 {
+		a := ed.addr.As16()
+		v := a[16-int(p.width):]
+		if bytes.Equal(b[:p.width], v) {
+			return false
+		}
+		copy(b, v)
+		return true
+	}
+	v := ed.bits << p.shift
+	switch p.width {
+	case 1:
+		n := uint32(b[0])&^p.mask | v
+		if n == uint32(b[0]) {
+			return false
+		}
+		b[0] = byte(n)
+	case 2:
+		was := uint32(be.Uint16(b))
+		n := was&^p.mask | v
+		if n == was {
+			return false
+		}
+		be.PutUint16(b, uint16(n))
+	case 4:
+		if be.Uint32(b) == v {
+			return false
+		}
+		be.PutUint32(b, v)
+	}
+	return true
+}
+
+func (e *Editor) replace(h *Headers, m Meta, ed *Edit) error {
+	from, to, err := payloadToEdit(h)
+	if err != nil {
+		return err
+	}
+	p := h.Data[from:to]
+	at := bytes.Index(p, ed.old)
+	if at < 0 || bytes.Equal(ed.old, ed.new) {
+		return nil
+	}
+	if err := payloadFixed(h, m, len(ed.old) != len(ed.new), ed.resize); err != nil {
+		return err
+	}
+	e.begin(h)
+	if len(ed.old) == len(ed.new) {
+		for at >= 0 {
+			copy(p[at:], ed.new)
+			p = p[at+len(ed.old):]
+			at = bytes.Index(p, ed.old)
+		}
+		e.changed |= chTransport
+		return nil
+	}
+	buf := append(e.buf[1][:0], h.Data[:from]...)
+	for ; at >= 0; at = bytes.Index(p, ed.old) {
+		buf = append(append(buf, p[:at]...), ed.new...)
+		p = p[at+len(ed.old):]
+	}
+	return e.resized(h, to, append(buf, p...))
+}
+
+// SetPayload replaces the transport's payload as a whole, under Replace's
+// rules for a change of length.
+func (e *Editor) SetPayload(h *Headers, m Meta, payload []byte, resize bool) error {
+	from, to, err := payloadToEdit(h)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(h.Data[from:to], payload) {
+		return nil
+	}
+	if err := payloadFixed(h, m, len(payload) != to-from, resize); err != nil {
+		return err
+	}
+	e.begin(h)
+	if len(payload) == to-from {
+		copy(h.Data[from:to], payload)
+		e.changed |= chTransport
+		return nil
+	}
+	buf := append(e.buf[1][:0], h.Data[:from]...)
+	return e.resized(h, to, append(buf, payload...))
+}
+
+// payloadToEdit returns the place of the payload, all of which must be there.
+func payloadToEdit(h *Headers) (from, to int, err error) {
+	if h.Truncated() {
+		return 0, 0, ErrTruncated
+	}
+	from, to, ok := h.payload()
+	if !ok || h.l4 == 0 && h.state&stLater == 0 {
+		return 0, 0, ErrAbsent
+	}
+	return from, to, nil
+}
+
+// payloadFixed says why a payload cannot be changed, if it cannot.
+func payloadFixed(h *Headers, m Meta, resized, allowed bool) error {
+	switch _, size := checksumAt(h.l4); {
+	case h.Fragment():
+		return ErrFragment
+	case h.state&stAH != 0:
+		return ErrAuthenticated
+	case size == 0:
+		return ErrProtocol
+	case !resized:
+		return nil
+	}
+	switch h.l4 {
+	case ProtoTCP:
+		if !allowed {
+			return ErrNeedsResize
+		}
+		return nil
+	case ProtoUDP:
+		if m.GSO {
+			return ErrSegments
+		}
+		return nil
+	case ProtoICMP, ProtoICMPv6:
+		return nil
+	}
+	return ErrNeedsResize
+}
+
+// resized makes buf, which is e.buf[1] with headers and a new payload, the
+// packet. The old payload ended at to.
+func (e *Editor) resized(h *Headers, to int, buf []byte) error {
+	buf = append(buf, h.Data[to:h.end]...)
+	e.buf[1] = buf
+	diff := len(buf) - int(h.end)
+	total := h.total + diff
+	if len(buf) > maxPacket || h.version == 6 && total-40 > 0xffff {
+		return ErrTooLong
+	}
+	if h.version == 4 {
+		be.PutUint16(buf[2:], uint16(total))
+	} else {
+		be.PutUint16(buf[4:], uint16(total-40))
+	}
+	if h.l4 == ProtoUDP {
+		l := buf[h.body+4:]
+		if n := int(be.Uint16(l)); n != 0 {
+			be.PutUint16(l, uint16(n+diff))
+		}
+	}
+	// The packet now lies in buf: what comes next is built in the other buffer.
+	e.buf[0], e.buf[1] = e.buf[1], e.buf[0]
+	h.Data, h.Length, h.total, h.end = buf, len(buf), total, int32(len(buf))
+	e.changed |= chIP | chTransport
+	return nil
+}
+
+// Finish puts the packet's checksums right and returns its bytes, h.Data. With
+// an error the packet cannot be sent back edited.
+//
+// The kernel takes a packet that comes back as one with nothing left to do for
+// the device, so the transport checksum is computed even if only the IP header
+// was edited, when the kernel said that it was not ready. A UDP packet of many
+// segments gets the sum of its pseudo-header, not complemented, on which the
+// kernel builds those of the segments; all others get the full checksum.
+func (e *Editor) Finish(h *Headers, m Meta) ([]byte, error) {
+	changed := e.changed
+	e.Reset()
+	if changed == 0 {
+		return h.Data, nil
+	}
+	if changed&chIP != 0 {
+		h.fixIP()
+	}
+	switch {
+	case h.state&stLater != 0: // the checksum is in the first fragment
+	case h.Fragment():
+		if m.CsumNotReady {
+			return nil, ErrFragment
+		}
+		if changed&chTransport != 0 {
+			if err := h.fixFragment(e.old); err != nil {
+				return nil, err
+			}
+		}
+	case changed&chTransport != 0 || m.CsumNotReady || m.GSO:
+		if changed&chTransport != 0 && h.addressed() {
+			return nil, ErrProtocol
+		}
+		if err := h.fixTransport(m); err != nil {
+			return nil, err
+		}
+	}
+	return h.Data, nil
+}
+
+// Fix puts the checksums of a whole packet right that was written otherwise;
+// its length fields must be.
+func Fix(data []byte, m Meta) error {
+	var h Headers
+	h.Parse(data, 0)
+	switch {
+	case h.Undecodable():
+		return ErrMalformed
+	case h.Truncated():
+		return ErrTruncated
+	}
+	h.fixIP()
+	if h.Fragment() {
+		return nil
+	}
+	return h.fixTransport(m)
+}
