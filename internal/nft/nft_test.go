@@ -573,7 +573,7 @@ func attachChild(spec string) {
 		os.Exit(1)
 	}
 	fmt.Println("attached")
-	select {}
+	time.Sleep(time.Hour)
 }
 
 // TestKill sees the table go with a process that had no chance to remove it, and
