@@ -14,7 +14,7 @@ SOAKTIME ?= 10m
 PKGS     ?= ./...
 TESTARGS ?=
 
-.PHONY: help build demo setup test race bench bench-peers fuzz lint gen check vuln soak vmtest release install clean
+.PHONY: help build demo setup test race bench bench-peers bench-growth fuzz lint gen check vuln soak vmtest release install clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,10 @@ bench: ## Go benchmarks, for benchstat; PKGS and TESTARGS as for race
 bench-peers: build ## nfctl beside its peers, the tables of docs/performance.md (root; RUNS=1 for a quick look)
 	@scripts/setup.sh bench
 	bench/run.sh
+
+bench-growth: build ## cost by table size and by number of rules: two tables, docs/growth.svg (root)
+	@scripts/setup.sh bench
+	bench/growth.sh
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)

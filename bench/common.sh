@@ -4,6 +4,7 @@
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 B=${BENCH_BIN:-$HERE/bin}
 RUNS=${RUNS:-5}
+LABEL=${LABEL:+$LABEL.}
 RESULTS=${RESULTS:-/dev/null} # every median printed, as "section subject metric value", goes there too
 NS=nfbench$$
 WORK=$(mktemp -d)

@@ -56,7 +56,7 @@ table() {
 		[ -s "$f" ] || continue
 		echo "$p $(col "$f" 1) $(col "$f" 2) $(col "$f" 3) ${base:-1} ${limit:-1} ${cpu:-1} $(col "$f" 4)" |
 			awk '{ printf "%-18s %10.2f %10.2f %9.1f %9.3f %8.2f %8.3f%s\n", $1, $2 * 1e3, $3 * 1e3, $4 / 1024, $2 / $5, $2 / $6, $3 / $7, $8 ? "  exit " $8 : "" }'
-		result "$4" "$p" wall "$(col "$f" 1)" cpu "$(col "$f" 2)" rss "$(col "$f" 3)"
+		result "$LABEL$4" "$p" wall "$(col "$f" 1)" cpu "$(col "$f" 2)" rss "$(col "$f" 3)"
 	done
 }
 
@@ -173,7 +173,7 @@ do_events() {
 		[ -s "$f" ] || continue
 		echo "$p $(col "$f" 1) ${base:-1} $(col "$f" 2) $(col "$f" 3) $(col "$f" 4) $(col "$f" 5) $(col "$f" 6) $(col "$f" 7)" |
 			awk '{ printf "%-18s %10.0f %7.2f %9d %7.2f %9.2f %9.2f %11.3f %8.1f\n", $1, $2, $2 / $3, $4, $5, $6, $7, $8, $9 / 1024 }'
-		result "events.$gen" "$p" lost "$(col "$f" 3)" cpu "$(col "$f" 6)" rss "$(col "$f" 7)"
+		result "${LABEL}events.$gen" "$p" lost "$(col "$f" 3)" cpu "$(col "$f" 6)" rss "$(col "$f" 7)"
 	done
 }
 do_start() {
@@ -192,7 +192,7 @@ do_start() {
 	for p in "${NAMES[@]}"; do
 		f=$WORK/start.$p
 		printf '%-18s %10.2f %8.2f %8.2f %9.1f\n' "$p" "$(col "$f" 1)" "$(col "$f" 2)" "$(col "$f" 3)" "$(col "$f" 4 | awk '{ print $1 / 1024 }')"
-		result start "$p" wall "$(col "$f" 1)" rss "$(col "$f" 4)"
+		result "${LABEL}start" "$p" wall "$(col "$f" 1)" rss "$(col "$f" 4)"
 	done
 }
 

@@ -9,7 +9,6 @@
 COUNT=${COUNT:-300000}
 SIZES=${SIZES:-64 1400}
 MODES=${MODES-paced flood}
-LABEL=${LABEL:+$LABEL.}
 PIN=${PIN-}
 CMD[c-lib]="$B/q_lib"
 CMD[c-one]="$B/q_raw -m one"
