@@ -308,7 +308,7 @@ func printable(b []byte, start int) []byte {
 	for i := 0; i < len(old); {
 		r, n := utf8.DecodeRuneInString(old[i:])
 		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError && n == 1 {
-			b = append(b, '\\', 'x', hex[old[i]>>4], hex[old[i]&15])
+			b = append(b, '\\', 'x', hexDigits[old[i]>>4], hexDigits[old[i]&15])
 			i++
 			continue
 		}

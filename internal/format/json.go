@@ -267,7 +267,7 @@ func appendJSONText[S string | []byte](b []byte, s S) []byte {
 	return append(appendEscaped(append(b, '"'), s), '"')
 }
 
-const hex = "0123456789abcdef"
+const hexDigits = "0123456789abcdef"
 
 func appendEscaped[S string | []byte](b []byte, s S) []byte {
 	start := 0
@@ -297,7 +297,7 @@ func appendEscaped[S string | []byte](b []byte, s S) []byte {
 		case c == '\t':
 			b = append(b, '\\', 't')
 		default:
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 		i++
 		start = i

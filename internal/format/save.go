@@ -1,0 +1,248 @@
+package format
+
+import (
+	"encoding/hex"
+	"math/bits"
+	"net/netip"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/value"
+)
+
+// savedStatus are the status bits that conntrack(8) saves, in its order.
+const savedStatus = ct.StatusExpected | ct.StatusSeenReply | ct.StatusAssured | ct.StatusFixedTimeout
+
+// AppendSave appends a flow as the command that makes it: conntrack(8)'s
+// -o save line, followed by what that loses, and a newline. What the kernel lets
+// nobody set is left out: counters, times, id and use.
+func AppendSave(b []byte, f *ct.Flow) []byte {
+	proto := f.Orig.Proto
+	b = append(b, "-A "...)
+	if f.Has(ct.HasTimeout) {
+		b = appendNum(b, "-t ", uint64(f.Timeout))
+	}
+	if f.Has(ct.HasStatus) {
+		b = append(b, "-u "...)
+		if f.Status&savedStatus == 0 {
+			b = append(b, "UNSET,"...)
+		}
+		for s := f.Status & savedStatus; s != 0; s &= s - 1 {
+			b = append(append(b, ct.StatusNames.Word(uint64(s&-s))...), ',')
+		}
+		b[len(b)-1] = ' '
+	}
+	if f.Has(ct.HasSecmark) {
+		b = appendNum(b, "-c ", uint64(f.Secmark))
+	}
+	if f.Has(ct.HasZone) {
+		b = appendNum(b, "-w ", uint64(f.Zone))
+	}
+	if f.Orig.Has(ct.TupleZone) {
+		b = appendNum(b, "--orig-zone ", uint64(f.Orig.Zone))
+	}
+	if f.Reply.Has(ct.TupleZone) {
+		b = appendNum(b, "--reply-zone ", uint64(f.Reply.Zone))
+	}
+	_, snat, sport, spat := f.SrcNAT()
+	_, dnat, dport, dpat := f.DstNAT()
+	b = saveAddr(b, "-s ", f.Orig.Src)
+	b = saveAddr(b, "-d ", f.Orig.Dst)
+	if dnat {
+		b = saveAddr(b, "-g ", f.Reply.Src)
+	} else {
+		b = saveAddr(b, "-r ", f.Reply.Src)
+	}
+	if snat {
+		b = saveAddr(b, "-n ", f.Reply.Dst)
+	} else {
+		b = saveAddr(b, "-q ", f.Reply.Dst)
+	}
+	b = append(b, "-p "...)
+	if w := protoWord[proto]; w != "unknown" {
+		b = append(append(b, w...), ' ')
+	} else {
+		b = appendNum(b, "", uint64(proto))
+	}
+	b = saveProto(b, f, proto)
+	// From here on what conntrack(8) does not write.
+	if f.Mark != 0 && f.Has(ct.HasMark) {
+		b = appendNum(b, "--mark ", uint64(f.Mark))
+	}
+	if f.Has(ct.HasLabels) && f.Labels != [16]byte{} {
+		b = append(b, "--label-add "...)
+		start := len(b)
+		b = append(quoteWord(appendBits(b, f.Labels[:], ct.LabelName), start), ' ')
+	}
+	if spat && !snat {
+		b = appendNum(b, "--set snat-port=", uint64(sport))
+	}
+	if dpat && !dnat {
+		b = appendNum(b, "--set dnat-port=", uint64(dport))
+	}
+	if f.Present&savedExtras != 0 || !f.Master.IsZero() {
+		b = saveExtras(b, f)
+	}
+	b[len(b)-1] = '\n'
+	return b
+}
+
+const (
+	savedTCP = ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply
+
+	savedExtras = savedTCP | ct.HasHelper | ct.HasHelperInfo | ct.HasSeqOrig | ct.HasSeqReply | ct.HasSynproxy | ct.HasDCCPSeq
+)
+
+func saveAddr(b []byte, word string, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return b
+	}
+	return append(value.AppendAddr(append(b, word...), a), ' ')
+}
+
+func saveProto(b []byte, f *ct.Flow, proto uint8) []byte {
+	switch proto {
+	case ct.TCP, ct.UDP, ct.UDPLite, ct.SCTP, ct.DCCP:
+		b = savePart(b, "--sport ", &f.Orig, ct.TupleSport, f.Orig.Sport)
+		b = savePart(b, "--dport ", &f.Orig, ct.TupleDport, f.Orig.Dport)
+		b = savePart(b, "--reply-port-src ", &f.Reply, ct.TupleSport, f.Reply.Sport)
+		b = savePart(b, "--reply-port-dst ", &f.Reply, ct.TupleDport, f.Reply.Dport)
+	case ct.GRE:
+		b = savePart(b, "--srckey ", &f.Orig, ct.TupleSport, f.Orig.Sport)
+		b = savePart(b, "--dstkey ", &f.Orig, ct.TupleDport, f.Orig.Dport)
+		b = savePart(b, "--reply-key-src ", &f.Reply, ct.TupleSport, f.Reply.Sport)
+		b = savePart(b, "--reply-key-dst ", &f.Reply, ct.TupleDport, f.Reply.Dport)
+	case ct.ICMP:
+		b = savePart(b, "--icmp-type ", &f.Orig, ct.TupleType, uint16(f.Orig.Type))
+		b = savePart(b, "--icmp-code ", &f.Orig, ct.TupleCode, uint16(f.Orig.Code))
+		b = savePart(b, "--icmp-id ", &f.Orig, ct.TupleID, f.Orig.ID)
+	case ct.ICMPv6:
+		b = savePart(b, "--icmpv6-type ", &f.Orig, ct.TupleType, uint16(f.Orig.Type))
+		b = savePart(b, "--icmpv6-code ", &f.Orig, ct.TupleCode, uint16(f.Orig.Code))
+		b = savePart(b, "--icmpv6-id ", &f.Orig, ct.TupleID, f.Orig.ID)
+	}
+	if w := stateWord(f); w != "" {
+		b = append(append(append(b, "--state "...), w...), ' ')
+	}
+	if f.Has(ct.HasSCTPVtagOrig) {
+		b = appendNum(b, "--orig-vtag ", uint64(f.SCTPVtagOrig))
+	}
+	if f.Has(ct.HasSCTPVtagReply) {
+		b = appendNum(b, "--reply-vtag ", uint64(f.SCTPVtagReply))
+	}
+	if f.Has(ct.HasDCCPRole) {
+		b = append(ct.DCCPRoleNames.Append(append(b, "--role "...), uint64(f.DCCPRole)), ' ')
+	}
+	return b
+}
+
+func savePart(b []byte, word string, t *ct.Tuple, part ct.TupleHas, n uint16) []byte {
+	if !t.Has(part) {
+		return b
+	}
+	return appendNum(b, word, uint64(n))
+}
+
+// saveExtras appends --set for the attributes that no flag of conntrack(8)
+// stands for. Those of a group that the kernel takes only together are written
+// together, and left out when all are zero.
+func saveExtras(b []byte, f *ct.Flow) []byte {
+	set := func(name string, has ct.Has, n uint64) {
+		if f.Has(has) {
+			b = appendNum(append(append(append(b, "--set "...), name...), '='), "", n)
+		}
+	}
+	if f.TCPWscaleOrig|f.TCPWscaleReply|f.TCPFlagsOrig|f.TCPFlagsReply != 0 && f.Has(ct.HasTCPState) {
+		set("tcp-wscale-orig", ct.HasTCPWscaleOrig, uint64(f.TCPWscaleOrig))
+		set("tcp-wscale-repl", ct.HasTCPWscaleReply, uint64(f.TCPWscaleReply))
+		b = saveFlags(b, f, "tcp-flags-orig", ct.HasTCPFlagsOrig, f.TCPFlagsOrig)
+		b = saveFlags(b, f, "tcp-flags-repl", ct.HasTCPFlagsReply, f.TCPFlagsReply)
+	}
+	set("dccp-handshake-seq", ct.HasDCCPSeq, f.DCCPSeq)
+	if f.SeqOrig != (ct.SeqAdj{}) {
+		set("orig-nat-seq-correction-pos", ct.HasSeqOrigPos, uint64(f.SeqOrig.Pos))
+		set("orig-nat-seq-offset-before", ct.HasSeqOrigBefore, uint64(f.SeqOrig.Before))
+		set("orig-nat-seq-offset-after", ct.HasSeqOrigAfter, uint64(f.SeqOrig.After))
+	}
+	if f.SeqReply != (ct.SeqAdj{}) {
+		set("repl-nat-seq-correction-pos", ct.HasSeqReplyPos, uint64(f.SeqReply.Pos))
+		set("repl-nat-seq-offset-before", ct.HasSeqReplyBefore, uint64(f.SeqReply.Before))
+		set("repl-nat-seq-offset-after", ct.HasSeqReplyAfter, uint64(f.SeqReply.After))
+	}
+	if f.SynISN|f.SynITS|f.SynTSOff != 0 {
+		set("synproxy-isn", ct.HasSynISN, uint64(f.SynISN))
+		set("synproxy-its", ct.HasSynITS, uint64(f.SynITS))
+		set("synproxy-tsoff", ct.HasSynTSOff, uint64(f.SynTSOff))
+	}
+	if f.Has(ct.HasHelper) && len(f.Helper) > 0 {
+		b = append(b, "--set "...)
+		start := len(b)
+		b = append(quoteWord(append(append(b, "helper-name="...), f.Helper...), start), ' ')
+		if f.Has(ct.HasHelperInfo) && len(f.HelperInfo) > 0 {
+			b = append(hex.AppendEncode(append(b, "--set helper-info="...), f.HelperInfo), ' ')
+		}
+	}
+	if m := &f.Master; !m.IsZero() {
+		v := "ipv4"
+		if m.Src.Is6() {
+			v = "ipv6"
+		}
+		b = append(value.Protocols.Append(append(b, "--set master-l4proto="...), uint64(m.Proto)), ' ')
+		b = saveAddr(b, "--set master-"+v+"-src=", m.Src)
+		b = saveAddr(b, "--set master-"+v+"-dst=", m.Dst)
+		b = savePart(b, "--set master-port-src=", m, ct.TupleSport, m.Sport)
+		b = savePart(b, "--set master-port-dst=", m, ct.TupleDport, m.Dport)
+	}
+	return b
+}
+
+func saveFlags(b []byte, f *ct.Flow, name string, has ct.Has, flags uint8) []byte {
+	if !f.Has(has) {
+		return b
+	}
+	b = append(append(append(b, "--set "...), name...), '=')
+	if flags == 0 {
+		b = append(b, '0')
+	}
+	for n := flags; n != 0; n &= n - 1 {
+		if n != flags {
+			b = append(b, ',')
+		}
+		b = ct.TCPFlagNames.Append(b, uint64(1)<<bits.TrailingZeros8(n))
+	}
+	return append(b, ' ')
+}
+
+// quoteWord puts the word from start on into quotes when Split would not read
+// it as one word.
+func quoteWord(b []byte, start int) []byte {
+	for _, c := range b[start:] {
+		if c <= ' ' || c == '\'' || c == '"' || c == '\\' || c == '#' || c == 0x7f {
+			word := string(b[start:])
+			b = append(b[:start], '"')
+			for i := range len(word) {
+				switch c := word[i]; {
+				case c == '"' || c == '\\':
+					b = append(b, '\\', c)
+				case c < ' ':
+					b = append(b, '?') // no name has one
+				default:
+					b = append(b, c)
+				}
+			}
+			return append(b, '"')
+		}
+	}
+	return b
+}
+
+// flowWords appends a flow in the words that patterns are written in.
+func flowWords(b []byte, f *ct.Flow) []byte {
+	t := f.Orig
+	if f.Has(ct.HasZone) {
+		t.Zone, t.Present = f.Zone, t.Present|ct.TupleZone
+	}
+	if t.Zone == 0 {
+		t.Present &^= ct.TupleZone
+	}
+	return append(ct.AppendTuple(b, &t), '\n')
+}
