@@ -222,13 +222,6 @@ func (h *Headers) fixTransport(m Meta) error {
 		le.PutUint16(field, ^fold(sum(b, 0)))
 		return nil
 	case ProtoUDP:
-		zero := le.Uint16(field) == 0
-		if zero && (m.CsumNotReady || m.GSO) {
-			return ErrOffload // a tunnel's outer header: the checksum to come is an inner one
-		}
-		if zero && h.version == 4 {
-			return nil // its sender chose to have none
-		}
 		n := int(be.Uint16(b[4:]))
 		if n == 0 && h.version == 6 {
 			n = len(b)
@@ -237,6 +230,14 @@ func (h *Headers) fixTransport(m Meta) error {
 			return ErrMalformed
 		}
 		covered = b[:n]
+		if le.Uint16(field) == 0 {
+			if m.CsumNotReady || m.GSO {
+				return ErrOffload // a tunnel's outer header: the checksum to come is an inner one
+			}
+			if h.version == 4 {
+				return nil // its sender chose to have none
+			}
+		}
 		if m.GSO {
 			// The kernel's UDP segmentation goes on from the sum of the
 			// pseudo-header (net/ipv4/udp_offload.c, __udp_gso_segment).
