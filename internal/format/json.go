@@ -44,7 +44,17 @@ type jsonOp[T any] struct {
 // NewJSON returns a writer of all fields but the hidden ones, or of those that
 // SelectRows finds for fields.
 func NewJSON[T any](reg *field.Registry[T], fields ...string) (*JSONWriter[T], error) {
+	return newJSON(reg, fields, nil)
+}
+
+// newJSON writes also the hidden fields that extra names.
+func newJSON[T any](reg *field.Registry[T], fields, extra []string) (*JSONWriter[T], error) {
 	rows, err := SelectRows(reg, fields)
+	if err == nil && len(fields) == 0 && len(extra) > 0 {
+		var more []*field.Row[T]
+		more, err = SelectRows(reg, extra)
+		rows = append(rows, more...)
+	}
 	if err != nil {
 		return nil, err
 	}
