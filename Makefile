@@ -78,10 +78,7 @@ install: build ## into DESTDIR and PREFIX (/usr/local); COMPAT=1 adds a conntrac
 	install -D -m 644 completions/nfctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_nfctl
 	install -D -m 644 completions/nfctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/nfctl.fish
 ifeq ($(COMPAT),1)
-	@l=$(DESTDIR)$(PREFIX)/bin/conntrack; \
-	if [ -e $$l ] || [ -L $$l ]; then \
-		[ "$$(readlink $$l)" = nfctl ] || { echo "$$l is there already: left alone" >&2; exit 1; }; \
-	else ln -s nfctl $$l && echo "ln -s nfctl $$l"; fi
+	@scripts/compat-link.sh "$(DESTDIR)" "$(PREFIX)"
 endif
 
 clean: ## remove what is built here

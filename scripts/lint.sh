@@ -8,7 +8,7 @@ unformatted=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) || ba
 go vet ./... || bad=1
 go tool staticcheck ./... || bad=1
 if command -v shellcheck >/dev/null; then
-	git ls-files -co --exclude-standard | xargs grep -lE '^#!.*\b(ba)?sh$' | xargs shellcheck || bad=1
+	git ls-files -co --exclude-standard | xargs grep -lE '^#!.*\b(ba)?sh$' | xargs shellcheck -x -P SCRIPTDIR || bad=1
 else
 	echo "shellcheck is not installed: shell scripts not checked"
 fi
