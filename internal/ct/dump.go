@@ -1,0 +1,400 @@
+package ct
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
+)
+
+// A Table is one of the lists that the kernel keeps flows in.
+type Table uint8
+
+const (
+	Confirmed   Table = iota // the table
+	Dying                    // ended, but still held by someone or waiting for their event to be delivered
+	Unconfirmed              // not yet through their first hook; empty on kernels since about 5.19
+)
+
+// DumpOptions say which flows to read.
+type DumpOptions struct {
+	Families []uint8 // IPv4, IPv6; nil: both
+	Table    Table
+	Zero     bool         // set the counters of every flow that is read to zero; ignores Filter
+	Filter   KernelFilter // left out again when the kernel refuses it
+}
+
+// A DumpResult says how a dump went.
+type DumpResult struct {
+	Flows      uint64 // read and handed on
+	Duplicates uint64 // read a second time, and not handed on
+	// Incomplete: flows may be missing or double, because the kernel said so
+	// (NLM_F_DUMP_INTR) or resized its hash table meanwhile.
+	Incomplete bool
+}
+
+// A Worker is given the flows of one of several dumps that run side by side.
+// Its calls are made on one goroutine, its own.
+type Worker interface {
+	// Flow is given each flow; it is reused and valid during the call.
+	Flow(f *Flow) error
+	// Rest is called where the flows read so far are used up, about every
+	// hundred flows and at the end: the time to hand on what was gathered.
+	Rest() error
+}
+
+// Dump reads the table once and hands each flow to f, one after another, on the
+// calling goroutine. The flow is reused and valid during the call. It ends with
+// f's error (nl.ErrStop: without one) or ctx's. No flow comes twice.
+func Dump(ctx context.Context, o DumpOptions, f func(*Flow) error) (DumpResult, error) {
+	var res DumpResult
+	families := o.families(false)
+	streams, err := dialStreams(len(families))
+	if err != nil {
+		return res, err
+	}
+	defer closeStreams(streams)
+	before := buckets()
+	w := funcWorker(f)
+	for i, s := range streams {
+		if err = s.run(ctx, o, families[i], w); err != nil {
+			break
+		}
+	}
+	return sum(streams, before), stopped(err)
+}
+
+// DumpParallel reads the table as Dump does, with one dump for each family side
+// by side, each with a worker of its own. Reading, and what the worker does, run
+// on different processors too. The order of flows is the kernel's within a
+// family. The first error ends all.
+func DumpParallel(ctx context.Context, o DumpOptions, newWorker func() Worker) (DumpResult, error) {
+	families := o.families(true)
+	streams, err := dialStreams(len(families))
+	if err != nil {
+		return DumpResult{}, err
+	}
+	defer closeStreams(streams)
+	before := buckets()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for i, s := range streams {
+		w := newWorker()
+		wg.Go(func() {
+			if err := s.run(ctx, o, families[i], w); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return sum(streams, before), stopped(context.Cause(ctx))
+}
+
+func stopped(err error) error {
+	if errors.Is(err, nl.ErrStop) {
+		return nil
+	}
+	return err
+}
+
+type funcWorker func(*Flow) error
+
+func (w funcWorker) Flow(f *Flow) error { return w(f) }
+func (w funcWorker) Rest() error        { return nil }
+
+// families returns the family of each dump to make. 0, both at once, spares a
+// walk over the table where nothing asks for one of them.
+func (o *DumpOptions) families(parallel bool) []uint8 {
+	switch {
+	case len(o.Families) == 1:
+		return o.Families
+	case parallel || o.Filter.tuples():
+		return []uint8{IPv4, IPv6}
+	}
+	return []uint8{0}
+}
+
+// A stream is one dump on a socket of its own.
+type stream struct {
+	c    *nl.Conn
+	res  DumpResult
+	seen window
+	stop atomic.Bool
+}
+
+// dialStreams opens the sockets, in the calling thread's namespace.
+func dialStreams(n int) ([]*stream, error) {
+	var out []*stream
+	for range n {
+		c, err := nl.Dial(nl.Config{})
+		if err != nil {
+			closeStreams(out)
+			return nil, err
+		}
+		out = append(out, &stream{c: c})
+	}
+	return out, nil
+}
+
+func closeStreams(streams []*stream) {
+	for _, s := range streams {
+		_ = s.c.Close()
+	}
+}
+
+func sum(streams []*stream, bucketsBefore int) DumpResult {
+	var r DumpResult
+	for _, s := range streams {
+		r.Flows += s.res.Flows
+		r.Duplicates += s.res.Duplicates
+		r.Incomplete = r.Incomplete || s.res.Incomplete
+	}
+	r.Incomplete = r.Incomplete || bucketsBefore != buckets()
+	return r
+}
+
+// buckets returns the size of the kernel's hash table, 0 when unknown.
+func buckets() int {
+	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_buckets")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
+}
+
+// Buffers of a stream: how far reading may run ahead.
+const (
+	streamBuffers = 8
+	streamSize    = 32 << 10 // the kernel fills datagrams of dumps up to this
+)
+
+// errRefused says that the kernel does not take the filter.
+var errRefused = errors.New("filter refused")
+
+func (s *stream) run(ctx context.Context, o DumpOptions, family uint8, w Worker) error {
+	err := s.dump(ctx, o, family, w)
+	if errors.Is(err, errRefused) {
+		o.Filter = KernelFilter{}
+		err = s.dump(ctx, o, family, w)
+	}
+	if err != nil && !errors.Is(err, nl.ErrStop) && ctx.Err() == nil {
+		var op *nl.OpError
+		if errors.As(err, &op) && op.Op == "" {
+			err = nl.Error("list", "flows", err)
+		}
+	}
+	return err
+}
+
+// A chunk is one datagram of a dump.
+type chunk struct {
+	b   []byte // the whole buffer
+	n   int    // bytes read
+	err error
+}
+
+// dump reads on a goroutine of its own and decodes on this one.
+func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker) error {
+	seq, err := s.c.Request(o.request(family))
+	if err != nil {
+		return nl.Error("list", "flows", err)
+	}
+	full, empty := make(chan chunk, streamBuffers), make(chan []byte, streamBuffers)
+	for range streamBuffers {
+		empty <- make([]byte, streamSize)
+	}
+	done := make(chan struct{}) // closed when the reader is to end
+	defer close(done)
+	go s.read(full, empty, done)
+	var f Flow
+	now := uint64(0)
+	s.seen = window{}
+	for {
+		var c chunk
+		select {
+		case c = <-full:
+		default:
+			if err := w.Rest(); err != nil {
+				return err
+			}
+			select {
+			case c = <-full:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if c.err != nil {
+			return nl.Error("list", "flows", c.err)
+		}
+		now = uint64(time.Now().UnixNano())
+		for b := c.b[:c.n]; ; {
+			m, rest, ok := nl.NextMsg(b)
+			if !ok {
+				break
+			}
+			b = rest
+			if m.Seq != seq {
+				continue
+			}
+			s.res.Incomplete = s.res.Incomplete || m.Flags&unix.NLM_F_DUMP_INTR != 0
+			if err, end := m.Status(); end {
+				if err != nil && !o.Filter.IsZero() && refusesFilter(err) && s.res.Flows == 0 {
+					return errRefused
+				}
+				if err == nil {
+					err = w.Rest()
+				}
+				return err
+			}
+			_ = f.Decode(&m) // what cannot be read is not there
+			if s.seen.again(&f) {
+				s.res.Duplicates++
+				continue
+			}
+			s.res.Flows++
+			f.Time = now
+			if err := w.Flow(&f); err != nil {
+				return err
+			}
+		}
+		s.seen.turn()
+		empty <- c.b
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func refusesFilter(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ERANGE)
+}
+
+// read reads datagrams until the dump ends, an error, or done.
+func (s *stream) read(full chan<- chunk, empty <-chan []byte, done <-chan struct{}) {
+	for {
+		var b []byte
+		select {
+		case b = <-empty:
+		case <-done:
+			return
+		}
+		n, err := s.c.Read(b)
+		select {
+		case full <- chunk{b, n, err}:
+		case <-done:
+			return
+		}
+		if err != nil || ended(b[:n]) {
+			return
+		}
+	}
+}
+
+// ended reports whether a datagram holds the end of a dump, which comes last.
+func ended(b []byte) bool {
+	for {
+		m, rest, ok := nl.NextMsg(b)
+		if !ok {
+			return false
+		}
+		if m.Type < 16 { // NLMSG_ERROR, NLMSG_DONE
+			return true
+		}
+		b = rest
+	}
+}
+
+func (o *DumpOptions) request(family uint8) []byte {
+	msg := uint8(msgGet)
+	switch {
+	case o.Table == Dying:
+		msg = msgGetDying
+	case o.Table == Unconfirmed:
+		msg = msgGetUnconfirmed
+	case o.Zero:
+		msg = msgGetZero
+	}
+	b := nl.AppendHeader(nil, nl.Type(nl.SubsysCt, msg), nl.FlagDump, family, 0)
+	if !o.Zero {
+		b = o.Filter.append(b)
+	}
+	return b
+}
+
+// A window knows the flows of the last two datagrams, to tell those that come
+// again. The kernel resumes a dump at the flow where it left off; when that one
+// has gone it starts its hash bucket anew, and the flows of the bucket that were
+// already sent come again at once. So a short memory is enough, however large
+// the table is. A bucket of more than two datagrams (some 200 flows) could not
+// be told; the kernel's tables hold a few flows a bucket.
+type window struct {
+	gen [3][]flowKey // this datagram's and the last two's
+	set [512]uint32  // hashed ids: bit g for generation g, of ids that may be there
+	cur int
+}
+
+type flowKey struct {
+	id  uint32
+	sum uint64
+}
+
+// again notes f and reports whether it was in an earlier datagram.
+func (w *window) again(f *Flow) bool {
+	if !f.Has(HasID) {
+		return false
+	}
+	slot := &w.set[f.ID%uint32(len(w.set))]
+	if *slot&^(1<<w.cur) != 0 {
+		key := f.key()
+		for g := range w.gen {
+			if g == w.cur {
+				continue
+			}
+			for _, k := range w.gen[g] {
+				if k == key {
+					return true
+				}
+			}
+		}
+	}
+	*slot |= 1 << w.cur
+	w.gen[w.cur] = append(w.gen[w.cur], f.key())
+	return false
+}
+
+// turn begins a new datagram and forgets the oldest.
+func (w *window) turn() {
+	w.cur = (w.cur + 1) % len(w.gen)
+	w.gen[w.cur] = w.gen[w.cur][:0]
+	for i := range w.set {
+		w.set[i] &^= 1 << w.cur
+	}
+}
+
+// key tells flows apart: the kernel's ids are hashes of 32 bits, of which two in
+// a datagram may be alike by chance.
+func (f *Flow) key() flowKey {
+	t := &f.Orig
+	a, b := t.Src.As16(), t.Dst.As16()
+	h := uint64(14695981039346656037)
+	for i := 0; i < 16; i += 8 {
+		h = (h ^ ne.Uint64(a[i:])) * 0x9e3779b97f4a7c15
+		h = (h ^ ne.Uint64(b[i:])) * 0x9e3779b97f4a7c15
+		h ^= h >> 29
+	}
+	h ^= uint64(t.Sport)<<48 | uint64(t.Dport)<<32 | uint64(t.ID)<<16 | uint64(t.Proto)<<8 | uint64(t.Type)
+	h = (h ^ h>>32) * 0x9e3779b97f4a7c15
+	h ^= uint64(f.Zone)<<32 | uint64(t.Zone)<<16 | uint64(t.Code)
+	return flowKey{f.ID, h ^ h>>29}
+}

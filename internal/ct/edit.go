@@ -1,0 +1,351 @@
+package ct
+
+import (
+	"errors"
+	"syscall"
+
+	"nfctl/internal/nl"
+)
+
+// A Conn makes requests about flows and expectations. One goroutine at a time
+// may use it.
+type Conn struct {
+	c   *nl.Conn
+	req []byte
+}
+
+// Dial opens a socket in the calling thread's network namespace.
+func Dial() (*Conn, error) {
+	c, err := nl.Dial(nl.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{c: c}, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() error { return c.c.Close() }
+
+// Netlink returns the socket.
+func (c *Conn) Netlink() *nl.Conn { return c.c }
+
+// family returns the address family of a tuple, from its addresses when it does
+// not say.
+func (t *Tuple) family() uint8 {
+	switch {
+	case t.Family != 0:
+		return t.Family
+	case t.Src.IsValid():
+		return familyOf(t.Src)
+	case t.Dst.IsValid():
+		return familyOf(t.Dst)
+	}
+	return 0
+}
+
+// key appends what the kernel finds the entry by: the original tuple and the
+// zone; the id, which must match, when withID.
+func (f *Flow) appendKey(b []byte, withID bool) []byte {
+	t := &f.Orig
+	if !t.Src.IsValid() && !f.Reply.IsZero() {
+		b = f.Reply.append(b, ctaTupleReply)
+	} else {
+		b = t.append(b, ctaTupleOrig)
+	}
+	b = f.appendZone(b)
+	if withID && f.Has(HasID) {
+		b = nl.AppendU32(b, ctaID, f.ID)
+	}
+	return b
+}
+
+// named reports whether a request about f names one entry. One that does not
+// must not be sent: to delete nothing in particular is to delete everything.
+func (f *Flow) named() bool {
+	for _, t := range []*Tuple{&f.Orig, &f.Reply} {
+		if t.Src.IsValid() && t.Dst.IsValid() && t.Has(TupleProto) && t.family() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+var errNotNamed = errors.New("the flow needs a protocol, a source and a destination")
+
+// AppendCreate appends the request to make the entry f. What cannot be set is
+// left out: counters, times, id, use, and the status bits that the kernel sets
+// by itself. With orUpdate an entry that is there already is changed to be so;
+// without, it is refused with EEXIST.
+func (f *Flow) AppendCreate(b []byte, orUpdate bool) []byte {
+	flags := uint16(nl.FlagCreate | nl.FlagExcl)
+	if orUpdate {
+		flags = nl.FlagCreate
+	}
+	at := len(b)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgNew), flags, f.Orig.family(), 0)
+	b = appendTuples(b, f)
+	b = f.appendZone(b)
+	if f.Has(HasStatus) {
+		// A new entry is confirmed, and its status must say so (else EBUSY).
+		b = nl.AppendU32(b, ctaStatus, f.Status&StatusChangeable|StatusConfirmed)
+	}
+	b = appendNum32(b, f, HasTimeout, ctaTimeout, f.Timeout)
+	b = appendNum32(b, f, HasMark, ctaMark, f.Mark)
+	return nl.Finish(f.appendExtras(b), at)
+}
+
+// AppendUpdate appends the request to change the entry f to what change has:
+// timeout, mark (under MarkMask), status bits to add, protocol state, helper,
+// labels (under LabelsMask), sequence adjustment, synproxy. The kernel does not
+// look at the id.
+func (f *Flow) AppendUpdate(b []byte, change *Flow) []byte {
+	at := len(b)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgNew), 0, f.Orig.family(), 0)
+	b = f.appendKey(b, false)
+	if change.Has(HasStatus) {
+		// The bits that cannot be changed must be as they are, and none that
+		// cannot be taken away may be missing (else EBUSY).
+		const keep = StatusExpected | StatusConfirmed | StatusDying | StatusSeenReply | StatusAssured
+		b = nl.AppendU32(b, ctaStatus, change.Status|f.Status&keep)
+	}
+	b = appendNum32(b, change, HasTimeout, ctaTimeout, change.Timeout)
+	b = appendNum32(b, change, HasMark, ctaMark, change.Mark)
+	b = appendNum32(b, change, HasMarkMask, ctaMarkMask, change.MarkMask)
+	return nl.Finish(change.appendExtras(b), at)
+}
+
+// AppendDelete appends the request to delete the entry f, which the kernel finds
+// by tuple and zone and deletes only when the id, if f has one, is its own.
+func (f *Flow) AppendDelete(b []byte) []byte {
+	at := len(b)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgDelete), 0, f.Orig.family(), 0)
+	return nl.Finish(f.appendKey(b, true), at)
+}
+
+// AppendGet appends the request to read the entry f; with zero its counters are
+// set to zero after they were read.
+func (f *Flow) AppendGet(b []byte, zero bool) []byte {
+	at, msg := len(b), uint8(msgGet)
+	if zero {
+		msg = msgGetZero
+	}
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msg), 0, f.Orig.family(), 0)
+	return nl.Finish(f.appendKey(b, false), at)
+}
+
+func flowName(f *Flow) string {
+	t := &f.Orig
+	if !t.Src.IsValid() && f.Reply.Src.IsValid() {
+		t = &f.Reply
+	}
+	b := AppendTuple([]byte("flow "), t)
+	if f.Has(HasZone) && f.Zone != 0 && !t.Has(TupleZone) {
+		b = append(b, " zone "...)
+		b = Find(FlowAttrs, "zone").AppendText(b, f)
+	}
+	return string(b)
+}
+
+// Get reads the entry with f's tuple (or reply tuple, when the original one is
+// not known) and zone into got, which must not be f. With zero its counters
+// are set to zero after they were read. An entry that is not there is
+// unix.ENOENT.
+func (c *Conn) Get(f, got *Flow, zero bool) error {
+	if !f.named() {
+		return nl.Error("get", flowName(f), errNotNamed)
+	}
+	c.req = f.AppendGet(c.req[:0], zero)
+	found := false
+	err := c.c.Get(c.req, func(m *nl.Msg) error {
+		err := got.Decode(m)
+		keep(got)
+		found = true
+		return err
+	})
+	if err == nil && !found {
+		err = nl.ErrNoAnswer
+	}
+	return refusal("get", f, nil, err)
+}
+
+// keep makes f's byte strings its own.
+func keep(f *Flow) { *f = *f.Clone() }
+
+// Create makes the entry f: see AppendCreate. Labels that the kernel dropped
+// without a word are ErrLabelsDropped; the entry is there then.
+func (c *Conn) Create(f *Flow, orUpdate bool) error {
+	if !f.named() {
+		return nl.Error("create", flowName(f), errNotNamed)
+	}
+	c.req = f.AppendCreate(c.req[:0], orUpdate)
+	err := refusal("create", f, f, c.c.Do(c.req))
+	if err != nil || !f.Has(HasLabels) {
+		return err
+	}
+	var got Flow
+	if err := c.Get(f, &got, false); err != nil {
+		return err
+	}
+	return labelsStored(f, &got)
+}
+
+// ErrLabelsDropped says that an entry was made without its labels: the kernel
+// stores labels only in a namespace that has a rule which uses them.
+var ErrLabelsDropped = errors.New("the labels were not stored: no rule of this namespace uses labels")
+
+func labelsStored(want, got *Flow) error {
+	for i, b := range want.Labels {
+		if got.Labels[i]&b != b {
+			return nl.Error("create", flowName(want), ErrLabelsDropped)
+		}
+	}
+	return nil
+}
+
+// Update changes the entry f, as it was read, to what change has: see
+// AppendUpdate.
+func (c *Conn) Update(f, change *Flow) error {
+	if !f.named() {
+		return nl.Error("update", flowName(f), errNotNamed)
+	}
+	c.req = f.AppendUpdate(c.req[:0], change)
+	err := c.c.Do(c.req)
+	if errors.Is(err, syscall.EBUSY) && change.Has(HasStatus) {
+		// Perhaps it has become ASSURED since: try with what it is now.
+		var now Flow
+		if c.Get(f, &now, false) == nil && now.Status != f.Status {
+			c.req = now.AppendUpdate(c.req[:0], change)
+			err = c.c.Do(c.req)
+		}
+	}
+	return refusal("update", f, change, err)
+}
+
+// Delete deletes the entry f: see AppendDelete. unix.ENOENT: it is not there, or
+// another entry is there in its place.
+func (c *Conn) Delete(f *Flow) error {
+	if !f.named() {
+		return nl.Error("delete", flowName(f), errNotNamed)
+	}
+	c.req = f.AppendDelete(c.req[:0])
+	return refusal("delete", f, nil, c.c.Do(c.req))
+}
+
+// Flush deletes all entries, or those of a family, or those that the filter's
+// mark, status and zone match. It is refused with ErrNotProbed when a probe did
+// not show that this kernel honours the family or filter: a kernel that ignores
+// it would delete everything.
+func (c *Conn) Flush(family uint8, k KernelFilter) error {
+	if k.tuples() {
+		return nl.Error("flush", "flows", errors.New("the kernel cannot flush by tuple"))
+	}
+	if family != 0 || !k.IsZero() {
+		ok, err := CanFlush(family != 0, k)
+		if err == nil && !ok {
+			err = ErrNotHonoured
+		}
+		if err != nil {
+			return nl.Error("flush by filter", "flows", err)
+		}
+	}
+	c.req = appendFlush(c.req[:0], family, k)
+	return nl.Error("flush", "flows", c.c.Do(c.req))
+}
+
+func appendFlush(b []byte, family uint8, k KernelFilter) []byte {
+	at := len(b)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgDelete), 0, family, 0)
+	if family != 0 {
+		b[at+17] = 1 // nfgenmsg.version: with 0 the kernel takes any family for all
+	}
+	return nl.Finish(k.appendFlush(b), at)
+}
+
+// A Batch packs many requests about flows into one send: see nl.Batch.
+type Batch struct {
+	b    *nl.Batch
+	reqs []batched // those in the send being gathered
+	base int       // number of the first of them
+	buf  []byte
+}
+
+type batched struct {
+	op     string
+	f      Flow
+	helper [16]byte
+}
+
+// NewBatch makes a batch of size requests a send; about 100 is good. done is told
+// the outcome of each in order, with a copy of the flow that lives until it
+// returns.
+func (c *Conn) NewBatch(size int, done func(f *Flow, err error)) *Batch {
+	b := &Batch{}
+	b.b = c.c.NewBatch(size, func(i int, err error) {
+		r := &b.reqs[i-b.base]
+		if done != nil {
+			done(&r.f, refusal(r.op, &r.f, &r.f, err))
+		}
+		if i-b.base == len(b.reqs)-1 {
+			b.base, b.reqs = i+1, b.reqs[:0]
+		}
+	})
+	return b
+}
+
+// Reply sets what is given the flows that Get requests read, before done. The
+// flow lives until it returns.
+func (b *Batch) Reply(reply func(f *Flow)) {
+	var f Flow
+	b.b.Reply = func(_ int, m *nl.Msg) {
+		if f.Decode(m) == nil {
+			reply(&f)
+		}
+	}
+}
+
+// Create adds the request to make f: see Flow.AppendCreate.
+func (b *Batch) Create(f *Flow, orUpdate bool) error {
+	b.buf = f.AppendCreate(b.buf[:0], orUpdate)
+	return b.add("create", f)
+}
+
+// Update adds the request to change f, as it was read: see Flow.AppendUpdate.
+func (b *Batch) Update(f, change *Flow) error {
+	b.buf = f.AppendUpdate(b.buf[:0], change)
+	return b.add("update", f)
+}
+
+// Delete adds the request to delete f: see Flow.AppendDelete.
+func (b *Batch) Delete(f *Flow) error {
+	b.buf = f.AppendDelete(b.buf[:0])
+	return b.add("delete", f)
+}
+
+// Get adds the request to read f, and to set its counters to zero.
+func (b *Batch) Get(f *Flow, zero bool) error {
+	b.buf = f.AppendGet(b.buf[:0], zero)
+	return b.add("get", f)
+}
+
+func (b *Batch) add(op string, f *Flow) error {
+	if !f.named() {
+		return nl.Error(op, flowName(f), errNotNamed)
+	}
+	// Add first: it may send what is there, and forget it.
+	if err := b.b.Add(b.buf); err != nil {
+		return nl.Error(op, "flows", err)
+	}
+	if len(b.reqs) == cap(b.reqs) {
+		b.reqs = append(b.reqs, batched{})
+	} else {
+		b.reqs = b.reqs[:len(b.reqs)+1]
+	}
+	r := &b.reqs[len(b.reqs)-1]
+	r.op, r.f = op, *f
+	r.f.Helper = append(r.helper[:0], f.Helper...)
+	r.f.HelperInfo, r.f.Secctx, r.f.Unknown, r.f.By.Comm, r.f.text = nil, nil, nil, nil, nil
+	return nil
+}
+
+// Flush sends what was added and reads the answers.
+func (b *Batch) Flush() error { return nl.Error("send", "flows", b.b.Flush()) }
