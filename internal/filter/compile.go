@@ -64,6 +64,8 @@ type operand[T any] struct {
 	cond *field.Cond // tBool that is just this condition
 }
 
+const nameAField = "name one of its fields, or ask for it with != nil"
+
 type compiler[T any] struct {
 	reg    *field.Registry[T]
 	runes  []rune
@@ -74,7 +76,11 @@ type compiler[T any] struct {
 
 // fail leaves the compiler; Compile catches it.
 func (c *compiler[T]) fail(n ast.Node, word, msg, valid string) {
-	panic(&Error{Column: start(n) + 1, Word: word, Msg: msg, Valid: valid})
+	at := start(n)
+	if b, ok := n.(*ast.BinaryNode); ok && word == b.Operator {
+		at = b.Location().From
+	}
+	panic(&Error{Column: at + 1, Word: word, Msg: msg, Valid: valid})
 }
 
 // failValue leaves with what the reader of a value said.
@@ -112,6 +118,8 @@ func (c *compiler[T]) word(n ast.Node) string {
 		return "#"
 	case *ast.ArrayNode:
 		return "["
+	case *ast.ConditionalNode:
+		return "?"
 	}
 	return ""
 }
@@ -450,7 +458,7 @@ func (c *compiler[T]) unary(n *ast.UnaryNode) operand[T] {
 	if n.Operator == "not" || n.Operator == "!" {
 		o := c.expr(n.Node)
 		if o.typ != tBool {
-			c.fail(n, n.Operator, "binds to the next word alone", "write "+n.Operator+" (A == B)")
+			c.fail(n, n.Operator, "binds to the next word alone", "write not (A == B)")
 		}
 		if o.konst {
 			return constBool[T](!o.test(nil))
@@ -503,10 +511,10 @@ func (c *compiler[T]) binary(n *ast.BinaryNode) operand[T] {
 		}
 		return boolean(anyOf([]func(*T) bool{a.test, b.test}))
 	case "==", "!=", "<", "<=", ">", ">=":
-		a, b := c.expr(n.Left), c.expr(n.Right)
+		a, b := c.sides(n)
 		return c.compare(n, n.Operator, &a, &b)
 	case "in":
-		a, b := c.expr(n.Left), c.expr(n.Right)
+		a, b := c.sides(n)
 		return c.in(n, &a, &b)
 	case "contains", "startsWith", "endsWith", "matches":
 		return c.search(n)
@@ -532,6 +540,25 @@ func (c *compiler[T]) binary(n *ast.BinaryNode) operand[T] {
 	}
 	c.fail(n, n.Operator, "is not used here", "")
 	panic("unreachable")
+}
+
+// sides compiles both sides of a comparison. Whoever wrote a field's value
+// without quotes is told so.
+func (c *compiler[T]) sides(n *ast.BinaryNode) (a, b operand[T]) {
+	c.quotes(n.Left, n.Right)
+	c.quotes(n.Right, n.Left)
+	return c.expr(n.Left), c.expr(n.Right)
+}
+
+func (c *compiler[T]) quotes(n, beside ast.Node) {
+	word, ok1 := path(n)
+	name, ok2 := path(beside)
+	if !ok1 || !ok2 || c.reg.Row(name) == nil || c.reg.Row(word) != nil {
+		return
+	}
+	if _, err := c.reg.Row(name).ParseSet(word); err == nil && c.reg.Row(name).Kind != field.String && c.reg.Row(name).Kind != field.Bytes {
+		c.fail(n, word, "is not a field", "a name stands in quotes: "+strconv.Quote(word))
+	}
 }
 
 func (c *compiler[T]) choice(n *ast.ConditionalNode) operand[T] {
@@ -765,7 +792,7 @@ func flip(op string) string {
 }
 
 func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T] {
-	if a.konst && !b.konst || a.typ == tNil {
+	if b.typ != tNil && (a.konst && !b.konst || a.typ == tNil) {
 		a, b, op = b, a, flip(op)
 	}
 	equal := op == "==" || op == "!="
@@ -773,9 +800,9 @@ func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T
 	case b.typ == tNil:
 		return c.presence(n, op, a)
 	case a.typ == tGroup:
-		c.fail(a.node, c.word(a.node), "is a group of fields", c.groupHint(a, b))
+		c.fail(a.node, c.word(a.node), "is a group of fields", nameAField)
 	case b.typ == tGroup:
-		c.fail(b.node, c.word(b.node), "is a group of fields", c.groupHint(b, a))
+		c.fail(b.node, c.word(b.node), "is a group of fields", nameAField)
 	case b.typ == tRange:
 		c.fail(b.node, "..", "is a range", "write in 1..10")
 	case a.typ == tFlags && equal && (b.typ == tArray || b.typ == tInt) && b.konst:
@@ -832,16 +859,6 @@ func (o *operand[T]) named() bool {
 	return o.typ == tNum && o.row != nil && o.row.Kind == field.Enum && o.row.Names != nil
 }
 
-// groupHint tells whoever wrote proto == tcp about quotes.
-func (c *compiler[T]) groupHint(group, beside *operand[T]) string {
-	if beside.row != nil {
-		if _, err := beside.row.ParseSet(c.word(group.node)); err == nil {
-			return "a name stands in quotes: " + strconv.Quote(c.word(group.node))
-		}
-	}
-	return "name one of its fields, or ask for it with != nil"
-}
-
 func (c *compiler[T]) presence(n ast.Node, op string, a *operand[T]) operand[T] {
 	if op != "==" && op != "!=" {
 		c.fail(n, op, "does not go with nil", "there are == nil and != nil")
@@ -889,6 +906,11 @@ func (c *compiler[T]) constant(n ast.Node, op string, a, b *operand[T]) operand[
 		return c.literal(op, a, b)
 	case a.typ == tText && b.typ == tText:
 		return constBool[T](compareTexts(op, a, b)(nil))
+	}
+	for _, o := range [][2]*operand[T]{{a, b}, {b, a}} {
+		if o[0].typ == tText {
+			c.fail(o[1].node, c.literalText(o[1]), "is "+o[1].what()+", # is a text", "")
+		}
 	}
 	c.fail(b.node, c.word(b.node), "is compared with another literal", "one side is a field")
 	panic("unreachable")
@@ -938,7 +960,7 @@ func (c *compiler[T]) read(a, lit *operand[T]) value.Set {
 		}
 		return value.Single(uint64(lit.lo))
 	case lit.typ == tFloat && a.typ == tNum:
-		c.fail(lit.node, c.literalText(lit), "is not a whole number", c.word(a.node)+" is "+a.what())
+		c.fail(lit.node, c.literalText(lit), "is not a whole number", c.word(a.node)+" holds whole numbers")
 	case lit.typ == tBool && a.typ == tBool:
 		if lit.test(nil) {
 			return value.Single(1)
@@ -1174,7 +1196,7 @@ func compareTexts[T any](op string, a, b *operand[T]) func(*T) bool {
 func (c *compiler[T]) in(n ast.Node, a, b *operand[T]) operand[T] {
 	switch {
 	case a.typ == tGroup:
-		c.fail(a.node, c.word(a.node), "is a group of fields", c.groupHint(a, b))
+		c.fail(a.node, c.word(a.node), "is a group of fields", nameAField)
 	case a.typ == tNil:
 		c.fail(a.node, "nil", "is in no list", "ask for presence with != nil")
 	case a.typ == tRange || a.typ == tArray || a.typ == tFlags || a.typ == tBits:

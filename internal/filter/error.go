@@ -26,7 +26,7 @@ type Error struct {
 
 func (e *Error) Error() string {
 	s := fmt.Sprintf("column %d: ", e.Column)
-	if e.Word != "" {
+	if e.Word != "" || strings.HasPrefix(e.Msg, "is ") { // an empty text is a word too
 		s += fmt.Sprintf("%q ", e.Word)
 	}
 	s += e.Msg
@@ -214,6 +214,17 @@ func parseError(text string, tokens []lexer.Token, err error) error {
 			break
 		}
 	}
+	if strings.HasPrefix(fe.Message, "invalid ") || strings.Contains(fe.Message, "too large") {
+		// The parser reports the token behind the number.
+		for ; at > 0 && tokens[at].Kind != lexer.Number; at-- {
+		}
+		t := tokens[at]
+		return &Error{Column: t.From + 1, Word: string([]rune(text)[t.From:t.To]), Msg: "is not a number below 2^63",
+			Valid: "larger ones stand in quotes"}
+	}
+	if fe.Message == "expected name" && at > 0 && tokens[at].Kind != lexer.EOF {
+		at-- // here too
+	}
 	if strings.Contains(fe.Message, "EOF") || fe.Message == "unexpected end of expression" {
 		at = len(tokens) - 1
 	}
@@ -231,13 +242,6 @@ func parseError(text string, tokens []lexer.Token, err error) error {
 		e.Msg, e.Valid = "beside ?? is ambiguous", "write parentheses around A ?? B"
 	case strings.HasPrefix(fe.Message, "expected at least"):
 		e.Msg, e.Valid = "comes too early", `write any(labels, # == "web")`
-	case strings.HasPrefix(fe.Message, "invalid ") || strings.Contains(fe.Message, "too large"):
-		// The parser reports the token behind the number.
-		for ; at > 0 && tokens[at].Kind != lexer.Number; at-- {
-		}
-		t = tokens[at]
-		e.Column, e.Word, e.Msg = t.From+1, string([]rune(text)[t.From:t.To]), "is not a number of 63 bits"
-		e.Valid = "larger ones stand in quotes"
 	case fe.Message == "expected name":
 		e.Msg = "is not expected here"
 		e.Valid = "a name follows the '.'"
@@ -246,7 +250,9 @@ func parseError(text string, tokens []lexer.Token, err error) error {
 	case t.Kind == lexer.Number && at > 0 && tokens[at-1].Kind == lexer.Number:
 		e.Valid = "an address is written in quotes"
 	case t.Kind == lexer.Identifier && at > 0:
-		e.Near = value.Nearest(t.Value, operatorList)
+		if e.Near = value.Nearest(t.Value, operatorList); e.Near == "" {
+			e.Valid = "and, or join conditions"
+		}
 	}
 	return e
 }
