@@ -1,0 +1,245 @@
+package rule
+
+import (
+	"errors"
+
+	"nfctl/internal/filter"
+	"nfctl/internal/packet"
+	"nfctl/internal/queue"
+)
+
+// A Set is a list of rules, compiled. It is shared by the engines of all queues
+// and not changed by them.
+type Set struct {
+	rules []Rule
+	texts []string
+	steps []step
+	opts  Options
+	needs Needs
+	edits bool
+}
+
+// A step is a run of rules that tables serve, or else one rule.
+type step struct {
+	run   *run
+	rule  *Rule
+	index int                      // the rule's number, from 1
+	match func(*queue.Packet) bool // nil: every packet
+	ext   int                      // where the rule's extensions begin among the engine's
+}
+
+// minRun is the shortest run for which tables are made.
+const minRun = 2
+
+// Compile makes a Set of rules.
+func Compile(rules []Rule, o Options) (*Set, error) {
+	s := &Set{rules: rules, texts: make([]string, len(rules)), opts: o}
+	exts := 0
+	for i := 0; i < len(rules); {
+		n := i
+		for n < len(rules) {
+			if _, _, _, ok := rules[n].simple(); !ok {
+				break
+			}
+			n++
+		}
+		if n-i >= minRun {
+			r := &run{}
+			for ; i < n; i++ {
+				s.texts[i] = rules[i].Text
+				s.needs = s.needs.Add(rules[i].needs())
+				r.add(&rules[i], uint32(i))
+			}
+			r.build()
+			s.steps = append(s.steps, step{run: r})
+			continue
+		}
+		r := &rules[i]
+		s.texts[i] = r.Text
+		s.needs = s.needs.Add(r.needs())
+		s.edits = s.edits || r.edits()
+		st := step{rule: r, index: i + 1, ext: exts}
+		for k := range r.actions {
+			if r.actions[k].kind == actExtension {
+				exts++
+			}
+		}
+		var err error
+		if st.match, err = r.matcher(); err != nil {
+			return nil, err
+		}
+		s.steps = append(s.steps, st)
+		i++
+	}
+	return s, nil
+}
+
+// matcher compiles the rule's condition.
+func (r *Rule) matcher() (func(*queue.Packet) bool, error) {
+	var conds func(*queue.Packet) bool
+	if len(r.conds) > 0 {
+		var err error
+		if conds, err = filter.Conds(queue.Fields, r.conds...); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case r.expr == nil:
+		return conds, nil
+	case conds == nil:
+		return r.expr.Match, nil
+	}
+	expr := r.expr.Match
+	return func(p *queue.Packet) bool { return conds(p) && expr(p) }, nil
+}
+
+// Needs returns what the rules must be given of each packet.
+func (s *Set) Needs() Needs { return s.needs }
+
+// Rules returns the rules' texts in order.
+func (s *Set) Rules() []string { return s.texts }
+
+// Edits reports whether a rule may change packets.
+func (s *Set) Edits() bool { return s.edits }
+
+// Faults returns how often an expression's number could not be computed.
+func (s *Set) Faults() (n uint64) {
+	for i := range s.rules {
+		if e := s.rules[i].expr; e != nil {
+			n += e.Faults()
+		}
+	}
+	return n
+}
+
+// An Engine decides on the packets of one queue by the rules of a Set. It
+// implements queue.Decider.
+type Engine struct {
+	set  *Set
+	edit packet.Editor
+	exts []Extension
+}
+
+// Engine makes an engine for one queue.
+func (s *Set) Engine() (*Engine, error) {
+	e := &Engine{set: s}
+	for i := range s.rules {
+		for k := range s.rules[i].actions {
+			if a := &s.rules[i].actions[k]; a.kind == actExtension {
+				x, err := a.opener.Open()
+				if err != nil {
+					return nil, err
+				}
+				e.exts = append(e.exts, x)
+			}
+		}
+	}
+	return e, nil
+}
+
+// Rules returns the rules' texts in order.
+func (e *Engine) Rules() []string { return e.set.texts }
+
+// Decide tries the rules on p until one decides.
+func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
+	for i := range e.set.steps {
+		s := &e.set.steps[i]
+		if s.run != nil {
+			if n := s.run.match(p.Headers()); n != none {
+				d.Verdict, d.Rule = e.set.rules[n].verdict, int(n)+1
+				break
+			}
+			continue
+		}
+		if s.match != nil && !s.match(p) {
+			continue
+		}
+		if len(s.rule.actions) > 0 {
+			if decided := e.act(s, p, d); decided {
+				break
+			}
+		}
+		if s.rule.decides {
+			d.Verdict, d.Rule = s.rule.verdict, s.index
+			break
+		}
+	}
+	if e.set.edits && e.edit.Changed() {
+		e.finish(p, d)
+	}
+}
+
+// act carries out a rule's actions; true when one decided.
+func (e *Engine) act(s *step, p *queue.Packet, d *queue.Decision) bool {
+	ext := s.ext
+	for i := range s.rule.actions {
+		a := &s.rule.actions[i]
+		switch a.kind {
+		case actMark:
+			if mark := p.Mark&^a.mask | a.mark; mark != p.Mark {
+				p.Mark = mark
+				d.Mark, d.SetMark = mark, true
+			}
+		case actConnmark:
+			if d.SetConnmark {
+				d.Connmark = d.Connmark&^a.mask | a.mark
+				d.ConnmarkMask |= a.mask
+			} else {
+				d.SetConnmark, d.Connmark, d.ConnmarkMask = true, a.mark, a.mask
+			}
+		case actLog:
+			d.Log = true
+		case actSet, actReplace:
+			if !e.editable(p) {
+				return e.uneditable(s, d)
+			}
+			if err := e.edit.Apply(p.Headers(), meta(p), a.edit); err != nil && !errors.Is(err, packet.ErrAbsent) {
+				return e.uneditable(s, d)
+			}
+		case actExtension:
+			x := e.exts[ext]
+			ext++
+			decided, err := x.Act(p, d, &e.edit)
+			if err != nil {
+				return e.uneditable(s, d)
+			}
+			if decided {
+				d.Rule = s.index
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// editable reports whether there is anything to edit: without a copy nothing is
+// known of the packet.
+func (e *Engine) editable(p *queue.Packet) bool { return p.Has&queue.HasPayload != 0 }
+
+// uneditable decides on a packet that cannot be edited.
+func (e *Engine) uneditable(s *step, d *queue.Decision) bool {
+	e.edit.Reset()
+	d.Verdict, d.Rule, d.Uneditable, d.Data = e.set.opts.OnUneditable, s.index, true, nil
+	return true
+}
+
+// finish puts an edited packet right, so that it can go with the verdict.
+func (e *Engine) finish(p *queue.Packet, d *queue.Decision) {
+	if d.Verdict == queue.Drop {
+		e.edit.Reset()
+		return
+	}
+	h := p.Headers()
+	data, err := e.edit.Finish(h, meta(p))
+	if err != nil {
+		e.edit.Reset()
+		d.Verdict, d.Uneditable, d.Data = e.set.opts.OnUneditable, true, nil
+		return
+	}
+	d.Data = data
+	p.Data, p.Length = h.Data, uint32(len(h.Data))
+}
+
+func meta(p *queue.Packet) packet.Meta {
+	return packet.Meta{GSO: p.SkbInfo&queue.GSO != 0, CsumNotReady: p.SkbInfo&queue.CsumNotReady != 0}
+}

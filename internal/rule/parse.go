@@ -1,0 +1,366 @@
+package rule
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"nfctl/internal/filter"
+	"nfctl/internal/packet"
+	"nfctl/internal/queue"
+	"nfctl/internal/value"
+)
+
+// An Error is a rule that could not be read.
+type Error struct {
+	Text string // the rule
+	File string // where it stands, if it came from a file
+	Line int
+	Err  error
+}
+
+func (e *Error) Error() string {
+	if e.File != "" {
+		return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err)
+	}
+	return fmt.Sprintf("rule '%s': %v", e.Text, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// actionWords are the words that begin an action.
+var actionWords = []string{"accept", "drop", "repeat", "stop", "queue", "mark", "connmark", "set", "replace", "log", "expect", "lua"}
+
+// Parse reads a rule. Errors are of type *Error.
+func Parse(text string, o Options) (Rule, error) {
+	p := parser{rest: text}
+	r, err := p.rule(o)
+	if err != nil {
+		return Rule{}, &Error{Text: strings.TrimSpace(text), Err: err}
+	}
+	r.Text = strings.TrimSpace(text)
+	return r, nil
+}
+
+// ParseFile reads rules, one a line; a line's part behind a # outside quotes is a
+// comment, and empty lines are skipped. name is for messages. Errors are of type
+// *Error.
+func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
+	var rules []Rule
+	s := bufio.NewScanner(in)
+	s.Buffer(nil, 1<<20)
+	for line := 1; s.Scan(); line++ {
+		text := strings.TrimSpace(uncomment(s.Text()))
+		if text == "" {
+			continue
+		}
+		p := parser{rest: text}
+		r, err := p.rule(o)
+		if err != nil {
+			return nil, &Error{Text: text, File: name, Line: line, Err: err}
+		}
+		r.Text = text
+		rules = append(rules, r)
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("%s: read: %w", name, err)
+	}
+	return rules, nil
+}
+
+// uncomment cuts a comment off a line.
+func uncomment(s string) string {
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '#':
+			return s[:i]
+		case '"', '\'':
+			if n := quotedLen(s[i:]); n > 0 {
+				i += n - 1
+			}
+		}
+	}
+	return s
+}
+
+// quotedLen returns the length of the quoted text that s begins with, 0 when it
+// does not end.
+func quotedLen(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case s[0]:
+			return i + 1
+		}
+	}
+	return 0
+}
+
+type parser struct{ rest string }
+
+// peek returns the next word without taking it. A word that begins with a quote
+// ends with that quote.
+func (p *parser) peek() string {
+	s := strings.TrimLeft(p.rest, " \t")
+	if s == "" {
+		return ""
+	}
+	if s[0] == '"' || s[0] == '\'' {
+		if n := quotedLen(s); n > 0 {
+			return s[:n]
+		}
+		return s
+	}
+	if i := strings.IndexAny(s, " \t"); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
+func (p *parser) next() string {
+	w := p.peek()
+	p.rest = strings.TrimLeft(p.rest, " \t")[len(w):]
+	return w
+}
+
+// argument takes the next word as an action's argument.
+func (p *parser) argument(action, valid string) (string, error) {
+	w := p.peek()
+	if w == "" || w == "if" {
+		return "", &value.Error{What: action, Text: w, Valid: valid}
+	}
+	return p.next(), nil
+}
+
+func (p *parser) rule(o Options) (Rule, error) {
+	var r Rule
+	first := p.peek()
+	if first == "" {
+		return r, &value.Error{What: "rule", Text: p.rest, Valid: "an action: " + strings.Join(actionWords, ", ")}
+	}
+	some := false
+	for {
+		ok, err := p.action(&r, o)
+		if err != nil {
+			return r, err
+		}
+		if !ok {
+			break
+		}
+		some = true
+	}
+	if !some {
+		return r, &value.Error{What: "action", Text: first, Near: value.Nearest(first, actionWords), Valid: "one of " + strings.Join(actionWords, ", ")}
+	}
+	if r.decides && r.verdict == queue.Repeat {
+		marked := false
+		for i := range r.actions {
+			a := &r.actions[i]
+			marked = marked || a.kind == actMark && a.mark&a.mask != 0
+		}
+		if !marked {
+			return r, errNoMark
+		}
+	}
+	words, expr, conditional := p.condition()
+	if words != "" {
+		if !strings.Contains(words, ">") {
+			w, _, _ := strings.Cut(words, " ")
+			if near := value.Nearest(w, append([]string{"if"}, actionWords...)); near != "" {
+				return r, &value.Error{What: "word here", Text: w, Near: near, Valid: "an action, a flow in words, or if and an expression"}
+			}
+		}
+		var err error
+		if r.conds, err = patternConds(words); err != nil {
+			return r, err
+		}
+	}
+	if conditional {
+		if strings.TrimSpace(expr) == "" {
+			return r, &value.Error{What: "condition", Text: "if", Valid: "an expression behind if"}
+		}
+		var err error
+		if r.expr, err = filter.Compile(queue.Fields, expr); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// condition splits what follows the actions into a flow in words and an
+// expression.
+func (p *parser) condition() (words, expr string, conditional bool) {
+	start := strings.TrimLeft(p.rest, " \t")
+	p.rest = start
+	for {
+		w := p.peek()
+		switch w {
+		case "":
+			return unquoted(strings.TrimSpace(start)), "", false
+		case "if":
+			before := start[:len(start)-len(strings.TrimLeft(p.rest, " \t"))]
+			p.next()
+			return unquoted(strings.TrimSpace(before)), p.rest, true
+		}
+		p.next()
+	}
+}
+
+// unquoted takes the quotes off a pattern that was typed with them.
+func unquoted(s string) string {
+	if len(s) > 1 && (s[0] == '"' || s[0] == '\'') && quotedLen(s) == len(s) {
+		return s[1 : len(s)-1]
+	}
+	return s
+}
+
+// action takes an action; false when none follows.
+func (p *parser) action(r *Rule, o Options) (bool, error) {
+	word := p.peek()
+	decide := func(v queue.Verdict) error {
+		if r.decides {
+			return &value.Error{What: "second verdict", Text: word, Valid: "one of accept, drop, repeat, stop and queue N in a rule"}
+		}
+		r.decides, r.verdict = true, v
+		return nil
+	}
+	add := func(a action) { r.actions = append(r.actions, a) }
+	switch word {
+	case "accept":
+		p.next()
+		return true, decide(queue.Accept)
+	case "drop":
+		p.next()
+		return true, decide(queue.Drop)
+	case "repeat":
+		p.next()
+		return true, decide(queue.Repeat)
+	case "stop":
+		p.next()
+		return true, decide(queue.Stop)
+	case "queue":
+		p.next()
+		const valid = "the number of a queue, 0 to 65535"
+		w, err := p.argument("queue", valid)
+		if err != nil {
+			return false, err
+		}
+		n, err := strconv.ParseUint(w, 10, 16)
+		if err != nil {
+			return false, &value.Error{What: "queue", Text: w, Valid: valid}
+		}
+		bypass := p.peek() == "bypass"
+		if bypass {
+			p.next()
+		}
+		return true, decide(queue.ToQueue(uint16(n), bypass))
+	case "mark", "connmark":
+		p.next()
+		w, err := p.argument(word, "a mark, as 0x1 or 0x1/0xff")
+		if err != nil {
+			return false, err
+		}
+		mark, mask, err := value.MarkMask(w)
+		if err != nil {
+			return false, err
+		}
+		kind := actMark
+		if word == "connmark" {
+			kind = actConnmark
+		}
+		add(action{kind: kind, mark: mark, mask: mask})
+	case "log":
+		p.next()
+		add(action{kind: actLog})
+	case "set":
+		p.next()
+		for some := false; ; some = true {
+			name, text, ok := strings.Cut(p.peek(), "=")
+			if !ok || strings.ContainsAny(name, "\"' ") {
+				if some {
+					return true, nil
+				}
+				return false, &value.Error{What: "change", Text: p.peek(), Valid: "FIELD=VALUE, as ip.ttl=64"}
+			}
+			p.next()
+			e, err := packet.Set(name, unquoted(text))
+			if err != nil {
+				return false, err
+			}
+			add(action{kind: actSet, edit: e})
+		}
+	case "replace":
+		p.next()
+		old, err := p.quoted()
+		if err != nil {
+			return false, err
+		}
+		with, err := p.quoted()
+		if err != nil {
+			return false, err
+		}
+		resize := p.peek() == "resize"
+		if resize {
+			p.next()
+		}
+		e, err := packet.Replace(old, with, resize)
+		if err != nil {
+			return false, err
+		}
+		add(action{kind: actReplace, edit: e})
+	case "lua":
+		p.next()
+		w, err := p.argument("lua", "the name of a script")
+		if err != nil {
+			return false, err
+		}
+		if o.Lua == nil {
+			return false, &value.Error{What: "action here", Text: word, Valid: "another action"}
+		}
+		open, err := o.Lua(unquoted(w))
+		if err != nil {
+			return false, err
+		}
+		add(action{kind: actExtension, opener: open})
+	case "expect":
+		p.next()
+		if o.Expect == nil {
+			return false, &value.Error{What: "action here", Text: word, Valid: "another action"}
+		}
+		before := p.rest
+		var words []string
+		for w := p.peek(); w != "" && w != "if"; w = p.peek() {
+			words = append(words, p.next())
+		}
+		open, used, err := o.Expect(words)
+		if err != nil {
+			return false, err
+		}
+		p.rest = before
+		for range min(used, len(words)) {
+			p.next()
+		}
+		add(action{kind: actExtension, opener: open})
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+// quoted takes a quoted text, with the escapes of Go's string literals.
+func (p *parser) quoted() ([]byte, error) {
+	w := p.peek()
+	const valid = `a text in double quotes, as "GET" or "\x00\xff"`
+	if len(w) < 2 || w[0] != '"' {
+		return nil, &value.Error{What: "text to replace", Text: w, Valid: valid}
+	}
+	s, err := strconv.Unquote(w)
+	if err != nil {
+		return nil, &value.Error{What: "text to replace", Text: w, Valid: valid}
+	}
+	p.next()
+	return []byte(s), nil
+}

@@ -1,0 +1,238 @@
+// Package rule is the rule language of nfctl queue, and the engine that decides
+// on packets by rules. Rules are tried in order, and the first that decides wins.
+//
+// A rule is one line:
+//
+//	rule   = action {action} [PATTERN] ["if" EXPRESSION]
+//	action = "accept" | "drop" | "stop" | "repeat" | "queue" N ["bypass"]
+//	       | "mark" V[/M] | "connmark" V[/M] | "set" FIELD=VALUE {FIELD=VALUE}
+//	       | "replace" "A" "B" ["resize"] | "log" | "expect" … | "lua" FILE
+//
+// The actions of the first line decide, at most one a rule. The others change
+// the packet or tell of it, and the next rule is tried. A rule is for packets
+// that both its pattern (a flow in words) and its expression match.
+package rule
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"nfctl/internal/field"
+	"nfctl/internal/filter"
+	"nfctl/internal/packet"
+	"nfctl/internal/pattern"
+	"nfctl/internal/queue"
+	"nfctl/internal/value"
+)
+
+// A Rule is one rule, read and checked. It is not changed by use.
+type Rule struct {
+	Text string // as typed, for output and totals
+
+	decides bool
+	verdict queue.Verdict
+	actions []action
+	conds   []field.Cond                  // of the pattern or flag; all must hold
+	expr    *filter.Program[queue.Packet] // nil: none
+}
+
+// Decides reports whether the rule gives a verdict.
+func (r *Rule) Decides() bool { return r.decides }
+
+// An Extension is an action from outside: a script, say. One made by an Opener
+// belongs to one queue.
+type Extension interface {
+	// Act handles a packet that the rule matches. It may change d, and edit the
+	// packet by e; decided ends the rules with d's verdict. An error is one of
+	// the packet: it could not be edited.
+	Act(p *queue.Packet, d *queue.Decision, e *packet.Editor) (decided bool, err error)
+}
+
+// An Opener makes an Extension for one queue, and says what it needs.
+type Opener struct {
+	Open  func() (Extension, error)
+	Needs Needs
+}
+
+// An Options says how rules are read and what they do.
+type Options struct {
+	// OnUneditable is the verdict on packets that should be edited and cannot be.
+	OnUneditable queue.Verdict
+
+	// Lua and Expect read the arguments of the actions of these names; nil: the
+	// action is refused. Expect is given all words up to "if", quoted ones with
+	// their quotes, and says how many of them are its arguments.
+	Lua    func(file string) (Opener, error)
+	Expect func(words []string) (o Opener, used int, err error)
+}
+
+// packetPaths names a packet's fields for patterns. Those of ICMP depend on the
+// protocol.
+var packetPaths = pattern.Paths{
+	Proto: []string{"ip.proto"}, Src: []string{"ip.src"}, Dst: []string{"ip.dst"},
+	SPort: []string{"sport"}, DPort: []string{"dport"},
+}
+
+// patternConds returns what a flow in words asks of a packet.
+func patternConds(text string) ([]field.Cond, error) {
+	p, err := pattern.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	paths := packetPaths
+	if p.Has&pattern.Proto != 0 {
+		switch p.Proto {
+		case packet.ProtoICMP, packet.ProtoICMPv6:
+			name := "icmp."
+			if p.Proto == packet.ProtoICMPv6 {
+				name = "icmpv6."
+			}
+			paths.Type, paths.Code, paths.ID = []string{name + "type"}, []string{name + "code"}, []string{name + "id"}
+		case packet.ProtoGRE:
+			paths.SPort, paths.DPort = nil, nil // a packet has one key, not one for each end
+		}
+	}
+	return p.Conds(paths)
+}
+
+// flagPaths are the fields of the flags --accept-port and the like.
+var flagPaths = map[string][]string{
+	"port": {"sport", "dport"}, "sport": {"sport"}, "dport": {"dport"},
+	"proto": {"ip.proto"}, "src": {"ip.src"}, "dst": {"ip.dst"},
+}
+
+// Flag makes the rule of a flag: action is "accept" or "drop"; what is "port",
+// "sport", "dport", "proto", "src" or "dst", "if" for an expression, or "" for a
+// pattern; text is the flag's value. Port stands for either end. Errors are of
+// type *value.Error, *pattern.Error and *filter.Error.
+func Flag(action, what, text string) (Rule, error) {
+	r := Rule{decides: true, verdict: queue.Accept}
+	if action == "drop" {
+		r.verdict = queue.Drop
+	}
+	var err error
+	switch what {
+	case "":
+		r.Text = action + " " + text
+		r.conds, err = patternConds(text)
+	case "if":
+		r.Text = action + " if " + text
+		r.expr, err = filter.Compile(queue.Fields, text)
+	default:
+		paths, ok := flagPaths[what]
+		if !ok {
+			return r, fmt.Errorf("no rule flag --%s-%s", action, what)
+		}
+		r.Text = action + "-" + what + " " + text
+		var set value.Set
+		if set, err = queue.Fields.Row(paths[0]).ParseSet(text); err == nil {
+			r.conds = []field.Cond{{Paths: paths, Set: set}}
+		}
+	}
+	return r, err
+}
+
+// Needs is what rules must be given of each packet.
+type Needs struct {
+	CopyRange uint32 // bytes; 0: only what comes with a packet
+	Conntrack bool   // its connection
+	Connmark  bool   // that connection marks can be set
+	UIDGID    bool
+	SecCtx    bool
+}
+
+// headerCopy holds the IP and transport headers of any packet but those with
+// long chains of extension headers.
+const headerCopy = 256
+
+// Add joins two needs.
+func (n Needs) Add(o Needs) Needs {
+	return Needs{max(n.CopyRange, o.CopyRange), n.Conntrack || o.Conntrack, n.Connmark || o.Connmark,
+		n.UIDGID || o.UIDGID, n.SecCtx || o.SecCtx}
+}
+
+// NeedsOf returns what has to be copied of packets so that fields can be read,
+// given by path, alias or group.
+func NeedsOf(fields ...string) Needs {
+	var n Needs
+	for _, f := range fields {
+		if row := queue.Fields.Row(f); row != nil {
+			f = row.Path
+		}
+		head, _, _ := strings.Cut(f, ".")
+		switch head {
+		case "time", "queue", "id", "hook", "family", "indev", "outdev", "physindev", "physoutdev", "hwaddr", "vlan",
+			"mark", "priority", "verdict", "rule", "kind":
+		case "uid", "gid":
+			n.UIDGID = true
+		case "secctx":
+			n.SecCtx = true
+		case "ct", "ctinfo":
+			n.Conntrack = true
+		case "payload":
+			n.CopyRange = queue.MaxCopy
+		case "length":
+			n.CopyRange = max(n.CopyRange, 1) // the kernel says it only beside a copy
+		default:
+			n.CopyRange = max(n.CopyRange, headerCopy)
+		}
+	}
+	return n
+}
+
+// needs returns what the rule needs.
+func (r *Rule) needs() Needs {
+	var n Needs
+	for _, c := range r.conds {
+		n = n.Add(NeedsOf(c.Paths...))
+	}
+	if r.expr != nil {
+		n = n.Add(NeedsOf(r.expr.Fields()...))
+	}
+	for i := range r.actions {
+		a := &r.actions[i]
+		switch a.kind {
+		case actSet, actReplace:
+			n.CopyRange = queue.MaxCopy
+		case actConnmark:
+			n.Connmark = true
+		case actExtension:
+			n = n.Add(a.opener.Needs)
+		}
+	}
+	return n
+}
+
+// edits reports whether the rule may change packets.
+func (r *Rule) edits() bool {
+	for i := range r.actions {
+		switch r.actions[i].kind {
+		case actSet, actReplace, actExtension:
+			return true
+		}
+	}
+	return false
+}
+
+type actionKind uint8
+
+const (
+	actMark actionKind = iota
+	actConnmark
+	actSet
+	actReplace
+	actLog
+	actExtension
+)
+
+// An action is what a rule does besides deciding.
+type action struct {
+	kind       actionKind
+	mark, mask uint32
+	edit       *packet.Edit
+	opener     Opener
+	ext        Extension // of an engine
+}
+
+var errNoMark = errors.New("a rule with repeat must set a mark other than 0, by which the rule that queues can leave the packet out")
