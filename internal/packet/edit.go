@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"nfctl/internal/value"
@@ -38,7 +39,7 @@ type Meta struct {
 
 // An Edit is one change, compiled. It is safe for concurrent use.
 type Edit struct {
-	Text string // "ip.ttl=64"
+	Text string // as in a rule: ip.ttl=64, replace "A" "B"
 
 	places   []place
 	bits     uint32
@@ -193,7 +194,7 @@ func Replace(old, new []byte, resize bool) (*Edit, error) {
 	if len(old) == 0 {
 		return nil, &value.Error{What: "text to replace", Valid: "at least one byte"}
 	}
-	return &Edit{Text: "replace", old: bytes.Clone(old), new: bytes.Clone(new), resize: resize}, nil
+	return &Edit{Text: "replace " + strconv.Quote(string(old)) + " " + strconv.Quote(string(new)), old: bytes.Clone(old), new: bytes.Clone(new), resize: resize}, nil
 }
 
 // An Editor applies edits to one packet at a time and then puts its lengths and

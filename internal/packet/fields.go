@@ -69,6 +69,17 @@ func icmpHasID(proto, typ uint8) bool {
 	return typ == 0 || typ == 8 || typ >= 13 && typ <= 18
 }
 
+// named reads numbers and ranges of them, or words.
+func named(n *value.Names) func(string) (value.Set, error) {
+	numbers := value.Numbers(n.What, n.Max)
+	return func(s string) (value.Set, error) {
+		if set, err := numbers(s); err == nil {
+			return set, nil
+		}
+		return n.ParseSet(s)
+	}
+}
+
 type row = field.Row[Headers]
 
 // u8, u16 and u32 load a number at an offset of the transport header.
@@ -252,7 +263,7 @@ func Rows() []field.Row[Headers] {
 			Doc: "protocol behind IPv6's extension headers; an authentication header is ah",
 			Num: func(h *Headers) (uint64, bool) { p, ok := h.Proto(); return uint64(p), ok }},
 		{Path: "ip.ttl", Aliases: []string{"ip.hoplimit"}, Kind: field.Uint, Max: 255, Doc: "time to live, or hop limit", Num: ipTTL},
-		{Path: "ip.dscp", Kind: field.Uint, Max: 63, Parse: dscpNames.ParseSet, Doc: "differentiated services code point, as ef or 46",
+		{Path: "ip.dscp", Kind: field.Uint, Max: 63, Parse: named(dscpNames), Doc: "differentiated services code point, as ef or 46",
 			Num: func(h *Headers) (uint64, bool) { t, ok := h.tclass(); return uint64(t >> 2), ok }},
 		{Path: "ip.ecn", Kind: field.Uint, Max: 3, Doc: "explicit congestion notification; 3 is congestion experienced",
 			Num: func(h *Headers) (uint64, bool) { t, ok := h.tclass(); return uint64(t & 3), ok }},
@@ -301,12 +312,12 @@ func Rows() []field.Row[Headers] {
 		port(ProtoUDP, "udp.dport", 2, "destination port"),
 		{Path: "udp.length", Kind: field.Uint, Max: 0xffff, Doc: "length of header and payload, bytes", Num: u16(ProtoUDP, 4)},
 
-		{Path: "icmp.type", Kind: field.Uint, Max: 255, Parse: icmpTypes.ParseSet, Doc: "message type, as 8 or echo-request", Num: u8(ProtoICMP, 0)},
+		{Path: "icmp.type", Kind: field.Uint, Max: 255, Parse: named(icmpTypes), Doc: "message type, as 8 or echo-request", Num: u8(ProtoICMP, 0)},
 		{Path: "icmp.code", Kind: field.Uint, Max: 255, Doc: "message code", Num: u8(ProtoICMP, 1)},
 		{Path: "icmp.id", Kind: field.Uint, Max: 0xffff, Doc: "identifier of an echo or other query", Num: echo(ProtoICMP, 4)},
 		{Path: "icmp.seq", Kind: field.Uint, Max: 0xffff, Doc: "sequence number of an echo or other query", Num: echo(ProtoICMP, 6)},
 
-		{Path: "icmpv6.type", Kind: field.Uint, Max: 255, Parse: icmpv6Types.ParseSet, Doc: "message type, as 128 or echo-request", Num: u8(ProtoICMPv6, 0)},
+		{Path: "icmpv6.type", Kind: field.Uint, Max: 255, Parse: named(icmpv6Types), Doc: "message type, as 128 or echo-request", Num: u8(ProtoICMPv6, 0)},
 		{Path: "icmpv6.code", Kind: field.Uint, Max: 255, Doc: "message code", Num: u8(ProtoICMPv6, 1)},
 		{Path: "icmpv6.id", Kind: field.Uint, Max: 0xffff, Doc: "identifier of an echo", Num: echo(ProtoICMPv6, 4)},
 		{Path: "icmpv6.seq", Kind: field.Uint, Max: 0xffff, Doc: "sequence number of an echo", Num: echo(ProtoICMPv6, 6)},

@@ -273,6 +273,19 @@ func (h *Headers) Undecodable() bool { return h.version == 0 || h.state&stBad !=
 // cannot be edited.
 func (h *Headers) Truncated() bool { return h.state&stTruncated != 0 }
 
+// Unreached reports that the copy ended before the transport's ports could be
+// read, so that rules about them saw nothing: with a larger copy they might.
+func (h *Headers) Unreached() bool {
+	if h.state&stTruncated == 0 || h.state&(stPorts|stLater|stBad) != 0 {
+		return false
+	}
+	switch h.l4 {
+	case ProtoTCP, ProtoUDP, ProtoSCTP, ProtoDCCP, ProtoUDPLite:
+		return true
+	}
+	return h.body == 0
+}
+
 // Fragment reports that the packet is a part of a larger one.
 func (h *Headers) Fragment() bool { return h.state&stFragment != 0 }
 

@@ -110,6 +110,10 @@ var fieldTests = []struct {
 	{"icmp", pkt(1, packettest.ICMP(8, 0, 513, 1, "ping")),
 		`icmp.type 8 icmp.code 0 icmp.id 513 icmp.seq 1 icmpv6.type - payload "ping" sport -`,
 		"icmp 10.0.0.1 > 10.0.0.2 type 8 code 0 id 513 seq 1 len 4"},
+	{"icmp and padding", append(pkt(1, packettest.ICMP(8, 0, 513, 1, "ping")), 0, 0, 0),
+		`ip.length 32 payload "ping"`, "icmp 10.0.0.1 > 10.0.0.2 type 8 code 0 id 513 seq 1 len 4"},
+	{"ports behind the packet's end", patched(pkt(17, packettest.UDP(1, 2, "x")), 2, 0, 22),
+		`udp.sport 1 udp.dport - sport - dport -`, "udp 10.0.0.1 > 10.0.0.2 [|udp]"},
 	{"icmp error", pkt(1, packettest.ICMP(3, 1, 513, 1, "")),
 		`icmp.type 3 icmp.code 1 icmp.id - icmp.seq -`, "icmp 10.0.0.1 > 10.0.0.2 type 3 code 1 len 0"},
 	{"icmpv6", pkt6(58, packettest.ICMP(129, 0, 5, 6, "p")),
@@ -226,7 +230,7 @@ func TestRows(t *testing.T) {
 			}
 		}
 	}
-	for path, text := range map[string]string{"icmp.type": "echo-request", "icmpv6.type": "Echo_Request", "ip.dscp": "EF", "tcp.dport": "ssh"} {
+	for path, text := range map[string]string{"icmp.type": "Echo_Request", "ip.dscp": "EF", "tcp.dport": "ssh", "icmpv6.type": "1-3"} {
 		if _, err := registry.Row(path).Parse(text); err != nil {
 			t.Errorf("%s %s: %v", path, text, err)
 		}
@@ -256,6 +260,9 @@ func TestTruncatedCopies(t *testing.T) {
 		flags := load(h, "tcp.flags") == "SYN"
 		if ports != tt.ports || flags != tt.flags || load(h, "payload") != tt.payload || !h.Truncated() {
 			t.Errorf("cut to %d: ports %v flags %v payload %s truncated %v", tt.n, ports, flags, load(h, "payload"), h.Truncated())
+		}
+		if h.Unreached() == ports {
+			t.Errorf("cut to %d: unreached %v", tt.n, h.Unreached())
 		}
 		if got := string(packet.AppendText(nil, h)); got != tt.text {
 			t.Errorf("cut to %d:\n got %s\nwant %s", tt.n, got, tt.text)

@@ -121,6 +121,11 @@ func message(src, dst netip.Addr, proto uint8, l4 []byte, pseudo bool) []byte {
 			covered = l4[:n]
 		}
 	}
+	if proto == 33 {
+		if n := int(l4[4])*4 + (int(l4[5]&15)-1)*4; l4[5]&15 != 0 && n <= len(l4) {
+			covered = l4[:n]
+		}
+	}
 	return append(m, covered...)
 }
 
