@@ -16,7 +16,12 @@ type integer interface {
 // fnum is the access to a number of a flow whose presence is a bit of Has.
 func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 	return access[Flow]{
-		num:    func(f *Flow) (uint64, bool) { return uint64(*at(f)), f.Present&bit != 0 },
+		num: func(f *Flow) (uint64, bool) {
+			if f.Present&bit == 0 {
+				return 0, false
+			}
+			return uint64(*at(f)), true
+		},
 		setNum: func(f *Flow, n uint64) { *at(f) = N(n); f.Present |= bit },
 	}
 }
@@ -24,7 +29,13 @@ func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 // tnum is the access to a number of one of a flow's tuples.
 func tnum[N integer](tuple func(*Flow) *Tuple, bit TupleHas, at func(*Tuple) *N) access[Flow] {
 	return access[Flow]{
-		num:    func(f *Flow) (uint64, bool) { t := tuple(f); return uint64(*at(t)), t.Present&bit != 0 },
+		num: func(f *Flow) (uint64, bool) {
+			t := tuple(f)
+			if t.Present&bit == 0 {
+				return 0, false
+			}
+			return uint64(*at(t)), true
+		},
 		setNum: func(f *Flow, n uint64) { t := tuple(f); *at(t) = N(n); t.Present |= bit },
 	}
 }
