@@ -54,7 +54,7 @@ type operand[T any] struct {
 	addr  func(*T) (netip.Addr, bool)
 	data  func(*T) ([]byte, bool)
 	fold  fold
-	test  func(*T) bool // tBool; of a Bool field num says whether it is there
+	test  func(*T) bool // tBool; with num too when it may be absent
 
 	text  string // tLit, and tText when konst
 	elems []operand[T]
@@ -468,13 +468,9 @@ func (c *compiler[T]) unary(n *ast.UnaryNode) operand[T] {
 	}
 	o := c.expr(n.Node)
 	c.wantNumber(&o, n.Operator)
-	if n.Operator == "+" {
-		o.row, o.plain = nil, false
-		return o
-	}
 	zero := constInt[T](0)
 	zero.node = n
-	return c.arithmetic(n, "-", &zero, &o)
+	return c.arithmetic(n, n.Operator, &zero, &o)
 }
 
 func (c *compiler[T]) wantNumber(o *operand[T], op string) {
@@ -597,20 +593,18 @@ func (c *compiler[T]) either(n ast.Node, cond func(*T) bool, a, b *operand[T]) o
 	}
 	switch a.typ {
 	case tBool:
-		there := func(t *T) bool { return true }
-		if load := a.num; a.plain && cond == nil {
-			there = func(t *T) bool { _, ok := load(t); return ok }
+		if a.num == nil && b.num == nil && cond != nil {
+			x, y := a.test, b.test
+			return boolean(func(t *T) bool {
+				if cond(t) {
+					return x(t)
+				}
+				return y(t)
+			})
 		}
-		if cond != nil {
-			there = cond
-		}
-		x, y := a.test, b.test
-		return boolean(func(t *T) bool {
-			if there(t) {
-				return x(t)
-			}
-			return y(t)
-		})
+		load := choose(cond, truth(a), truth(b))
+		o = boolean(func(t *T) bool { n, ok := load(t); return ok && n != 0 })
+		o.num = load
 	case tAddr:
 		o.addr = choose(cond, a.addr, b.addr)
 	case tText:
@@ -631,6 +625,20 @@ func (c *compiler[T]) either(n ast.Node, cond func(*T) bool, a, b *operand[T]) o
 		}
 	}
 	return o
+}
+
+// truth sees a condition, or a field that is true or false, as 1 or 0.
+func truth[T any](o *operand[T]) func(*T) (uint64, bool) {
+	if o.num != nil {
+		return o.num
+	}
+	test := o.test
+	return func(t *T) (uint64, bool) {
+		if test(t) {
+			return 1, true
+		}
+		return 0, true
+	}
 }
 
 // unsigned sees a field, or a literal that is not negative, as unsigned.
@@ -827,10 +835,7 @@ func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T
 		if !equal {
 			c.fail(n, op, "does not order true and false", "there are == and !=")
 		}
-		if a.plain && b.plain {
-			return boolean(compare(op, a.num, b.num))
-		}
-		return boolean(compareBool(op == "==", a, b))
+		return boolean(compare(op, truth(a), truth(b)))
 	case a.numeric() && b.numeric():
 		c.sameNames(a, b)
 		if a.isTime() != b.isTime() && (a.typ == tNum && b.typ == tNum) {
@@ -867,7 +872,7 @@ func (c *compiler[T]) presence(n ast.Node, op string, a *operand[T]) operand[T] 
 	switch {
 	case a.typ == tGroup:
 		has = a.test
-	case a.konst || a.typ == tBool && !a.plain || a.typ == tNil:
+	case a.konst || a.typ == tBool && a.num == nil || a.typ == tNil:
 		c.fail(a.node, c.word(a.node), "is always there", "ask for a field: tcp != nil")
 	case a.num != nil:
 		load := a.num
@@ -990,7 +995,7 @@ func (c *compiler[T]) literal(op string, a, b *operand[T]) operand[T] {
 		if !equal {
 			c.fail(b.node, op, "does not order true and false", "there are == and !=")
 		}
-		return boolean(compareBool(op == "==", a, b))
+		return boolean(compare(op, truth(a), truth(b)))
 	case a.numeric() && a.typ != tNum && b.numeric():
 		return boolean(c.compareNum(op, a, b))
 	case b.typ == tText: // the element of a list
@@ -1170,18 +1175,6 @@ func compare[T any, V cmp.Ordered](op string, a, b func(*T) (V, bool)) func(*T) 
 		">=": func(x, y V) bool { return x >= y },
 	}[op]
 	return func(t *T) bool { return both(t, f) }
-}
-
-// compareBool compares conditions; a Bool field that is absent equals nothing.
-func compareBool[T any](equal bool, a, b *operand[T]) func(*T) bool {
-	there := func(o *operand[T]) func(*T) bool {
-		if load := o.num; o.plain {
-			return func(t *T) bool { _, ok := load(t); return ok }
-		}
-		return func(*T) bool { return true }
-	}
-	hasA, hasB, x, y := there(a), there(b), a.test, b.test
-	return func(t *T) bool { return hasA(t) && hasB(t) && (x(t) == y(t)) == equal }
 }
 
 func compareTexts[T any](op string, a, b *operand[T]) func(*T) bool {

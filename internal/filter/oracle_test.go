@@ -15,6 +15,7 @@ import (
 	"github.com/expr-lang/expr/vm"
 
 	"nfctl/internal/field"
+	"nfctl/internal/value"
 )
 
 // The oracle evaluates expressions slowly and plainly with expr-lang's own
@@ -43,13 +44,13 @@ func newOracle(text string) (*oracle, error) {
 				panic(e)
 			}
 		}()
-		plain = truth(tree.Node)
+		plain = condText(tree.Node)
 		return nil
 	}()
 	if err != nil {
 		return nil, err
 	}
-	prog, err := expr.Compile(plain, expr.Optimize(false))
+	prog, err := expr.Compile(plain, expr.Optimize(false), expr.MaxNodes(0))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", plain, err)
 	}
@@ -165,14 +166,16 @@ func member1(path, literal string, v any) bool {
 	if r.Kind == field.Addr {
 		a := netip.MustParseAddr(v.(string))
 		for one := range strings.SplitSeq(rest, ",") {
-			one = strings.Replace(one, "/255.0.0.0", "/8", 1)
 			if p, err := netip.ParsePrefix(one); err == nil {
 				in = in || p.Contains(a)
-			} else if lo, hi, ok := strings.Cut(one, "-"); ok {
-				l, h := netip.MustParseAddr(lo), netip.MustParseAddr(hi)
-				in = in || l.BitLen() == a.BitLen() && !a.Less(l) && !h.Less(a)
-			} else {
-				in = in || a == netip.MustParseAddr(one)
+			} else if x, err := netip.ParseAddr(one); err == nil {
+				in = in || a == x
+			} else { // ranges, and masks as addresses
+				set, err := value.Addrs(one)
+				if err != nil {
+					panic(err)
+				}
+				in = in || set.Addrs[0].Lo.BitLen() == a.BitLen() && !a.Less(set.Addrs[0].Lo) && !set.Addrs[0].Hi.Less(a)
 			}
 		}
 		return in != not
@@ -243,15 +246,15 @@ func isTruth(n ast.Node) bool {
 	return r != nil && r.Kind == field.Bool
 }
 
-// truth writes a condition.
-func truth(n ast.Node) string {
+// condText writes a condition.
+func condText(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.BoolNode:
 		return strconv.FormatBool(n.Value)
 	case *ast.UnaryNode:
-		return "(not " + truth(n.Node) + ")"
+		return "(not " + condText(n.Node) + ")"
 	case *ast.ConditionalNode:
-		return "(" + truth(n.Cond) + " ? " + truth(n.Exp1) + " : " + truth(n.Exp2) + ")"
+		return "(" + condText(n.Cond) + " ? " + condText(n.Exp1) + " : " + condText(n.Exp2) + ")"
 	case *ast.BuiltinNode:
 		r := rowOf(n.Arguments[0])
 		if r == nil {
@@ -263,9 +266,9 @@ func truth(n ast.Node) string {
 	case *ast.BinaryNode:
 		switch n.Operator {
 		case "and", "&&", "or", "||":
-			return "(" + truth(n.Left) + " " + n.Operator + " " + truth(n.Right) + ")"
+			return "(" + condText(n.Left) + " " + n.Operator + " " + condText(n.Right) + ")"
 		case "??":
-			return "(" + there(n.Left) + " ? " + truth(n.Left) + " : " + truth(n.Right) + ")"
+			return "(" + there(n.Left) + " ? " + condText(n.Left) + " : " + condText(n.Right) + ")"
 		}
 		return comparison(n)
 	}
@@ -275,11 +278,11 @@ func truth(n ast.Node) string {
 	panic(errNoOracle)
 }
 
-// truthIn is truth in the body of a quantifier over a row's list.
+// truthIn is condText in the body of a quantifier over a row's list.
 func truthIn(n ast.Node, list *field.Row[subject]) string {
 	elemRow = list
 	defer func() { elemRow = nil }()
-	return truth(n)
+	return condText(n)
 }
 
 // elemRow is the list whose element # is; besideElem says that a literal stands
@@ -303,7 +306,7 @@ func there(n ast.Node) string {
 		}
 		return "true"
 	case *ast.ConditionalNode:
-		return "(" + truth(n.Cond) + " ? " + there(n.Exp1) + " : " + there(n.Exp2) + ")"
+		return "(" + condText(n.Cond) + " ? " + there(n.Exp1) + " : " + there(n.Exp2) + ")"
 	case *ast.UnaryNode:
 		if n.Operator == "-" || n.Operator == "+" {
 			return there(n.Node)
@@ -360,7 +363,7 @@ func val(n ast.Node, beside *field.Row[subject]) string {
 		}
 	case *ast.ConditionalNode:
 		if !isTruth(n) {
-			return "(" + truth(n.Cond) + " ? " + val(n.Exp1, beside) + " : " + val(n.Exp2, rowOf(n.Exp1)) + ")"
+			return "(" + condText(n.Cond) + " ? " + val(n.Exp1, beside) + " : " + val(n.Exp2, rowOf(n.Exp1)) + ")"
 		}
 	case *ast.BinaryNode:
 		switch n.Operator {
@@ -375,7 +378,7 @@ func val(n ast.Node, beside *field.Row[subject]) string {
 		}
 	}
 	if isTruth(n) {
-		return truth(n)
+		return condText(n)
 	}
 	if r := rowOf(n); r != nil {
 		return variable(r.Path)
