@@ -19,7 +19,8 @@ import (
 // goroutine does. Such a wait lasts 10 ms at most, ends when the garbage
 // collector wants the thread (its signal interrupts the call), and is left for
 // Go's poller as soon as nothing came for so long. All but one of the program's
-// processors may wait so at a time, so that other goroutines run.
+// processors (GOMAXPROCS) may wait so at a time, so that other goroutines run;
+// with a single one they wait for up to 10 ms, as long as traffic flows.
 //
 // One goroutine at a time may use a Receiver, except for Wake. The Conn's other
 // calls may be used between calls of Recv; its descriptor no longer has
