@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	timo "github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/field"
 	"nfctl/internal/nl"
@@ -278,10 +280,28 @@ func TestKernelFilter(t *testing.T) {
 				}
 			}
 		}
+		if k.Zone != 0 && !kernelHasZones(t) {
+			want = len(all) // ignored: whoever lists looks at each flow
+		}
 		if len(got) != want || want == 0 {
 			t.Errorf("%s: %d flows, want %d", tt.name, len(got), want)
 		}
 	}
+}
+
+// kernelHasZones reports whether dumps and flushes by zone can be had: since
+// Linux 6.8. By version, as nfctl's own probe is what the tests are about.
+func kernelHasZones(t *testing.T) bool {
+	t.Helper()
+	var u unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major > 6 || major == 6 && minor >= 8
 }
 
 // TestFilterRefused: a filter that the kernel refuses is left out.
@@ -660,7 +680,9 @@ func TestFlush(t *testing.T) {
 		{"all", 0, KernelFilter{}, func(*Flow) bool { return true }},
 	} {
 		made := varied(t, c)
-		if err := c.Flush(tt.family, tt.k); err != nil {
+		if err := c.Flush(tt.family, tt.k); errors.Is(err, ErrNotHonoured) && !kernelHasZones(t) {
+			tt.goes = func(*Flow) bool { return false } // refused: nothing may be gone
+		} else if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		left := dumpAll(t, DumpOptions{})
