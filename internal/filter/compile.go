@@ -961,7 +961,11 @@ func (c *compiler[T]) read(a, lit *operand[T]) value.Set {
 			limit = row.Limit()
 		}
 		if lit.lo < 0 || uint64(lit.lo) > limit {
-			c.fail(lit.node, c.literalText(lit), "is out of range for "+c.word(a.node), "a number from 0 to "+strconv.FormatUint(limit, 10))
+			valid := "a number from 0 to " + strconv.FormatUint(limit, 10)
+			if limit == 0 {
+				valid = "a name"
+			}
+			c.fail(lit.node, c.literalText(lit), "is out of range for "+c.word(a.node), valid)
 		}
 		return value.Single(uint64(lit.lo))
 	case lit.typ == tFloat && a.typ == tNum:
@@ -1112,15 +1116,12 @@ func (c *compiler[T]) element(op string, a, b *operand[T]) operand[T] {
 		if err != nil {
 			c.failValue(b.node, b.text, err)
 		}
-		if names := elements(a.row); len(set.Nums) > 0 {
-			i := int(set.Nums[0].Lo)
-			if a.row.Kind == field.Flags {
-				i = bits.TrailingZeros64(set.Mask)
-			}
-			if i < len(names) && strings.EqualFold(names[i], b.text) {
-				word = names[i]
-			}
+		names := elements(a.row)
+		i := slices.IndexFunc(names, func(s string) bool { return strings.EqualFold(s, b.text) })
+		if i < 0 || set.Not {
+			c.fail(b.node, b.text, "is not the name of one element", "")
 		}
+		word = names[i]
 	}
 	x := operand[T]{typ: tText, data: func(*T) ([]byte, bool) { return []byte(word), true }}
 	return constBool[T](compareTexts(op, a, &x)(nil))
