@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/builtin"
 	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
@@ -67,19 +66,19 @@ const (
 )
 
 // parse makes a syntax tree, or says in our words why there is none.
-func parse(text string) (tree *parser.Tree, tokens []lexer.Token, err error) {
+func parse(text string) (tree *parser.Tree, err error) {
 	if strings.TrimSpace(text) == "" {
-		return nil, nil, &Error{Column: 1, Msg: "there is no expression", Valid: "as tcp.dport == 22"}
+		return nil, &Error{Column: 1, Msg: "there is no expression", Valid: "as tcp.dport == 22"}
 	}
 	if len(text) > maxText {
-		return nil, nil, &Error{Column: 1, Msg: "the expression is longer than 4 MiB"}
+		return nil, &Error{Column: 1, Msg: "the expression is longer than 4 MiB"}
 	}
-	tokens, err = lexer.Lex(file.NewSource(text))
+	tokens, err := lexer.Lex(file.NewSource(text))
 	if err != nil {
-		return nil, nil, lexError(text, err)
+		return nil, lexError(text, err)
 	}
 	if err := scan(text, tokens); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() {
 		// The parser is not ours: whatever it may trip over is a wrong expression,
@@ -90,9 +89,9 @@ func parse(text string) (tree *parser.Tree, tokens []lexer.Token, err error) {
 	}()
 	tree, err = parser.ParseWithConfig(text, &conf.Config{}) // no limit on nodes: lists may be long
 	if err != nil {
-		return nil, nil, parseError(text, tokens, err)
+		return nil, parseError(text, tokens, err)
 	}
-	return tree, tokens, nil
+	return tree, nil
 }
 
 // refused are signs and words of the grammar that are off, with what to do.
@@ -280,9 +279,6 @@ func open(tokens []lexer.Token) string {
 	}
 	return stack[len(stack)-1]
 }
-
-// isBuiltin reports whether the grammar has a function that we have off.
-func isBuiltin(name string) bool { _, ok := builtin.Index[name]; return ok }
 
 // start returns the place of a node's first character, in characters from 0.
 func start(n ast.Node) int {

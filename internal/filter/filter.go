@@ -31,7 +31,7 @@ type Program[T any] struct {
 // Compile reads an expression over the fields of a registry. Errors are of type
 // *Error.
 func Compile[T any](reg *field.Registry[T], text string) (p *Program[T], err error) {
-	tree, _, err := parse(text)
+	tree, err := parse(text)
 	if err != nil {
 		return nil, err
 	}

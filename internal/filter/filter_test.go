@@ -342,7 +342,9 @@ func TestTable(t *testing.T) {
 		o := judge(t, tt.expr)
 		for _, l := range letters {
 			s := subjects[l.name]
-			if n := testing.AllocsPerRun(1, func() { p.Match(s) }); n != 0 {
+			// Package regexp keeps its machines in a pool, which forgets at random
+			// under the race detector.
+			if n := testing.AllocsPerRun(1, func() { p.Match(s) }); n != 0 && !(raceEnabled && strings.Contains(tt.expr, "matches")) {
 				t.Errorf("%s allocates %v times on %s", tt.expr, n, l.name)
 			}
 			if o.agrees(t, p, s) {

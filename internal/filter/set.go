@@ -43,12 +43,12 @@ func cond[T any](reg *field.Registry[T], c *field.Cond) (func(*T) bool, error) {
 	if len(tests) == 1 {
 		return tests[0], nil
 	}
-	any := anyOf(tests)
+	one := anyOf(tests)
 	if !c.Set.Not {
-		return any, nil
+		return one, nil
 	}
 	there := anyOf(has)
-	return func(t *T) bool { return there(t) && !any(t) }, nil
+	return func(t *T) bool { return there(t) && !one(t) }, nil
 }
 
 // allOf joins tests with "and", anyOf with "or".

@@ -25,8 +25,6 @@ type subject struct {
 	start, stop   *uint64
 	fragment      *uint64
 	offloaded     *uint64
-	sport, dport  uint64
-	hasOwnPorts   bool
 	rbytes, large *uint64
 }
 
