@@ -244,6 +244,27 @@ func TestFlowExpressions(t *testing.T) {
 	}
 }
 
+// TestHelpExpressions: every expression that the help shows is one.
+func TestHelpExpressions(t *testing.T) {
+	found := 0
+	for line := range strings.Lines(filter.Help) {
+		text, ok := strings.CutPrefix(line, "    ")
+		if !ok {
+			continue
+		}
+		found++
+		text, _, _ = strings.Cut(strings.TrimSpace(text), "  ")
+		_, err1 := filter.Compile(queue.Fields, text)
+		_, err2 := filter.Compile(ct.FlowFields, text)
+		if err1 != nil && err2 != nil {
+			t.Errorf("%s: %v; %v", text, err1, err2)
+		}
+	}
+	if found < 15 {
+		t.Errorf("%d expressions in the help", found)
+	}
+}
+
 func BenchmarkPacketExpression(b *testing.B) {
 	p := packetOf(packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: 6, L4: packettest.TCP(40000, 22, 2, nil, "")})
 	prog, err := filter.Compile(queue.Fields, `tcp.dport == 22 && ip.src in "10.0.0.0/8"`)

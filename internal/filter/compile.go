@@ -380,22 +380,7 @@ func (c *compiler[T]) unary(n *ast.UnaryNode) operand[T] {
 func (c *compiler[T]) binary(n *ast.BinaryNode) operand[T] {
 	switch n.Operator {
 	case "and", "&&", "or", "||":
-		a, b := c.condition(n.Left), c.condition(n.Right)
-		and := n.Operator == "and" || n.Operator == "&&"
-		for _, o := range []*operand[T]{&a, &b} {
-			if o.konst && o.test(nil) != and {
-				return constBool[T](!and)
-			}
-		}
-		switch {
-		case a.konst:
-			return b
-		case b.konst:
-			return a
-		case and:
-			return boolean(allOf([]func(*T) bool{a.test, b.test}))
-		}
-		return boolean(anyOf([]func(*T) bool{a.test, b.test}))
+		return c.join(n)
 	case "==", "!=", "<", "<=", ">", ">=":
 		a, b := c.sides(n)
 		return c.compare(n, n.Operator, &a, &b)
@@ -426,6 +411,49 @@ func (c *compiler[T]) binary(n *ast.BinaryNode) operand[T] {
 	}
 	c.fail(n, n.Operator, "is not used here", "")
 	panic("unreachable")
+}
+
+// isAnd reports whether a node joins two conditions by "and", isOr by "or".
+func isAnd(op string) bool { return op == "and" || op == "&&" }
+func isOr(op string) bool  { return op == "or" || op == "||" }
+
+// chain returns the nodes that are joined by one operator, in their order: a
+// long list of conditions leans to the left, and is not to be recursed into.
+func chain(n ast.Node, is func(op string) bool) []ast.Node {
+	var out []ast.Node
+	for {
+		b, ok := n.(*ast.BinaryNode)
+		if !ok || !is(b.Operator) {
+			break
+		}
+		out = append(out, b.Right)
+		n = b.Left
+	}
+	out = append(out, n)
+	slices.Reverse(out)
+	return out
+}
+
+func (c *compiler[T]) join(n *ast.BinaryNode) operand[T] {
+	is, of, and := isOr, anyOf[T], isAnd(n.Operator)
+	if and {
+		is, of = isAnd, allOf[T]
+	}
+	var tests []func(*T) bool
+	decided := false // by a literal true or false
+	for _, x := range chain(n, is) {
+		o := c.condition(x)
+		switch {
+		case !o.konst:
+			tests = append(tests, o.test)
+		case o.test(nil) != and:
+			decided = true
+		}
+	}
+	if decided || len(tests) == 0 {
+		return constBool[T](and != decided)
+	}
+	return boolean(of(tests))
 }
 
 // sides compiles both sides of a comparison. Whoever wrote a field's value

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -211,6 +212,45 @@ func TestErrors(t *testing.T) {
 		}
 		if err.Error() != tt.msg {
 			t.Errorf("%s:\n got %s\nwant %s", tt.expr, err, tt.msg)
+		}
+	}
+}
+
+// TestLimits: what could exhaust the parser's stack, or ours, is refused, and
+// what is merely long is not.
+func TestLimits(t *testing.T) {
+	for name, text := range map[string]string{
+		"parentheses": strings.Repeat("(", 1e5) + "true" + strings.Repeat(")", 1e5),
+		"brackets":    "mark in " + strings.Repeat("[", 1e5),
+		"not":         strings.Repeat("not ", 1e5) + "true",
+		"signs":       "mark == " + strings.Repeat("-", 1e5) + "1",
+		"choices":     strings.Repeat("true ? ", 1e5) + "true" + strings.Repeat(" : false", 1e5),
+		"members":     "tcp" + strings.Repeat(".tcp", 1e5),
+		"operators":   "true" + strings.Repeat(" or mark == 1", 1e5),
+		"comparisons": "mark" + strings.Repeat(" < mark", 1e5),
+		"open":        strings.Repeat("any(labels, ", 1e5),
+		"length":      strings.Repeat(" ", 5<<20) + "true",
+	} {
+		_, err := Compile(reg, text)
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Errorf("%s: %v", name, err)
+		} else if len(err.Error()) > 500 {
+			t.Errorf("%s: a message of %d bytes", name, len(err.Error()))
+		}
+	}
+	for name, text := range map[string]string{
+		"or":          "mark == 1" + strings.Repeat(" or mark == 2", 3000),
+		"and":         "mark == 1" + strings.Repeat(" and mark != 2", 3000),
+		"sum":         "0" + strings.Repeat(" + mark", 9000) + " == 9000",
+		"parentheses": strings.Repeat("(", 150) + "mark == 1" + strings.Repeat(")", 150),
+		"comparisons": "0" + strings.Repeat(" < mark", 3000) + " or mark == 1",
+	} {
+		p, err := Compile(reg, text)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if !p.Match(subjects["ssh"]) {
+			t.Errorf("%s does not match", name)
 		}
 	}
 }

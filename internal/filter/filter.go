@@ -13,8 +13,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/expr-lang/expr/ast"
-
 	"nfctl/internal/field"
 )
 
@@ -47,7 +45,7 @@ func Compile[T any](reg *field.Registry[T], text string) (p *Program[T], err err
 	}()
 	p = &Program[T]{text: text, faults: c.faults, exact: true}
 	var tests []func(*T) bool
-	for _, n := range conjuncts(tree.Node, nil) {
+	for _, n := range chain(tree.Node, isAnd) {
 		o := c.condition(n)
 		if o.cond != nil {
 			p.conds = append(p.conds, *o.cond)
@@ -59,14 +57,6 @@ func Compile[T any](reg *field.Registry[T], text string) (p *Program[T], err err
 	p.test = allOf(tests)
 	p.fields = c.used
 	return p, nil
-}
-
-// conjuncts appends the conditions that are joined by "and" at the top.
-func conjuncts(n ast.Node, out []ast.Node) []ast.Node {
-	if b, ok := n.(*ast.BinaryNode); ok && (b.Operator == "and" || b.Operator == "&&") {
-		return conjuncts(b.Right, conjuncts(b.Left, out))
-	}
-	return append(out, n)
 }
 
 // Match reports whether t satisfies the expression.
