@@ -62,7 +62,7 @@ func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T
 		return boolean(compare(op, truth(a), truth(b)))
 	case a.numeric() && b.numeric():
 		c.sameNames(a, b)
-		if a.isTime() != b.isTime() && (a.typ == tNum && b.typ == tNum) {
+		if a.named() != b.named() || a.isTime() != b.isTime() && (a.typ == tNum && b.typ == tNum) {
 			c.fail(b.node, c.word(b.node), "is "+b.what()+", "+c.word(a.node)+" is "+a.what(), "")
 		}
 		return boolean(c.compareNum(op, a, b))
