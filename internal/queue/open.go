@@ -102,6 +102,7 @@ type Queue struct {
 	sets
 	infoMu sync.Mutex
 	info   []byte // buffer for the kernel's list
+	last   *Info  // of the queue that is no longer bound
 }
 
 // Open binds a queue. Packets that come from then on wait for Serve. Errors are
@@ -312,6 +313,7 @@ func (q *Queue) Unbind() error {
 		return nil
 	}
 	q.bound = false
+	q.keepInfo()
 	return nl.Error("unbind", q.object(), q.ask(q.command(nfqnlUnbind)))
 }
 

@@ -233,10 +233,23 @@ func (q *Queue) ruleStats(s *Stats) {
 	}
 }
 
-// kernelInfo returns the queue's line of the kernel's list.
+// kernelInfo returns the queue's line of the kernel's list; of a queue that was
+// unbound, the last one.
 func (q *Queue) kernelInfo() (i Info, ok bool) {
 	q.infoMu.Lock()
 	defer q.infoMu.Unlock()
+	if q.last != nil {
+		return *q.last, true
+	}
 	i, q.info, ok = readInfo(q.proc, q.info, q.conf.Num)
 	return i, ok && i.Owner.Port == q.conn.PortID()
+}
+
+// keepInfo keeps the line before it goes.
+func (q *Queue) keepInfo() {
+	if i, ok := q.kernelInfo(); ok {
+		q.infoMu.Lock()
+		q.last = &i
+		q.infoMu.Unlock()
+	}
 }
