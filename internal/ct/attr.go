@@ -49,6 +49,7 @@ type Attr[T any] struct {
 // access is how an attribute's value is got and set. Only those of the row's
 // kind are there.
 type access[T any] struct {
+	need    uint64 // bits of presence that it takes; 0: not said
 	num     func(*T) (uint64, bool)
 	setNum  func(*T, uint64)
 	addr    func(*T) *netip.Addr
@@ -362,7 +363,7 @@ func parseFlags(names *value.Names, text string, max uint64) (uint64, error) {
 // field, of which addr serves both families.
 func (a *Attr[T]) row() field.Row[T] {
 	r := field.Row[T]{Path: a.Path, Kind: a.Kind, Doc: a.Doc, Names: a.Names, Parse: a.Parse,
-		AppendNum: a.AppendNum, Bit: a.Bit, Hidden: a.Hidden, Data: a.data, Num: a.num}
+		AppendNum: a.AppendNum, Bit: a.Bit, Hidden: a.Hidden, Data: a.data, Num: a.num, Need: a.need}
 	if a.Name != "" {
 		r.Aliases = append([]string{a.Name}, a.Aliases...)
 	} else {
@@ -375,7 +376,7 @@ func (a *Attr[T]) row() field.Row[T] {
 		r.AppendNum = value.AppendHex
 	}
 	if a.always != nil {
-		r.Num = a.always
+		r.Num, r.Need = a.always, 0
 	}
 	if a.ip != nil {
 		r.IP = a.ip

@@ -14,7 +14,7 @@ import (
 // is an Enum over StateNames, status a Flags whose numbers are masks, labels
 // Bits by LabelName. Hidden fields are names for filters and --fields.
 var (
-	FlowFields   = field.New(withParts(rows(FlowAttrs), flowParts))
+	FlowFields   = field.New(withParts(rows(FlowAttrs), flowParts)).Present(presence)
 	ExpectFields = field.New(withParts(rows(ExpectAttrs), expectParts))
 )
 

@@ -16,6 +16,7 @@ type integer interface {
 // fnum is the access to a number of a flow whose presence is a bit of Has.
 func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 	return access[Flow]{
+		need: uint64(bit),
 		num: func(f *Flow) (uint64, bool) {
 			if f.Present&bit == 0 {
 				return 0, false
@@ -28,7 +29,15 @@ func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 
 // tnum is the access to a number of one of a flow's tuples.
 func tnum[N integer](tuple func(*Flow) *Tuple, bit TupleHas, at func(*Tuple) *N) access[Flow] {
+	var need uint64
+	switch probe := new(Flow); tuple(probe) {
+	case &probe.Orig:
+		need = uint64(bit) << origShift
+	case &probe.Reply:
+		need = uint64(bit) << replyShift
+	}
 	return access[Flow]{
+		need: need,
 		num: func(f *Flow) (uint64, bool) {
 			t := tuple(f)
 			if t.Present&bit == 0 {
@@ -44,6 +53,7 @@ func faddr(at func(*Flow) *netip.Addr) access[Flow] { return access[Flow]{addr: 
 
 func fdata(bit Has, at func(*Flow) *[]byte) access[Flow] {
 	return access[Flow]{
+		need:    uint64(bit),
 		data:    func(f *Flow) ([]byte, bool) { return *at(f), f.Present&bit != 0 },
 		setData: func(f *Flow, d []byte) { *at(f) = d; f.Present |= bit },
 	}
@@ -51,10 +61,22 @@ func fdata(bit Has, at func(*Flow) *[]byte) access[Flow] {
 
 func flabels(bit Has, at func(*Flow) *[16]byte) access[Flow] {
 	return access[Flow]{
+		need:    uint64(bit),
 		data:    func(f *Flow) ([]byte, bool) { return at(f)[:], f.Present&bit != 0 },
 		setData: func(f *Flow, d []byte) { p := at(f); *p = [16]byte{}; copy(p[:], d); f.Present |= bit },
 	}
 }
+
+// presence are the bits that field.Row.Need is about: those of Has, and behind
+// them those of both tuples.
+func presence(f *Flow) uint64 {
+	return uint64(f.Present) | uint64(f.Orig.Present)<<origShift | uint64(f.Reply.Present)<<replyShift
+}
+
+const (
+	origShift  = 48
+	replyShift = 56
+)
 
 func orig(f *Flow) *Tuple   { return &f.Orig }
 func reply(f *Flow) *Tuple  { return &f.Reply }
@@ -153,7 +175,8 @@ func flowAttrs() []Attr[Flow] {
 	t = append(t,
 		key(Attr[Flow]{Name: "icmp-type", Number: 12, Path: "orig.type", Kind: field.Uint, Bits: 8, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_ICMP_TYPE (ICMPv6: CTA_PROTO_ICMPV6_TYPE)",
 			Doc: "ICMP type; set, it also sets the reply direction's to the type of the answer", access: access[Flow]{
-				num: tnum(orig, TupleType, tType).num,
+				need: tnum(orig, TupleType, tType).need,
+				num:  tnum(orig, TupleType, tType).num,
 				setNum: func(f *Flow, n uint64) {
 					f.Orig.Type, f.Orig.Present = uint8(n), f.Orig.Present|TupleType
 					proto := f.Orig.Proto
@@ -368,7 +391,8 @@ func natAttrs() []Attr[Flow] {
 }
 
 func both[N integer](bit TupleHas, at func(*Tuple) *N) access[Flow] {
-	return access[Flow]{num: tnum(orig, bit, at).num, setNum: func(f *Flow, n uint64) {
+	one := tnum(orig, bit, at)
+	return access[Flow]{need: one.need, num: one.num, setNum: func(f *Flow, n uint64) {
 		for _, t := range []*Tuple{&f.Orig, &f.Reply} {
 			*at(t) = N(n)
 			t.Present |= bit

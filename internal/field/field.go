@@ -58,6 +58,11 @@ type Row[T any] struct {
 	// be known: JSON null. Nil: never.
 	Null func(*T) bool
 
+	// Need are the bits that Registry.Presence must have all of when the subject
+	// has the field; 0: not said. Writers that look at many subjects ask for
+	// the bits once for all fields.
+	Need uint64
+
 	// Part is what the field is part of, when it has none without it; all rows
 	// of a part share one Part. Writers look at it once for all of them. Nil:
 	// not said.
@@ -92,6 +97,7 @@ type Registry[T any] struct {
 	// reserved are paths that exist in output but may not be used in
 	// expressions, with the reason ("verdict": unknown while deciding).
 	reserved map[string]string
+	presence func(*T) uint64
 }
 
 // New makes a registry of rows.
@@ -128,6 +134,15 @@ func (r *Registry[T]) Reserve(path, why string) *Registry[T] {
 
 // Reserved returns the reason why path may not be used in expressions, or "".
 func (r *Registry[T]) Reserved(path string) string { return r.reserved[path] }
+
+// Present sets what Presence returns.
+func (r *Registry[T]) Present(f func(*T) uint64) *Registry[T] {
+	r.presence = f
+	return r
+}
+
+// Presence returns the function whose bits Row.Need is about, or nil.
+func (r *Registry[T]) Presence() func(*T) uint64 { return r.presence }
 
 // Rows returns all rows in order. The caller must not change them.
 func (r *Registry[T]) Rows() []Row[T] { return r.rows }

@@ -15,6 +15,7 @@ import (
 type Column[T any] struct {
 	Name   string // head of the column; tables write it in capitals
 	Right  bool   // align to the right
+	Plain  bool   // csv and tsv need never quote it
 	Append func(b []byte, t *T) []byte
 }
 
@@ -23,6 +24,10 @@ type Column[T any] struct {
 func RowColumn[T any](r *field.Row[T]) Column[T] {
 	c := Column[T]{Name: r.Path, Append: cell(r)}
 	c.Right = r.Kind == field.Uint
+	switch r.Kind {
+	case field.Uint, field.Enum, field.Addr, field.Time, field.Bool:
+		c.Plain = true
+	}
 	if null := r.Null; null != nil {
 		known := c.Append
 		c.Append = func(b []byte, t *T) []byte {
@@ -53,59 +58,76 @@ func Columns[T any](reg *field.Registry[T], def []Column[T], names []string) ([]
 }
 
 func cell[T any](r *field.Row[T]) func([]byte, *T) []byte {
+	num, ip, data := r.Num, r.IP, r.Data
 	switch r.Kind {
 	case field.Addr:
 		return func(b []byte, t *T) []byte {
-			if a, ok := r.IP(t); ok {
+			if a, ok := ip(t); ok {
 				return value.AppendAddr(b, a)
 			}
 			return b
 		}
-	case field.String, field.Bytes, field.Bits:
+	case field.String:
 		return func(b []byte, t *T) []byte {
-			d, ok := r.Data(t)
-			if !ok {
-				return b
+			if d, ok := data(t); ok {
+				return append(b, d...)
 			}
-			switch r.Kind {
-			case field.Bytes:
+			return b
+		}
+	case field.Bytes:
+		return func(b []byte, t *T) []byte {
+			if d, ok := data(t); ok {
 				return base64.StdEncoding.AppendEncode(b, d)
-			case field.Bits:
+			}
+			return b
+		}
+	case field.Bits:
+		return func(b []byte, t *T) []byte {
+			if d, ok := data(t); ok {
 				return appendBits(b, d, r.Bit)
 			}
-			return append(b, d...)
+			return b
 		}
 	}
-	flags := bitWords(r.Names)
+	write := func(b []byte, n uint64) []byte { return strconv.AppendUint(b, n, 10) }
+	switch {
+	case r.Kind == field.Enum && r.Names != nil:
+		write = r.Names.Append
+	case r.Kind == field.Flags:
+		words := bitWords(r.Names)
+		write = func(b []byte, n uint64) []byte { return appendFlags(b, words, n) }
+	case r.Kind == field.Time:
+		write = value.AppendTime
+	case r.Kind == field.Bool:
+		write = func(b []byte, n uint64) []byte { return strconv.AppendBool(b, n != 0) }
+	case r.AppendNum != nil:
+		write = r.AppendNum
+	default:
+		return func(b []byte, t *T) []byte {
+			if n, ok := num(t); ok {
+				return strconv.AppendUint(b, n, 10)
+			}
+			return b
+		}
+	}
 	return func(b []byte, t *T) []byte {
-		n, ok := r.Num(t)
-		if !ok {
-			return b
+		if n, ok := num(t); ok {
+			return write(b, n)
 		}
-		switch r.Kind {
-		case field.Enum:
-			if r.Names != nil {
-				return r.Names.Append(b, n)
-			}
-		case field.Flags:
-			start := len(b)
-			for ; n != 0; n &= n - 1 {
-				if len(b) > start {
-					b = append(b, ',')
-				}
-				b = append(b, flags[bits.TrailingZeros64(n)]...)
-			}
-			return b
-		case field.Time:
-			return value.AppendTime(b, n)
-		case field.Bool:
-			return strconv.AppendBool(b, n != 0)
-		}
-		if r.AppendNum != nil {
-			return r.AppendNum(b, n)
-		}
-		return strconv.AppendUint(b, n, 10)
+		return b
 	}
+}
+
+// appendFlags appends the words of the bits in n with commas between them.
+func appendFlags(b []byte, words *[64]string, n uint64) []byte {
+	start := len(b)
+	for ; n != 0; n &= n - 1 {
+		if len(b) > start {
+			b = append(b, ',')
+		}
+		b = append(b, words[bits.TrailingZeros64(n)]...)
+	}
+	return b
 }
 
 // appendBits appends the names of the bits set in d, or their numbers, with
@@ -153,8 +175,11 @@ func (s *separated[T]) append(b []byte, t *T) []byte {
 		if i > 0 {
 			b = append(b, s.sep)
 		}
+		c := &s.cols[i]
 		start := len(b)
-		b = s.finish(s.cols[i].Append(b, t), start)
+		if b = c.Append(b, t); !c.Plain {
+			b = s.finish(b, start)
+		}
 	}
 	return append(b, '\n')
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -19,23 +20,54 @@ import (
 type JSONWriter[T any] struct {
 	ops    []jsonOp[T]
 	groups []jsonGroup // groups[0] is the object itself
+	bits   func(*T) uint64
 }
 
 type jsonGroup struct {
 	parent, depth int
-	open          string // ,"orig":{
+	open          string // "orig":{
 }
 
+// A jsonOp writes one field. Every field and object is written with a comma
+// behind it, over which the end of its object is written.
 type jsonOp[T any] struct {
-	key   string // ,"src":
-	kind  field.Kind
-	group int
-	next  int            // the op behind those of the same part
+	need  uint64         // bits without which there is no field
 	part  *field.Part[T] // set on the first op of a part
-	null  func(*T) bool
 	num   func(*T) (uint64, bool)
 	ip    func(*T) (netip.Addr, bool)
 	data  func(*T) ([]byte, bool)
+	null  func(*T) bool
+	key   jsonKey // "src":, for strings with the quotation mark behind it
+	kind  field.Kind
+	group uint16
+	next  uint16 // the op behind those of the same part
+	words *jsonWords
+}
+
+// A jsonKey is text that is copied whole, whatever its length: one move in place
+// of a call.
+type jsonKey struct {
+	text [31]byte
+	n    uint8 // 255: too long, see jsonWords.key
+}
+
+// room is how much space an op needs at most before it appends with care: the
+// key, and a number or an address.
+const room = 96
+
+// appendKey appends the op's key. b has the room.
+func (op *jsonOp[T]) appendKey(b []byte) []byte {
+	if op.key.n == 255 {
+		return append(b, op.words.key...)
+	}
+	n := len(b)
+	*(*[31]byte)(b[n : n+31]) = op.key.text
+	return b[:n+int(op.key.n)]
+}
+
+type jsonWords struct {
+	key   string
+	name  string // "src":
 	names *value.Names
 	bit   func(int) string
 	flags *[64]string // the word of each bit
@@ -58,7 +90,7 @@ func newJSON[T any](reg *field.Registry[T], fields, extra []string) (*JSONWriter
 	if err != nil {
 		return nil, err
 	}
-	j := &JSONWriter[T]{}
+	j := &JSONWriter[T]{bits: reg.Presence()}
 	j.compile(rows)
 	return j, nil
 }
@@ -81,19 +113,39 @@ func (j *JSONWriter[T]) compile(rows []*field.Row[T]) {
 				continue
 			}
 			done[prefix+name] = true
-			key := string(appendJSONText([]byte{','}, name)) + ":"
+			key := string(appendJSONText(nil, name)) + ":"
 			if nested {
 				j.groups = append(j.groups, jsonGroup{parent: group, depth: j.groups[group].depth + 1, open: key + "{"})
 				walk(prefix+name+".", len(j.groups)-1)
 				continue
 			}
-			op := jsonOp[T]{key: key, kind: r.Kind, group: group, null: r.Null, num: r.Num, ip: r.IP, data: r.Data,
-				names: r.Names, bit: r.Bit}
-			if r.Kind == field.Flags {
-				op.flags = bitWords(r.Names)
+			words := &jsonWords{name: key, names: r.Names, bit: r.Bit}
+			switch r.Kind {
+			case field.Enum:
+				if r.Names == nil {
+					words.names = noNames
+				}
+				key += `"`
+			case field.Addr, field.String, field.Bytes, field.Time:
+				key += `"`
+			case field.Flags:
+				words.flags = bitWords(r.Names)
+				key += "["
+			case field.Bits:
+				key += "["
 			}
-			j.ops = append(j.ops, op)
-			parts = append(parts, r.Part)
+			words.key = key
+			k := jsonKey{n: 255}
+			if len(key) <= len(k.text) {
+				copy(k.text[:], key)
+				k.n = uint8(len(key))
+			}
+			j.ops = append(j.ops, jsonOp[T]{key: k, kind: r.Kind, group: uint16(group), null: r.Null, num: r.Num, ip: r.IP, data: r.Data, words: words})
+			part := r.Part
+			if j.bits != nil && r.Need != 0 {
+				j.ops[len(j.ops)-1].need, part = r.Need, nil
+			}
+			parts = append(parts, part)
 		}
 	}
 	walk("", 0)
@@ -102,7 +154,7 @@ func (j *JSONWriter[T]) compile(rows []*field.Row[T]) {
 		for n < len(parts) && parts[n] == parts[i] {
 			n++
 		}
-		j.ops[i].part, j.ops[i].next = parts[i], n
+		j.ops[i].part, j.ops[i].next = parts[i], uint16(n)
 		i = n
 	}
 }
@@ -122,111 +174,138 @@ func bitWords(names *value.Names) *[64]string {
 	return &w
 }
 
+var noNames = value.NewNames("", 0)
+
 // Append appends t as one line.
 func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 	b = append(b, '{')
-	cur := 0
+	cur, absent := uint16(0), uint64(0)
+	if j.bits != nil {
+		absent = ^j.bits(t)
+	}
 	for i := 0; i < len(j.ops); i++ {
 		op := &j.ops[i]
+		if op.need&absent != 0 {
+			continue
+		}
 		if op.part != nil && !op.part.Has(t) {
-			i = op.next - 1
+			i = int(op.next) - 1
 			continue
 		}
-		var (
-			n    uint64
-			a    netip.Addr
-			d    []byte
-			ok   bool
-			null = op.null != nil && op.null(t)
-		)
+		if op.null != nil && op.null(t) {
+			if op.group != cur {
+				b = j.move(b, cur, op.group)
+				cur = op.group
+			}
+			b = append(append(b, op.words.name...), "null,"...)
+			continue
+		}
 		switch {
-		case null:
 		case op.num != nil:
-			n, ok = op.num(t)
+			n, ok := op.num(t)
+			if !ok {
+				continue
+			}
+			if op.group != cur {
+				b = j.move(b, cur, op.group)
+				cur = op.group
+			}
+			if cap(b)-len(b) < room {
+				b = slices.Grow(b, 4*room)
+			}
+			b = op.appendKey(b)
+			switch op.kind {
+			case field.Uint:
+				b = append(strconv.AppendUint(b, n, 10), ',')
+			case field.Enum:
+				b = append(op.words.names.Append(b, n), '"', ',')
+			case field.Flags:
+				b = appendJSONFlags(b, op.words.flags, n)
+			case field.Time:
+				b = append(value.AppendTime(b, n), '"', ',')
+			case field.Bool:
+				b = append(strconv.AppendBool(b, n != 0), ',')
+			}
 		case op.ip != nil:
-			a, ok = op.ip(t)
+			a, ok := op.ip(t)
+			if !ok {
+				continue
+			}
+			if op.group != cur {
+				b = j.move(b, cur, op.group)
+				cur = op.group
+			}
+			if cap(b)-len(b) < room {
+				b = slices.Grow(b, 4*room)
+			}
+			b = append(value.AppendAddr(op.appendKey(b), a), '"', ',')
 		case op.data != nil:
-			d, ok = op.data(t)
-		}
-		if !ok && !null {
-			continue
-		}
-		if op.group != cur {
-			b = j.move(b, cur, op.group)
-			cur = op.group
-		}
-		if b[len(b)-1] == '{' {
-			b = append(b, op.key[1:]...)
-		} else {
-			b = append(b, op.key...)
-		}
-		if null {
-			b = append(b, "null"...)
-			continue
-		}
-		switch op.kind {
-		case field.Uint:
-			b = strconv.AppendUint(b, n, 10)
-		case field.Enum:
-			b = append(b, '"')
-			if op.names != nil {
-				b = op.names.Append(b, n)
-			} else {
-				b = strconv.AppendUint(b, n, 10)
+			d, ok := op.data(t)
+			if !ok {
+				continue
 			}
-			b = append(b, '"')
-		case field.Flags:
-			b = append(b, '[')
-			for ; n != 0; n &= n - 1 {
-				b = append(b, '"')
-				b = append(b, op.flags[bits.TrailingZeros64(n)]...)
-				b = append(b, '"', ',')
+			if op.group != cur {
+				b = j.move(b, cur, op.group)
+				cur = op.group
 			}
-			b = closeList(b)
-		case field.Bits:
-			b = append(b, '[')
-			for k, octet := range d {
-				for ; octet != 0; octet &= octet - 1 {
-					b = appendBit(append(b, '"'), op.bit, 8*k+bits.TrailingZeros8(octet))
-					b = append(b, '"', ',')
-				}
+			if cap(b)-len(b) < room {
+				b = slices.Grow(b, 4*room)
 			}
-			b = closeList(b)
-		case field.Addr:
-			b = append(b, '"')
-			b = value.AppendAddr(b, a)
-			b = append(b, '"')
-		case field.String:
-			b = appendJSONText(b, d)
-		case field.Bytes:
-			b = append(b, '"')
-			b = base64.StdEncoding.AppendEncode(b, d)
-			b = append(b, '"')
-		case field.Time:
-			b = append(b, '"')
-			b = value.AppendTime(b, n)
-			b = append(b, '"')
-		case field.Bool:
-			b = strconv.AppendBool(b, n != 0)
+			b = op.appendKey(b)
+			switch op.kind {
+			case field.Bits:
+				b = appendJSONBits(b, d, op.words.bit)
+			case field.Bytes:
+				b = append(base64.StdEncoding.AppendEncode(b, d), '"', ',')
+			default:
+				b = append(appendEscaped(b, d), '"', ',')
+			}
 		}
 	}
-	for ; cur != 0; cur = j.groups[cur].parent {
-		b = append(b, '}')
+	for ; cur != 0; cur = uint16(j.groups[cur].parent) {
+		b[len(b)-1] = '}'
+		b = append(b, ',')
+	}
+	if b[len(b)-1] == ',' {
+		b = b[:len(b)-1]
 	}
 	return append(b, "}\n"...)
 }
 
-func closeList(b []byte) []byte {
-	if b[len(b)-1] == ',' {
-		b[len(b)-1] = ']'
-		return b
+// appendJSONFlags appends the words of the bits in n and ends the array.
+func appendJSONFlags(b []byte, words *[64]string, n uint64) []byte {
+	if n == 0 {
+		return append(b, "],"...)
 	}
-	return append(b, ']')
+	for ; n != 0; n &= n - 1 {
+		b = append(append(b, '"'), words[bits.TrailingZeros64(n)]...)
+		b = append(b, '"', ',')
+	}
+	b[len(b)-1] = ']'
+	return append(b, ',')
+}
+
+func appendJSONBits(b, d []byte, name func(int) string) []byte {
+	none := true
+	for k, octet := range d {
+		for ; octet != 0; octet &= octet - 1 {
+			none = false
+			b = appendBit(append(b, '"'), name, 8*k+bits.TrailingZeros8(octet))
+			b = append(b, '"', ',')
+		}
+	}
+	if none {
+		return append(b, "],"...)
+	}
+	b[len(b)-1] = ']'
+	return append(b, ',')
 }
 
 // move closes objects from one group up to what it shares with another, and
-// opens those down to that.
-func (j *JSONWriter[T]) move(b []byte, from, to int) []byte {
+// opens those down to that. An object is opened only for something in it, so
+// what is closed ends in a comma.
+func (j *JSONWriter[T]) move(b []byte, at, target uint16) []byte {
+	from, to := int(at), int(target)
 	up := to
 	for j.groups[up].depth > j.groups[from].depth {
 		up = j.groups[up].parent
@@ -235,7 +314,8 @@ func (j *JSONWriter[T]) move(b []byte, from, to int) []byte {
 		if j.groups[from].depth == j.groups[up].depth {
 			up = j.groups[up].parent
 		}
-		b = append(b, '}')
+		b[len(b)-1] = '}'
+		b = append(b, ',')
 		from = j.groups[from].parent
 	}
 	return j.open(b, from, to)
@@ -246,9 +326,8 @@ func (j *JSONWriter[T]) open(b []byte, from, to int) []byte {
 		return b
 	}
 	g := &j.groups[to]
-	b = j.open(b, from, g.parent)
-	if b[len(b)-1] == '{' {
-		return append(b, g.open[1:]...)
+	if g.parent != from {
+		b = j.open(b, from, g.parent)
 	}
 	return append(b, g.open...)
 }

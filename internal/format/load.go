@@ -222,6 +222,12 @@ func ParseSave(words []string, f *ct.Flow) error {
 		if err := setSaved(f, attr, text); err != nil {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
+		switch name {
+		case "orig-vtag":
+			f.SCTPVtagOrig = swapped(f.SCTPVtagOrig)
+		case "reply-vtag":
+			f.SCTPVtagReply = swapped(f.SCTPVtagReply)
+		}
 	}
 	if state != "" {
 		if err := setSaved(f, "state", state); err != nil {
@@ -337,7 +343,9 @@ func complete(f *ct.Flow) error {
 	if !r.Has(ct.TupleCode) && mirror.Has(ct.TupleCode) {
 		r.Code, r.Present = mirror.Code, r.Present|ct.TupleCode
 	}
-	f.Status &= ct.StatusChangeable
+	if f.Has(ct.HasStatus) { // without CONFIRMED the kernel refuses any status
+		f.Status = f.Status&ct.StatusChangeable | ct.StatusConfirmed
+	}
 	// The kernel sends flags without a mask; to be set they want one.
 	if f.Has(ct.HasTCPFlagsOrig) && f.TCPMaskOrig == 0 {
 		f.TCPMaskOrig, f.Present = f.TCPFlagsOrig, f.Present|ct.HasTCPMaskOrig

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"math/bits"
 	"net/netip"
@@ -124,15 +125,24 @@ func saveProto(b []byte, f *ct.Flow, proto uint8) []byte {
 		b = append(append(append(b, "--state "...), w...), ' ')
 	}
 	if f.Has(ct.HasSCTPVtagOrig) {
-		b = appendNum(b, "--orig-vtag ", uint64(f.SCTPVtagOrig))
+		b = appendNum(b, "--orig-vtag ", uint64(swapped(f.SCTPVtagOrig)))
 	}
 	if f.Has(ct.HasSCTPVtagReply) {
-		b = appendNum(b, "--reply-vtag ", uint64(f.SCTPVtagReply))
+		b = appendNum(b, "--reply-vtag ", uint64(swapped(f.SCTPVtagReply)))
 	}
 	if f.Has(ct.HasDCCPRole) {
 		b = append(ct.DCCPRoleNames.Append(append(b, "--role "...), uint64(f.DCCPRole)), ' ')
 	}
 	return b
+}
+
+// swapped turns a verification tag into the number that conntrack(8) writes for
+// it, and back: libnetfilter_conntrack takes the four octets of the message,
+// which are in network byte order, for a number of the host's.
+func swapped(tag uint32) uint32 {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], tag)
+	return binary.NativeEndian.Uint32(b[:])
 }
 
 func savePart(b []byte, word string, t *ct.Tuple, part ct.TupleHas, n uint16) []byte {
@@ -152,8 +162,10 @@ func saveExtras(b []byte, f *ct.Flow) []byte {
 		}
 	}
 	if f.TCPWscaleOrig|f.TCPWscaleReply|f.TCPFlagsOrig|f.TCPFlagsReply != 0 && f.Has(ct.HasTCPState) {
-		set("tcp-wscale-orig", ct.HasTCPWscaleOrig, uint64(f.TCPWscaleOrig))
-		set("tcp-wscale-repl", ct.HasTCPWscaleReply, uint64(f.TCPWscaleReply))
+		if f.TCPWscaleOrig|f.TCPWscaleReply != 0 {
+			set("tcp-wscale-orig", ct.HasTCPWscaleOrig, uint64(f.TCPWscaleOrig))
+			set("tcp-wscale-repl", ct.HasTCPWscaleReply, uint64(f.TCPWscaleReply))
+		}
 		b = saveFlags(b, f, "tcp-flags-orig", ct.HasTCPFlagsOrig, f.TCPFlagsOrig)
 		b = saveFlags(b, f, "tcp-flags-repl", ct.HasTCPFlagsReply, f.TCPFlagsReply)
 	}

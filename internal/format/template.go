@@ -33,10 +33,17 @@ type object map[string]any
 // with it is false.
 type TemplateWriter[T any] struct {
 	tmpl *template.Template
-	rows []*field.Row[T] // those that the template can reach
+	rows []reachable[T]
 	root object
 	out  bytes.Buffer
 	err  error
+}
+
+// reachable is a field that the template can reach.
+type reachable[T any] struct {
+	*field.Row[T]
+	words *[64]string // of Flags
+	cell  func([]byte, *T) []byte
 }
 
 // NewTemplate compiles a template. A name that no field has is an error. A
@@ -65,8 +72,12 @@ func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T]
 		paths = nil
 	}
 	if all || len(paths) > 0 {
-		if w.rows, err = SelectRows(reg, paths); err != nil {
+		rows, err := SelectRows(reg, paths)
+		if err != nil {
 			return nil, err
+		}
+		for _, r := range rows {
+			w.rows = append(w.rows, reachable[T]{r, bitWords(r.Names), cell(r)})
 		}
 	}
 	return w, nil
@@ -76,8 +87,9 @@ func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T]
 // fails prints as far as it got; Err tells.
 func (w *TemplateWriter[T]) Append(b []byte, t *T) []byte {
 	clear(w.root)
-	for _, r := range w.rows {
-		set(w.root, r.Path, load(r, t))
+	for i := range w.rows {
+		r := &w.rows[i]
+		set(w.root, r.Path, r.load(t))
 	}
 	w.out.Reset()
 	if err := w.tmpl.Execute(&w.out, w.root); err != nil && w.err == nil {
@@ -126,7 +138,7 @@ func set(o object, path string, v any) {
 
 // load returns a field as a template sees it: uint64, string, bool, list or
 // absent.
-func load[T any](r *field.Row[T], t *T) any {
+func (r *reachable[T]) load(t *T) any {
 	switch {
 	case r.Null != nil && r.Null(t):
 	case r.Num != nil:
@@ -140,13 +152,13 @@ func load[T any](r *field.Row[T], t *T) any {
 		case r.Kind == field.Time:
 			return string(value.AppendTime(nil, n))
 		case r.Kind == field.Flags:
-			words, l := bitWords(r.Names), list{}
+			l := list{}
 			for ; n != 0; n &= n - 1 {
-				l = append(l, words[bits.TrailingZeros64(n)])
+				l = append(l, r.words[bits.TrailingZeros64(n)])
 			}
 			return l
 		default:
-			return string(cell(r)(nil, t))
+			return string(r.cell(nil, t))
 		}
 	case r.IP != nil:
 		if a, ok := r.IP(t); ok {
