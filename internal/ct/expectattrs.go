@@ -69,7 +69,7 @@ func expectAttrs() []Attr[Expect] {
 		{Name: "exp-master", Number: 0, Kind: field.String, Netlink: "CTA_EXPECT_MASTER", Since: "2.6.14", Readable: inExpect, Create: "yes, required; a connection in the table that has a helper", Update: expFixed,
 			Doc: "the connection that expects, its original direction", access: access[Expect]{tuple: mast}},
 	}, tupleAttrs("master", "the connection that expects", mast), []Attr[Expect]{
-		{Name: "exp-helper-name", Number: 6, Path: "helper", Kind: field.String, Netlink: "CTA_EXPECT_HELP_NAME", Since: "2.6.38", Readable: inExpect, Create: "yes, a helper for the master's family and protocol (else EOPNOTSUPP)", Update: expFixed,
+		{Name: "exp-helper-name", Number: 6, Path: "helper", Kind: field.String, Netlink: "CTA_EXPECT_HELP_NAME", Since: "2.6.38", Readable: inExpect, Create: "yes, the master's (Linux 6.18 takes that whatever is named; others EOPNOTSUPP)", Update: expFixed,
 			Doc: "the master's helper", access: edata(ExpectHasHelper, func(e *Expect) *[]byte { return &e.Helper })},
 		{Name: "exp-class", Number: 7, Path: "class", Kind: field.Uint, Bits: 32, Netlink: "CTA_EXPECT_CLASS", Since: "3.3", Readable: inExpect, Create: "yes, up to the helper's last class (else EINVAL)", Update: expFixed,
 			Doc: "which of the helper's policies: each has its limit and timeout", access: enum(ExpectHasClass, func(e *Expect) *uint32 { return &e.Class })},

@@ -123,5 +123,4 @@ const (
 	msgGetStats       = 5
 	msgGetDying       = 6
 	msgGetUnconfirmed = 7
-	msgExpStatsCPU    = 3
 )

@@ -1,0 +1,122 @@
+package ct
+
+import (
+	timo "github.com/ti-mo/conntrack"
+
+	"nfctl/internal/nl"
+)
+
+// A Counter is one of the kernel's counters: its word in output, and what it
+// counts.
+type Counter struct {
+	Name string
+	Doc  string
+	nla  uint16
+}
+
+// StatsCounters are those of flows, for each processor (CTA_STATS_*). Those that the kernel no
+// longer counts are left out unless it sends them.
+var StatsCounters = []Counter{
+	{"searched", "lookups in the table; no longer counted", 1},
+	{"found", "packets of entries that were found; of those, since Linux 5.10, only where a clash was resolved", 2},
+	{"new", "entries made; no longer counted", 3},
+	{"invalid", "packets that could not be tracked", 4},
+	{"ignore", "packets that were tracked already; no longer counted", 5},
+	{"delete", "entries removed; no longer counted", 6},
+	{"delete_list", "entries put on the dying list; no longer counted", 7},
+	{"insert", "entries inserted; no longer counted for all", 8},
+	{"insert_failed", "entries that were not inserted, because the same was there already", 9},
+	{"drop", "packets dropped because an entry could not be made or inserted: no memory, or the table is full", 10},
+	{"early_drop", "entries that ended early to make room for new ones when the table was full", 11},
+	{"error", "ICMP errors and checksums that could not be tracked", 12},
+	{"search_restart", "lookups begun anew because the table was resized", 13},
+	{"clash_resolve", "packets of two entries that became one", 14},
+	{"chaintoolong", "entries not inserted because their hash chain was too long", 15},
+}
+
+// ExpectCounters are those of expectations (CTA_STATS_EXP_*).
+var ExpectCounters = []Counter{
+	{"new", "connections that came as expected", 1}, // in the library's order
+	{"create", "expectations made", 2},
+	{"delete", "expectations removed", 3},
+}
+
+// CPUStats are the counters of one processor. Value i is that of counter i;
+// those that the kernel did not send are not Known.
+type CPUStats struct {
+	CPU    int
+	Values []uint32
+	Known  []bool
+}
+
+// Stats returns the counters of flows for each processor. It reads them itself:
+// the library's Stats lacks clash_resolve and chaintoolong.
+func (c *Conn) Stats() ([]CPUStats, error) {
+	var out []CPUStats
+	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGetStatsCPU), 0, 0, 0)
+	_, err := c.c.Dump(nl.Finish(c.req, 0), func(m *nl.Msg) error {
+		s := CPUStats{CPU: int(m.ResID()), Values: make([]uint32, len(StatsCounters)), Known: make([]bool, len(StatsCounters))}
+		for a := m.Attrs(); a.Next(); {
+			for i := range StatsCounters {
+				if n, ok := a.U32(); ok && a.Type == StatsCounters[i].nla {
+					s.Values[i], s.Known[i] = n, true
+				}
+			}
+		}
+		out = append(out, s)
+		return nil
+	})
+	return out, nl.Error("read", "flow statistics", err)
+}
+
+// ExpectStats returns the counters of expectations for each processor.
+func (c *Conn) ExpectStats() ([]CPUStats, error) {
+	const object = "expectation statistics"
+	lib, err := timo.Dial(nil)
+	if err != nil {
+		return nil, nl.Error("read", object, err)
+	}
+	defer lib.Close()
+	cpus, err := lib.StatsExpect()
+	var out []CPUStats
+	for _, s := range cpus {
+		out = append(out, CPUStats{int(s.CPUID), []uint32{s.New, s.Create, s.Delete}, []bool{true, true, true}})
+	}
+	return out, nl.Error("read", object, err)
+}
+
+// Total adds up the counters of all processors. Each wraps at 32 bits, the sum
+// does not.
+func Total(cpus []CPUStats) (values []uint64, known []bool) {
+	for _, s := range cpus {
+		if values == nil {
+			values, known = make([]uint64, len(s.Values)), make([]bool, len(s.Values))
+		}
+		for i, n := range s.Values {
+			values[i] += uint64(n)
+			known[i] = known[i] || s.Known[i]
+		}
+	}
+	return values, known
+}
+
+// Count returns how many entries the namespace's table has, and how many it may
+// have: net.netfilter.nf_conntrack_max, 0 when the kernel does not say (before
+// Linux 4.19). It asks for itself: the library's StatsGlobal asks for a dump, to
+// which Linux 6.18 answers with a single message, and waits for its end for ever.
+func (c *Conn) Count() (entries, most uint32, err error) {
+	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGetStats), 0, 0, 0)
+	err = c.c.Get(nl.Finish(c.req, 0), func(m *nl.Msg) error {
+		for a := m.Attrs(); a.Next(); {
+			n, ok := a.U32()
+			switch {
+			case ok && a.Type == 1: // CTA_STATS_GLOBAL_ENTRIES
+				entries = n
+			case ok && a.Type == 2: // CTA_STATS_GLOBAL_MAX_ENTRIES
+				most = n
+			}
+		}
+		return nil
+	})
+	return entries, most, nl.Error("count", "flows", err)
+}
