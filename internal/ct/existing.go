@@ -11,42 +11,69 @@ import (
 
 // merge joins a listing to the events that come meanwhile.
 //
-// The two are read in turns. The kernel fills a datagram of the listing when the
-// one before is read, so what it says may be as old as that: an event handed on
-// since is newer. Of a flow that had one, the listing's word does not count:
-// when the event was new or destroy the flow is known or gone, and after an
-// update it is read again by itself. Events that come later are newer than what
-// was listed, or older, and then what they say is followed by what the listing
-// said again.
+// The two are read in turns: a datagram of the listing, then all events that are
+// there, then the datagram is handed on. The kernel fills a datagram when the one
+// before is read, so that all events from before it was filled have been handed
+// on by then, and perhaps later ones too. Of a flow that had an event since, the
+// listing's word does not count: after new it is known, after destroy gone, and
+// after an update it is read again by itself. Whatever is handed on later is
+// newer.
 type merge struct {
-	on     bool
-	born   map[flowKey]bool  // had their new event since the listing began
-	recent map[flowKey]Event // had this event since the last datagram of the listing
-	seen   window
+	on   bool
+	born map[flowKey]bool // had their new event since the listing began
+	seen window
+
+	// Of the last two turns: flows that had an event, and flows that were listed.
+	recent [2]map[flowKey]Event
+	shown  [2]map[flowKey]bool
 
 	ebirth map[uint32]bool // expectations, by id
 	edead  map[uint32]bool
 }
 
 func (m *merge) begin() {
-	*m = merge{on: true, born: map[flowKey]bool{}, recent: map[flowKey]Event{}, ebirth: map[uint32]bool{}, edead: map[uint32]bool{}}
+	*m = merge{on: true, born: map[flowKey]bool{}, ebirth: map[uint32]bool{}, edead: map[uint32]bool{}}
+	m.turn()
+	m.turn()
 }
 
-// turn notes that a datagram of the listing was read.
+// turn notes that a datagram of the listing is to be read.
 func (m *merge) turn() {
-	clear(m.recent)
+	m.recent = [2]map[flowKey]Event{{}, m.recent[0]}
+	m.shown = [2]map[flowKey]bool{{}, m.shown[0]}
 	m.seen.turn()
 }
 
-func (m *merge) event(f *Flow) {
+// event notes an event and reports whether it is to be handed on: the new event of
+// a flow that was listed before the event could be sent is not.
+func (m *merge) event(f *Flow) bool {
 	k := f.key()
+	m.recent[0][k] = f.Event
 	switch f.Event {
 	case New:
+		if m.shown[0][k] || m.shown[1][k] {
+			return false
+		}
 		m.born[k] = true
 	case Destroy:
 		delete(m.born, k)
 	}
-	m.recent[k] = f.Event
+	return true
+}
+
+// list reports whether the listing's f is to be handed on, and whether it must be
+// read again first.
+func (m *merge) list(f *Flow) (ok, again bool) {
+	k := f.key()
+	ev, had := m.recent[0][k]
+	if !had {
+		ev, had = m.recent[1][k]
+	}
+	if m.born[k] || had && ev == Destroy || m.seen.again(f) {
+		return false, false
+	}
+	m.shown[0][k] = true
+	return true, had && ev == Update
 }
 
 func (m *merge) expect(e *Expect) {
@@ -101,11 +128,14 @@ func (w *Watcher) chunks(ctx context.Context, c *nl.Conn, req []byte, f func(*nl
 	}
 	buf := make([]byte, streamSize)
 	for {
+		w.merge.turn()
 		n, err := c.Read(buf)
 		if err != nil {
 			return nl.Error("list", "table", err)
 		}
-		w.now = uint64(time.Now().UnixNano())
+		if err := w.drain(); err != nil {
+			return err
+		}
 		for b := buf[:n]; ; {
 			m, rest, ok := nl.NextMsg(b)
 			if !ok {
@@ -122,10 +152,6 @@ func (w *Watcher) chunks(ctx context.Context, c *nl.Conn, req []byte, f func(*nl
 				return err
 			}
 		}
-		w.merge.turn()
-		if err := w.drain(); err != nil {
-			return err
-		}
 		if ctx.Err() != nil {
 			return nl.ErrStop
 		}
@@ -137,22 +163,22 @@ func (w *Watcher) listFlows(ctx context.Context) (count, noEvents uint64, err er
 	o := DumpOptions{}
 	err = w.chunks(ctx, w.lists[0], o.request(0), func(m *nl.Msg) error {
 		_ = f.Decode(m)
-		g := &f
-		k := f.key()
-		ev, ok := w.merge.recent[k]
-		switch {
-		case w.merge.born[k], ok && ev == Destroy, w.merge.seen.again(&f):
+		ok, reread := w.merge.list(&f)
+		if !ok {
 			return nil
-		case ok && ev == Update:
+		}
+		g := &f
+		if reread {
 			g = &again
 			err := w.get.Get(&f, g, false)
-			if errors.Is(err, syscall.ENOENT) || err == nil && g.key() != k {
-				return nil
+			if errors.Is(err, syscall.ENOENT) || err == nil && g.key() != f.key() {
+				return nil // its end is on the way
 			}
 			if err != nil {
 				return err
 			}
 		}
+		w.now = uint64(time.Now().UnixNano())
 		g.Event, g.Time = Existing, w.now
 		if w.EventsFrom == PolicyNone || w.EventsFrom == PolicyNewer {
 			g.NoEvents = true
@@ -174,6 +200,7 @@ func (w *Watcher) listExpects(ctx context.Context) (count uint64, err error) {
 		if w.merge.ebirth[e.ID] || w.merge.edead[e.ID] {
 			return nil
 		}
+		w.now = uint64(time.Now().UnixNano())
 		e.Event, e.Time = Existing, w.now
 		count++
 		if w.h.Expect != nil {

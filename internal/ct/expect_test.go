@@ -152,7 +152,9 @@ func TestExpectRefusals(t *testing.T) {
 		{"nat without direction", expectOf(master, 5001, func(e *Expect) { e.NATTuple = master.Orig }), syscall.EINVAL, "a tuple and a direction"},
 		{"fn", expectOf(master, 5001, func(e *Expect) { e.Fn, e.Present = []byte("nosuch"), e.Present|ExpectHasFn }), syscall.EINVAL, "no such function"},
 		{"exists", expectOf(master, 5000), syscall.EEXIST, whyThere},
-		{"overlaps", expectOf(master, 5000, func(e *Expect) { e.Tuple.Src, e.Mask.Src = netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("255.255.255.0") }), syscall.EBUSY, whyOverlap},
+		{"overlaps", expectOf(master, 5000, func(e *Expect) {
+			e.Tuple.Src, e.Mask.Src = netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("255.255.255.0")
+		}), syscall.EBUSY, whyOverlap},
 	} {
 		_, err := c.CreateExpect(tt.e, false)
 		var r *Refusal

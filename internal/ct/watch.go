@@ -350,8 +350,8 @@ func (w *Watcher) event(m *nl.Msg) error {
 		if m.Port != 0 {
 			w.owners.find(&w.f.By)
 		}
-		if w.merge.on {
-			w.merge.event(&w.f)
+		if w.merge.on && !w.merge.event(&w.f) {
+			return nil
 		}
 		if w.h.Flow != nil {
 			return w.h.Flow(&w.f)
