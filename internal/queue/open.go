@@ -85,10 +85,11 @@ type Queue struct {
 	// only where the kernel's list may be read.
 	OnLost func(n uint64, where string)
 
-	conf   Config
+	conf   Config // what Reload changes of it only the worker reads
 	nf     *nfqueue.Nfqueue
 	conn   *nl.Conn
-	recv   *nl.Receiver
+	recv   *nl.Receiver // replaced by the worker alone, under recvMu
+	recvMu sync.Mutex
 	proc   *os.File // the kernel's list of queues; nil: may not be read
 	names  ifNames
 	buffer int
@@ -96,6 +97,8 @@ type Queue struct {
 	early  [][]byte // messages that came while the queue was being set up
 	bound  bool
 
+	reload atomic.Pointer[reload]
+	served atomic.Bool
 	ending atomic.Bool
 	drain  atomic.Bool // while ending: wait until nothing comes any more
 	counters
@@ -211,13 +214,16 @@ func (q *Queue) command(cmd byte) []byte {
 	return nl.Finish(b, 0)
 }
 
-func (q *Queue) bindMessage(flags uint32) []byte {
-	b := q.command(nfqnlBind)
+func appendParams(b []byte, copyRange uint32) []byte {
 	mode := byte(nfqueue.NfQnlCopyPacket)
-	if q.conf.CopyRange == 0 {
+	if copyRange == 0 {
 		mode = nfqueue.NfQnlCopyMeta
 	}
-	b = nl.AppendAttr(b, cfgParams, append(be.AppendUint32(nil, q.conf.CopyRange), mode))
+	return nl.AppendAttr(b, cfgParams, append(be.AppendUint32(nil, copyRange), mode)) // struct nfqnl_msg_config_params
+}
+
+func (q *Queue) bindMessage(flags uint32) []byte {
+	b := appendParams(q.command(nfqnlBind), q.conf.CopyRange)
 	b = nl.AppendU32(b, cfgMaxLen, q.conf.MaxLen)
 	if flags != 0 {
 		b = appendFlags(b, flags, flags)
@@ -298,11 +304,15 @@ func (q *Queue) Buffer() int { return q.buffer }
 // GSO reports whether the kernel queues large segments uncut.
 func (q *Queue) GSO() bool { return q.gso }
 
+// wake ends the worker's waiting.
+func (q *Queue) wake() {
+	q.recvMu.Lock()
+	defer q.recvMu.Unlock()
+	q.recv.Wake()
+}
+
 // Num returns the queue's number.
 func (q *Queue) Num() uint16 { return q.conf.Num }
-
-// Config returns what the queue was opened with, defaults filled in.
-func (q *Queue) Config() Config { return q.conf }
 
 // PortID returns the port id of the queue's socket.
 func (q *Queue) PortID() uint32 { return q.conn.PortID() }

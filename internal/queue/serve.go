@@ -64,7 +64,7 @@ func Serve(ctx context.Context, e Ending, queues ...*Queue) error {
 	for _, q := range queues {
 		q.drain.Store(e.DeleteRules != nil)
 		q.ending.Store(true)
-		q.recv.Wake()
+		q.wake()
 	}
 	workers.Wait()
 	if e.Close != nil {
@@ -90,6 +90,7 @@ type worker struct {
 	lost      uint64 // packets of this batch that the socket had no room for
 	checked   int64  // when the losses of the queue were last looked for
 	queueLost uint32
+	asked     *reload // a change of settings that the kernel has not answered
 }
 
 // work serves q until it is to end, and unbinds it.
@@ -97,7 +98,12 @@ func (q *Queue) work() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	w := newWorker(q)
+	q.served.Store(true)
 	err := w.loop()
+	q.served.Store(false)
+	if r := q.reload.Swap(nil); r != nil {
+		r.done <- nl.Error("reload", q.object(), errEnded)
+	}
 	if err != nil {
 		err = nl.Error("serve", q.object(), err)
 	}
@@ -157,6 +163,11 @@ func (w *worker) loop() error {
 		}
 		if n < slots {
 			if err := w.idle(); err != nil {
+				return err
+			}
+		}
+		if r := q.reload.Load(); r != nil && r != w.asked {
+			if err := w.askReload(r); err != nil {
 				return err
 			}
 		}
@@ -285,7 +296,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	}
 	w.lastID, w.haveID = p.ID, true
 
-	*d = Decision{Verdict: w.dflt}
+	*d = Decision{Verdict: w.dflt, Matched: d.Matched[:0]}
 	if p.Undecoded {
 		n[cUndecoded]++
 	} else {
@@ -299,6 +310,11 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	n[cKinds+int(k)]++
 	n[cBytes+int(k)] += uint64(p.Length)
 	w.count(d.Rule, uint64(p.Length))
+	for _, rule := range d.Matched {
+		if uint(rule) < uint(len(w.rules.counts)) {
+			w.rules.counts[rule].add(Count{1, uint64(p.Length)})
+		}
+	}
 	w.decided++
 	if d.Uneditable {
 		n[cUneditable]++
@@ -321,7 +337,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 		q.OnPacket(p, d)
 	}
 	if q.conf.DryRun {
-		*d = Decision{Verdict: Accept}
+		*d = Decision{Verdict: Accept, Matched: d.Matched}
 	}
 	w.answers.add(p.ID, d)
 	if len(w.answers.out) >= sendAt {
@@ -356,6 +372,11 @@ func (w *worker) flushCount() {
 func (w *worker) verdictFailed(m *nl.Msg) {
 	n := &w.q.local
 	if len(m.Data) < 20 {
+		return
+	}
+	if r := w.asked; r != nil && ne.Uint16(m.Data[8:]) == msgConfig && ne.Uint32(m.Data[12:]) == r.seq {
+		err, _ := m.Status()
+		w.answerReload(err)
 		return
 	}
 	e := -int32(ne.Uint32(m.Data))

@@ -96,6 +96,10 @@ type Decision struct {
 	// Data replaces the packet, from its IP header on; nil leaves it as it is. It
 	// is valid until the next packet is decided.
 	Data []byte
+
+	// Matched are the rules that acted on the packet and did not decide, from 1.
+	// They are counted too.
+	Matched []int
 }
 
 // A Decider gives verdicts. Each queue has one of its own: nothing in it is used
@@ -156,7 +160,7 @@ const (
 // Lengths of what a verdict is made of.
 const (
 	verdictLen  = nl.HeaderLen + 12 // header and attrVerdictHdr
-	smallBatch  = 4                 // runs shorter than this are answered one by one
+	smallBatch  = 8                 // runs shorter than this are answered one by one
 	sendAt      = 64 << 10          // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
 	answerSpace = sendAt + 70<<10   // what the buffer can hold without growing
 )

@@ -163,6 +163,7 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 			d.Verdict, d.Rule = s.rule.verdict, s.index
 			break
 		}
+		d.Matched = append(d.Matched, s.index)
 	}
 	if e.set.edits && e.edit.Changed() {
 		e.finish(p, d)

@@ -3,6 +3,7 @@ package rule
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -419,4 +420,60 @@ func TestMarkRepeat(t *testing.T) {
 	if s := q.Stats(); s.Total.Packets != 2 || s.Verdicts[queue.KindRepeat].Packets != 1 || s.Rules[0].Packets != 1 || s.Rules[2].Packets != 1 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// TestReload puts rules in force that need more of each packet than those before:
+// under load, no packet is decided by rules that it was not copied for.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, queue.Config{CopyRange: 40}, false)
+	c := p.b.ListenUDP("10.0.0.2:7000")
+	_ = c.(*net.UDPConn).SetReadBuffer(4 << 20)
+	out, err := p.a.Dial("udp", "10.0.0.2:7000", nstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Repeat("hello ", 100)
+	const total = 4000
+	go func() {
+		for range total {
+			_, _ = out.Write([]byte(text))
+		}
+	}()
+	nstest.Until(t, "packets come", func() bool { return p.q.Stats().Total.Packets > 200 })
+	o := Options{OnUneditable: queue.Drop}
+	set, err := Compile(mustParse(t, o, `replace "hello" "HELLO"`), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := set.Engine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.q.Reload(e, set.Needs().Config(queue.Config{})); err != nil {
+		t.Fatal(err)
+	}
+	plain, edited := 0, 0
+	for plain+edited < total {
+		got, ok := receive(t, c, nstest.Patience)
+		switch {
+		case !ok:
+			t.Fatalf("%d unedited and %d edited of %d arrive; %+v", plain, edited, total, p.q.Stats())
+		case got == text:
+			if plain++; edited > 0 {
+				t.Fatal("an unedited packet after an edited one")
+			}
+		case got == strings.ToUpper(text):
+			edited++
+		default:
+			t.Fatalf("%q", got)
+		}
+	}
+	if s := p.q.Stats(); plain == 0 || edited == 0 || s.Uneditable != 0 || s.Rules[0].Packets != uint64(edited) || s.Total.Packets != total {
+		t.Errorf("%d unedited, %d edited: %+v", plain, edited, s)
+	}
+	if err := p.q.Reload(e, queue.Config{Conntrack: true}); err != nil && !errors.Is(err, queue.ErrNotSupported) {
+		t.Error(err)
+	}
+	p.good()
 }

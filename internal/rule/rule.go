@@ -152,6 +152,16 @@ func (n Needs) Add(o Needs) Needs {
 		n.UIDGID || o.UIDGID, n.SecCtx || o.SecCtx}
 }
 
+// Config returns c with what n needs added.
+func (n Needs) Config(c queue.Config) queue.Config {
+	c.CopyRange = max(c.CopyRange, n.CopyRange)
+	c.Conntrack = c.Conntrack || n.Conntrack
+	c.Connmark = c.Connmark || n.Connmark
+	c.UIDGID = c.UIDGID || n.UIDGID
+	c.SecCtx = c.SecCtx || n.SecCtx
+	return c
+}
+
 // NeedsOf returns what has to be copied of packets so that fields can be read,
 // given by path, alias or group.
 func NeedsOf(fields ...string) Needs {

@@ -337,7 +337,7 @@ func TestAllocs(t *testing.T) {
 	p, d := packetOf(nil), new(queue.Decision)
 	n := testing.AllocsPerRun(200, func() {
 		*p = queue.Packet{Data: data, Length: uint32(len(data)), Has: queue.HasPayload | queue.HasLength}
-		*d = queue.Decision{Verdict: queue.Accept}
+		*d = queue.Decision{Verdict: queue.Accept, Matched: d.Matched[:0]}
 		e.Decide(p, d)
 		if d.Rule != len(rules) {
 			t.Fatalf("%+v", d)
@@ -355,7 +355,7 @@ func benchDecide(b *testing.B, rules ...Rule) {
 	b.ReportAllocs()
 	for b.Loop() {
 		*p = queue.Packet{Data: data, Length: uint32(len(data)), Has: queue.HasPayload | queue.HasLength}
-		*d = queue.Decision{Verdict: queue.Accept}
+		*d = queue.Decision{Verdict: queue.Accept, Matched: d.Matched[:0]}
 		e.Decide(p, d)
 	}
 }

@@ -1,0 +1,102 @@
+package queue
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
+)
+
+var errEnded = errors.New("the queue is no longer served")
+
+// A reload is a change of rules that need more of each packet than those before.
+type reload struct {
+	decider Decider
+	conf    Config
+	seq     uint32
+	done    chan error
+}
+
+// Reload is SetDecider for rules that may need more of the packets: c's CopyRange,
+// Conntrack, Connmark, UIDGID and SecCtx are asked of the kernel, where they are
+// more than what is in force, and the rules are in force from the first packet on
+// that comes with what they need. With an error, as those of Open, the rules
+// before stay in force. One Reload at a time may be under way.
+func (q *Queue) Reload(d Decider, c Config) error {
+	if !q.served.Load() {
+		return nl.Error("reload", q.object(), errEnded)
+	}
+	r := &reload{decider: d, conf: c, done: make(chan error, 1)}
+	if !q.reload.CompareAndSwap(nil, r) {
+		return nl.Error("reload", q.object(), unix.EBUSY)
+	}
+	if !q.served.Load() && q.reload.CompareAndSwap(r, nil) {
+		return nl.Error("reload", q.object(), errEnded)
+	}
+	q.wake()
+	return <-r.done
+}
+
+// askReload asks the kernel for what r needs. What it sends before the answer was
+// copied by the old settings, and is decided by the old rules.
+func (w *worker) askReload(r *reload) error {
+	q := w.q
+	w.asked = r
+	was, now := q.conf, q.conf
+	now.CopyRange = min(max(was.CopyRange, r.conf.CopyRange), MaxCopy)
+	now.Conntrack = was.Conntrack || r.conf.Conntrack
+	now.Connmark = was.Connmark || r.conf.Connmark
+	now.UIDGID = was.UIDGID || r.conf.UIDGID
+	now.SecCtx = was.SecCtx || r.conf.SecCtx
+	r.conf = now
+	var bits uint32
+	for _, f := range flags {
+		if f.want(&now) && !f.want(&was) {
+			bits |= f.bit
+		}
+	}
+	if bits == 0 && now.CopyRange == was.CopyRange {
+		w.answerReload(nil)
+		return nil
+	}
+	b := nl.AppendHeader(nil, msgConfig, nl.FlagAck, unix.AF_UNSPEC, q.conf.Num)
+	if now.CopyRange != was.CopyRange {
+		recv, err := q.conn.NewReceiver(slots, slotSize(now.CopyRange))
+		if err != nil {
+			return err
+		}
+		q.recvMu.Lock()
+		q.recv = recv
+		q.recvMu.Unlock()
+		b = appendParams(b, now.CopyRange)
+	}
+	if bits != 0 {
+		b = appendFlags(b, bits, bits)
+	}
+	var err error
+	r.seq, err = q.conn.Request(nl.Finish(b, 0))
+	return err
+}
+
+// answerReload puts the rules of the reload under way in force, or not.
+func (w *worker) answerReload(err error) {
+	r := w.asked
+	w.asked = nil
+	if err == nil {
+		c := &w.q.conf // what other goroutines read of it stays as it is
+		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx
+		w.q.SetDecider(r.decider)
+	} else if errors.Is(err, unix.EOPNOTSUPP) {
+		for _, f := range flags {
+			if f.want(&r.conf) && !f.want(&w.q.conf) {
+				err = nl.Error(f.name, w.q.object(), &notSupported{f.need})
+				break
+			}
+		}
+	} else {
+		err = nl.Error("reload", w.q.object(), err)
+	}
+	w.q.reload.CompareAndSwap(r, nil)
+	r.done <- err
+}
