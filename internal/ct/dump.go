@@ -173,10 +173,13 @@ func buckets() int {
 	return n
 }
 
-// Buffers of a stream: how far reading may run ahead.
+// Buffers of a stream. Several datagrams are read with one system call, which
+// spares waking the other goroutine for each; how far reading may run ahead is
+// bounded.
 const (
-	streamBuffers = 8
-	streamSize    = 32 << 10 // the kernel fills datagrams of dumps up to this
+	streamReaders   = 3
+	streamDatagrams = 4
+	streamSize      = 32 << 10 // the kernel fills datagrams of dumps up to this
 )
 
 // errRefused says that the kernel does not take the filter.
@@ -197,22 +200,26 @@ func (s *stream) run(ctx context.Context, o DumpOptions, family uint8, w Worker)
 	return err
 }
 
-// A chunk is one datagram of a dump.
+// A chunk is some datagrams of a dump.
 type chunk struct {
-	b   []byte // the whole buffer
-	n   int    // bytes read
+	r   *nl.Receiver // which holds them
+	n   int
 	err error
 }
 
 // dump reads on a goroutine of its own and decodes on this one.
 func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker) error {
+	full, empty := make(chan chunk, streamReaders), make(chan *nl.Receiver, streamReaders)
+	for range streamReaders {
+		r, err := s.c.NewReceiver(streamDatagrams, streamSize)
+		if err != nil {
+			return err
+		}
+		empty <- r
+	}
 	seq, err := s.c.Request(o.request(family))
 	if err != nil {
 		return nl.Error("list", "flows", err)
-	}
-	full, empty := make(chan chunk, streamBuffers), make(chan []byte, streamBuffers)
-	for range streamBuffers {
-		empty <- make([]byte, streamSize)
 	}
 	done := make(chan struct{}) // closed when the reader is to end
 	defer close(done)
@@ -238,38 +245,41 @@ func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker
 			return nl.Error("list", "flows", c.err)
 		}
 		now = uint64(time.Now().UnixNano())
-		for b := c.b[:c.n]; ; {
-			m, rest, ok := nl.NextMsg(b)
-			if !ok {
-				break
-			}
-			b = rest
-			if m.Seq != seq {
-				continue
-			}
-			s.res.Incomplete = s.res.Incomplete || m.Flags&unix.NLM_F_DUMP_INTR != 0
-			if err, end := m.Status(); end {
-				if err != nil && !o.Filter.IsZero() && refusesFilter(err) && s.res.Flows == 0 {
-					return errRefused
+		for i := range c.n {
+			b, _ := c.r.Datagram(i)
+			for {
+				m, rest, ok := nl.NextMsg(b)
+				if !ok {
+					break
 				}
-				if err == nil {
-					err = w.Rest()
+				b = rest
+				if m.Seq != seq {
+					continue
 				}
-				return err
+				s.res.Incomplete = s.res.Incomplete || m.Flags&unix.NLM_F_DUMP_INTR != 0
+				if err, end := m.Status(); end {
+					if err != nil && !o.Filter.IsZero() && refusesFilter(err) && s.res.Flows == 0 {
+						return errRefused
+					}
+					if err == nil {
+						err = w.Rest()
+					}
+					return err
+				}
+				_ = f.Decode(&m) // what cannot be read is not there
+				if s.seen.again(&f) {
+					s.res.Duplicates++
+					continue
+				}
+				s.res.Flows++
+				f.Time = now
+				if err := w.Flow(&f); err != nil {
+					return err
+				}
 			}
-			_ = f.Decode(&m) // what cannot be read is not there
-			if s.seen.again(&f) {
-				s.res.Duplicates++
-				continue
-			}
-			s.res.Flows++
-			f.Time = now
-			if err := w.Flow(&f); err != nil {
-				return err
-			}
+			s.seen.turn()
 		}
-		s.seen.turn()
-		empty <- c.b
+		empty <- c.r
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -281,21 +291,30 @@ func refusesFilter(err error) bool {
 }
 
 // read reads datagrams until the dump ends, an error, or done.
-func (s *stream) read(full chan<- chunk, empty <-chan []byte, done <-chan struct{}) {
+func (s *stream) read(full chan<- chunk, empty <-chan *nl.Receiver, done <-chan struct{}) {
 	for {
-		var b []byte
+		c := chunk{}
 		select {
-		case b = <-empty:
+		case c.r = <-empty:
 		case <-done:
 			return
 		}
-		n, err := s.c.Read(b)
+		// The kernel fills the next datagram while this one is read: until the end
+		// there is always one.
+		if c.n, c.err = c.r.Recv(0); c.n == 0 && c.err == nil {
+			c.n, c.err = c.r.Recv(-1)
+		}
+		last := c.err != nil
+		for i := range c.n {
+			b, _ := c.r.Datagram(i)
+			last = last || ended(b)
+		}
 		select {
-		case full <- chunk{b, n, err}:
+		case full <- c:
 		case <-done:
 			return
 		}
-		if err != nil || ended(b[:n]) {
+		if last {
 			return
 		}
 	}
@@ -308,7 +327,7 @@ func ended(b []byte) bool {
 		if !ok {
 			return false
 		}
-		if m.Type < 16 { // NLMSG_ERROR, NLMSG_DONE
+		if m.Type < unix.NLMSG_MIN_TYPE { // NLMSG_ERROR, NLMSG_DONE
 			return true
 		}
 		b = rest
