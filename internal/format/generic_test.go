@@ -33,7 +33,7 @@ type part struct {
 var colors = value.NewNames("color", 9, value.WordList("red", "", "blue")...)
 var bitNames = value.NewNames("flag", 15, value.Name{Word: "A", Num: 1}, value.Name{Word: "B", Num: 4})
 
-func num(bit int, at func(*thing) uint64) func(*thing) (uint64, bool) {
+func thingNum(bit int, at func(*thing) uint64) func(*thing) (uint64, bool) {
 	return func(t *thing) (uint64, bool) { return at(t), t.has>>bit&1 != 0 }
 }
 
@@ -46,18 +46,18 @@ var kindName = value.NewNames("kind", 0, value.Name{Word: "thing", Num: 0})
 var things = field.New(
 	[]field.Row[thing]{
 		{Path: "kind", Kind: field.Enum, Names: kindName, Num: func(*thing) (uint64, bool) { return 0, true }},
-		{Path: "n", Aliases: []string{"number"}, Kind: field.Uint, Num: num(0, func(t *thing) uint64 { return t.n }),
+		{Path: "n", Aliases: []string{"number"}, Kind: field.Uint, Num: thingNum(0, func(t *thing) uint64 { return t.n }),
 			Null: func(t *thing) bool { return t.has>>6&1 != 0 }},
-		{Path: "g.enum", Kind: field.Enum, Names: colors, Num: num(1, func(t *thing) uint64 { return t.enum })},
-		{Path: "flags", Kind: field.Flags, Names: bitNames, Num: num(2, func(t *thing) uint64 { return t.flags })},
-		{Path: "g.time", Kind: field.Time, Num: num(3, func(t *thing) uint64 { return t.time })},
-		{Path: "yes", Kind: field.Bool, Num: num(4, func(t *thing) uint64 { return t.yes })},
+		{Path: "g.enum", Kind: field.Enum, Names: colors, Num: thingNum(1, func(t *thing) uint64 { return t.enum })},
+		{Path: "flags", Kind: field.Flags, Names: bitNames, Num: thingNum(2, func(t *thing) uint64 { return t.flags })},
+		{Path: "g.time", Kind: field.Time, Num: thingNum(3, func(t *thing) uint64 { return t.time })},
+		{Path: "yes", Kind: field.Bool, Num: thingNum(4, func(t *thing) uint64 { return t.yes })},
 		{Path: "g.h.addr", Kind: field.Addr, IP: func(t *thing) (netip.Addr, bool) { return t.addr, t.addr.IsValid() }},
 		{Path: "text", Kind: field.String, Data: bytesOf(func(t *thing) []byte { return t.text })},
 		{Path: "raw", Kind: field.Bytes, Data: bytesOf(func(t *thing) []byte { return t.raw })},
 		{Path: "labels", Kind: field.Bits, Data: bytesOf(func(t *thing) []byte { return t.labels }),
 			Bit: func(n int) string { return map[int]string{9: `ni"ne`}[n] }},
-		{Path: "secret", Hidden: true, Kind: field.Uint, AppendNum: value.AppendHex, Num: num(0, func(t *thing) uint64 { return t.n })},
+		{Path: "secret", Hidden: true, Kind: field.Uint, AppendNum: value.AppendHex, Num: thingNum(0, func(t *thing) uint64 { return t.n })},
 	},
 	field.Lift("sub.", []field.Row[part]{
 		{Path: "x", Kind: field.Uint, Num: func(p *part) (uint64, bool) { return p.x, true }},

@@ -113,7 +113,12 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 		var err error
 		if o.Format == Table && len(o.Fields) == 0 && s.Table != nil {
 			cols = s.Table(opt)
-		} else if cols, err = Columns(reg, nil, names); err != nil {
+		} else if len(names) == 0 {
+			cols, err = Columns(s.Fields, nil, nil) // the kind is the same in each line
+		} else {
+			cols, err = Columns(reg, nil, names)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("--fields: %w", err)
 		}
 		if o.Format == Table {

@@ -1,0 +1,223 @@
+package format
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/value"
+)
+
+// load reads text and writes each flow as a line again.
+func load(text string) (lines []string, errs []error) {
+	for s, err := range Load(strings.NewReader(text)) {
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		lines = append(lines, strings.TrimSuffix(string(AppendSave(nil, s.Flow)), "\n"))
+	}
+	return lines, errs
+}
+
+func TestLoad(t *testing.T) {
+	const (
+		udp  = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 1 --dport 53 --reply-port-src 53 --reply-port-dst 1"
+		icmp = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 5"
+	)
+	for _, tt := range []struct{ name, in, want string }{
+		{"as it is", udp, udp},
+		{"no reply given", "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 53", udp},
+		{"long flags", "--create --timeout=60 --orig-src 10.0.0.1 --orig-dst 10.0.0.2 --proto UDP --orig-port-src 1 --orig-port-dst=domain", udp},
+		{"a duration", "-I -t 1m -s 10.0.0.1 -d 10.0.0.2 -p 17 --sport 1 --dport 53", udp},
+		{"blanks and quotes", "  -A\t-t '60' -s \"10.0.0.1\" -d 10.0.'0.2' -p u\\dp  --sport 1 --dport 53 \r", udp},
+		{"a comment behind", udp + " # old", udp},
+		{"state before the protocol", "-A -t 60 --state ESTABLISHED -s fd00::1 -d fd00::2 -p tcp --sport 1 --dport 2 -m 0x10",
+			"-A -t 60 -s fd00::1 -d fd00::2 -r fd00::2 -q fd00::1 -p tcp --sport 1 --dport 2 --reply-port-src 2 --reply-port-dst 1 --state ESTABLISHED --mark 16"},
+		{"icmp", "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 5", icmp},
+		{"json", `{"kind":"flow","proto":"udp","timeout":60,"orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":1,"dport":53,"packets":5},"id":99,"use":1,"start":"2026-01-02T12:00:00.000000000Z","mark":0,"zone":0}`, udp},
+		{"json with nulls", `{"proto":"icmp","helper":null,"timeout":60,"orig":{"src":"10.0.0.1","dst":"10.0.0.2","type":8,"code":0,"id":5}}`, icmp},
+		{"set", "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --set dport=53 --set repl-port-src=53", ""},
+		{"set an attribute", "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --set orig-port-dst=53", udp},
+		{"set a path", "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --set orig.dport=53", udp},
+		{"with a zone and labels", "-A -t 60 -w 7 -s 10.0.0.1 -d 10.0.0.2 -p 99 --label-add 3,100",
+			"-A -t 60 -w 7 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p 99 --label-add 3,100"},
+	} {
+		got, errs := load(tt.in)
+		if tt.want == "" {
+			if len(errs) != 1 {
+				t.Errorf("%s: %v, want an error", tt.name, got)
+			}
+			continue
+		}
+		if len(errs) > 0 || !slices.Equal(got, []string{tt.want}) {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", tt.name, errs, got, tt.want)
+		}
+	}
+}
+
+func TestLoadNAT(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want func(*ct.Flow) bool
+	}{
+		{"-A -t 5 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -n 1.2.3.4 -p tcp --sport 1 --dport 2 --reply-port-src 2 --reply-port-dst 99 --state CLOSE", func(f *ct.Flow) bool {
+			return f.SNAT.Addr.String() == "1.2.3.4" && f.Has(ct.HasSNATPort) && f.SNAT.Port == 99 && !f.DNAT.Addr.IsValid() && !f.Has(ct.HasDNATPort)
+		}},
+		{"-A -t 5 -s 10.0.0.1 -d 10.0.0.2 -g 1.2.3.4 -q 10.0.0.1 -p tcp --sport 1 --dport 2 --reply-port-src 88 --reply-port-dst 1 --state CLOSE", func(f *ct.Flow) bool {
+			return f.DNAT.Addr.String() == "1.2.3.4" && f.Has(ct.HasDNATPort) && f.DNAT.Port == 88 && !f.SNAT.Addr.IsValid() && !f.Has(ct.HasSNATPort)
+		}},
+		{"-A -t 5 -s 10.0.0.1 -d 10.0.0.2 -n 1.2.3.4:1000 -p tcp --sport 1 --dport 2 --state CLOSE", func(f *ct.Flow) bool {
+			return f.SNAT.Addr.String() == "1.2.3.4" && f.SNAT.Port == 1000
+		}},
+		{"-A -t 5 -s 10.0.0.1 -d 10.0.0.2 -n 1.2.3.4-1.2.3.9:1000-2000 -p tcp --sport 1 --dport 2 --state CLOSE", func(f *ct.Flow) bool {
+			return f.SNAT.AddrMax.String() == "1.2.3.9" && f.SNAT.PortMax == 2000
+		}},
+		{"-A -t 5 -s fd00::1 -d fd00::2 -g [fd00::9]:80 -p tcp --sport 1 --dport 2 --state CLOSE", func(f *ct.Flow) bool {
+			return f.DNAT.Addr.String() == "fd00::9" && f.DNAT.Port == 80
+		}},
+		// Only the port is translated: conntrack(8) would lose it.
+		{"-A -t 5 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1 --dport 2 --reply-port-src 2 --reply-port-dst 99 --state CLOSE --set snat-port=99", func(f *ct.Flow) bool {
+			return !f.SNAT.Addr.IsValid() && f.SNAT.Port == 99 && f.Has(ct.HasSNATPort)
+		}},
+		{`{"proto":"tcp","timeout":5,"state":"CLOSE","status":["CONFIRMED","SRC_NAT","SRC_NAT_DONE"],"orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":1,"dport":2},"reply":{"src":"10.0.0.2","dst":"1.2.3.4","sport":2,"dport":99}}`, func(f *ct.Flow) bool {
+			return f.SNAT.Addr.String() == "1.2.3.4" && f.SNAT.Port == 99
+		}},
+	} {
+		for s, err := range Load(strings.NewReader(tt.in)) {
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			f := s.Flow
+			if !tt.want(f) {
+				t.Errorf("%s: SNAT %+v, DNAT %+v", tt.in, f.SNAT, f.DNAT)
+			}
+			mirror := f.Orig.Reverse()
+			if f.Reply.Src != mirror.Src || f.Reply.Dst != mirror.Dst || f.Reply.Sport != mirror.Sport || f.Reply.Dport != mirror.Dport {
+				t.Errorf("%s: the reply %+v is not the mirror of %+v", tt.in, f.Reply, f.Orig)
+			}
+			if f.Status&^(ct.StatusChangeable|ct.StatusConfirmed) != 0 {
+				t.Errorf("%s: status %#x", tt.in, f.Status)
+			}
+		}
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	const ok = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 53"
+	for in, want := range map[string]string{
+		"hello":                             `"hello" is not a valid start of a line`,
+		"-D -s 10.0.0.1":                    "-A or -I",
+		ok + " --nonsense 5":                `"--nonsense"`,
+		ok + " -o xml":                      `"-o"`,
+		ok + " --mark":                      "--mark with a value",
+		ok + " --mark 99999999999":          "--mark",
+		ok + " --sport 70000":               "--sport",
+		ok + " --set":                       "--set with a value",
+		ok + " --set mark":                  "NAME=VALUE",
+		ok + " --set makr=5":                `did you mean "mark"`,
+		ok + " --set id=5":                  "the kernel picks it",
+		ok + " --set orig-counter-bytes=5":  "the kernel ignores it",
+		ok + " --state ESTABLISHED":         "only tcp, sctp and dccp",
+		ok + " -r fd00::1":                  "addresses of one family",
+		ok + " -f ipv6":                     "family",
+		ok + " 'x":                          "an end of the quotation",
+		"-A -t 60 -p udp":                   "both addresses",
+		"-A -t 60 -s 10.0.0.1 -d 10.0.0.2":  "a protocol",
+		"-A -s 10.0.0.1/8 -d 10.0.0.2 -p 5": "-s",
+		"{":                                 "not a JSON object",
+		"{} {}":                             "more than one",
+		`{"kind":"expect"}`:                 `"expect"`,
+		`{"orig":{"srx":"1.2.3.4"}}`:        "orig.src",
+		`{"orig":"1.2.3.4"}`:                "orig",
+		`{"mark":{"x":1}}`:                  "mark",
+		`{"status":[1]}`:                    "strings",
+		`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":99999}}`:         "orig.sport",
+		`{"proto":"udp","status":["NONSENSE"],"orig":{"src":"10.0.0.1","dst":"10.0.0.2"}}`: "NONSENSE",
+	} {
+		text := "# a comment\n\n" + ok + "\n" + in + "\n" + ok + "\n"
+		lines, errs := load(text)
+		var le *LineError
+		if len(lines) != 2 || len(errs) != 1 || !errors.As(errs[0], &le) {
+			t.Errorf("%s: %d flows, %v", in, len(lines), errs)
+			continue
+		}
+		if le.Line != 4 || le.Text != in || !strings.Contains(errs[0].Error(), want) || !strings.HasPrefix(errs[0].Error(), "line 4: ") {
+			t.Errorf("%s: %v, want %q in it", in, errs[0], want)
+		}
+	}
+	_, errs := load(ok + "\n-A " + strings.Repeat("x", maxLine) + "\n" + ok)
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "longer than") {
+		t.Errorf("a long line: %v", errs)
+	}
+	n := 0
+	for range Load(strings.NewReader(ok + "\n" + ok)) {
+		n++
+		break
+	}
+	if n != 1 {
+		t.Errorf("%d flows after a break", n)
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for in, want := range map[string][]string{
+		"":                      nil,
+		" a  b\tc ":             {"a", "b", "c"},
+		`'a b' "c d"e f' 'g`:    {"a b", "c de", "f g"},
+		`"a\"b\\" '\' a\ b`:     {`a"b\`, `\`, "a b"},
+		`'' ""`:                 {"", ""},
+		"a#b #c d":              {"a#b"},
+		`--set=a"b=c d"`:        {"--set=ab=c d"},
+		"trailing\\":            {"trailing\\"},
+		"'a\u00e9' \u00e9\"\"b": {"a\u00e9", "\u00e9b"},
+	} {
+		got, err := Split(nil, in)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("Split(%q) = %q, %v; want %q", in, got, err, want)
+		}
+	}
+	for _, bad := range []string{"'", `"`, `a"b\"`, "'a b"} {
+		var ve *value.Error
+		if _, err := Split(nil, bad); !errors.As(err, &ve) {
+			t.Errorf("Split(%q): %v", bad, err)
+		}
+	}
+}
+
+// FuzzLoad: what is read is written so that it is read as the same again, and
+// nothing panics.
+func FuzzLoad(f *testing.F) {
+	for _, s := range samples() {
+		f.Add(string(AppendSave(nil, s)))
+		p, _ := New(Flows, Output{Format: JSON}, Options{})
+		f.Add(string(p.Append(nil, s)))
+	}
+	f.Add("-A -t 60 --set helper-name='a b' --label-add 1 -p tcp -s ::1 -d ::2 --set tcp-mask-orig=5 # x")
+	f.Fuzz(func(t *testing.T, text string) {
+		for s, err := range Load(strings.NewReader(text)) {
+			if err != nil {
+				continue
+			}
+			line := string(AppendSave(nil, s.Flow))
+			if strings.ContainsRune(line[:len(line)-1], '\n') {
+				t.Fatalf("%q becomes two lines: %q", s.Text, line)
+			}
+			if s.Flow.SNAT.Addr.IsValid() || s.Flow.DNAT.Addr.IsValid() || s.Flow.Present&(ct.HasSNATPort|ct.HasDNATPort) != 0 {
+				continue // what is asked for is no part of a flow that is written
+			}
+			again, errs := load(line)
+			if len(errs) > 0 || len(again) != 1 || again[0]+"\n" != line {
+				t.Fatalf("%q\nwritten as %q\nthen as    %q, %v", s.Text, line, again, errs)
+			}
+			j, _ := NewJSON(ct.FlowFields)
+			if b := j.Append(nil, s.Flow); !json.Valid(b) {
+				t.Fatalf("not JSON: %s", b)
+			}
+		}
+	})
+}

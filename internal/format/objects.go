@@ -1,0 +1,364 @@
+package format
+
+import (
+	"strconv"
+	"strings"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/field"
+	"nfctl/internal/value"
+)
+
+// A Loss says that a stream lacks something where it stands.
+type Loss struct {
+	Time  uint64 // ns since the epoch
+	Count uint64
+	Known bool   // whether Count is known
+	Where string // "socket": did not fit the receive buffer; "queue": the kernel's queue was full
+	Queue int    // number of the queue, or -1
+}
+
+// A Mark stands between events and tells of a listing of what there is.
+type Mark struct {
+	Kind                     string // existing: the first listing ended; resync: another one begins; resynced: it ended
+	Time                     uint64 // ns since the epoch
+	Flows, Expects, NoEvents uint64 // of the listing; of how many flows no event will come
+}
+
+// A Count is how many entries a table has.
+type Count struct {
+	Of    string // "flows" or "expectations"
+	Count uint64
+	Max   uint64 // 0: not known, or no limit of its own
+}
+
+// Stats are a processor's counters, or all of them together.
+type Stats struct {
+	CPU    int      // -1: all
+	Values []uint64 // in the order of ct.StatsCounters or ct.ExpectCounters
+	Known  []bool
+	Rates  []uint64 // growth a second since the line before, or nil
+}
+
+// A Finding is what doctor found out about one thing.
+type Finding struct {
+	Check  string // what was looked at
+	Status string // ok, warn, fail or unknown
+	Text   string // what is so
+	Hint   string // what to do about it
+}
+
+// An Attr is a row of the attribute table.
+type Attr struct {
+	Of      string // "flow" or "expect"
+	Name    string
+	Aliases []string
+	Path    string // JSON path
+	Type    string // what the value is
+	Bits    int    // 0: text or bytes
+	Hidden  bool   // the path is a name only, no key of JSON
+
+	Netlink, Since, Readable, Create, Update, Doc string
+}
+
+func num[T any](path, doc string, get func(*T) (uint64, bool)) field.Row[T] {
+	return field.Row[T]{Path: path, Kind: field.Uint, Doc: doc, Num: get}
+}
+
+// text makes a row of a string; an empty one is absent.
+func text[T any](path, doc string, get func(*T) string) field.Row[T] {
+	return field.Row[T]{Path: path, Kind: field.String, Doc: doc, Data: func(t *T) ([]byte, bool) {
+		s := get(t)
+		return []byte(s), s != ""
+	}}
+}
+
+func stamp[T any](get func(*T) uint64) field.Row[T] {
+	return field.Row[T]{Path: "time", Kind: field.Time, Doc: "when", Num: func(t *T) (uint64, bool) { n := get(t); return n, n != 0 }}
+}
+
+// Losses prints what a stream lacks.
+var Losses = &Subject[Loss]{
+	Kind: "lost",
+	Fields: field.New([]field.Row[Loss]{
+		stamp(func(l *Loss) uint64 { return l.Time }),
+		{Path: "count", Kind: field.Uint, Doc: "how many", Num: func(l *Loss) (uint64, bool) { return l.Count, true }, Null: func(l *Loss) bool { return !l.Known }},
+		text("where", "socket: did not fit the receive buffer; queue: the kernel's queue was full", func(l *Loss) string { return l.Where }),
+		num("queue", "number of the queue", func(l *Loss) (uint64, bool) { return uint64(l.Queue), l.Queue >= 0 && l.Where == "queue" }),
+	}),
+	Text: func(o *Output, _ Options) func([]byte, *Loss) []byte {
+		stamped := o.Timestamp
+		return func(b []byte, l *Loss) []byte {
+			if stamped {
+				b = appendStamp(b, l.Time)
+			}
+			return append(appendLoss(append(b, "   [LOST] "...), l, ""), '\n')
+		}
+	},
+	XML: func(*Output, Options) func([]byte, *Loss) []byte {
+		return func(b []byte, l *Loss) []byte {
+			return append(appendLoss(append(b, "<lost "...), l, `"`), "/>\n"...)
+		}
+	},
+	Root: "conntrack",
+}
+
+func appendLoss(b []byte, l *Loss, quote string) []byte {
+	b = append(append(b, "count="...), quote...)
+	if l.Known {
+		b = strconv.AppendUint(b, l.Count, 10)
+	} else {
+		b = append(b, "unknown"...)
+	}
+	b = append(append(append(b, quote...), " where="...), quote...)
+	return append(append(b, l.Where...), quote...)
+}
+
+var markWords = value.NewNames("mark", 2, value.WordList("existing", "resync", "resynced")...)
+
+// Marks prints marks.
+var Marks = &Subject[Mark]{
+	Kind: "existing",
+	Fields: field.New([]field.Row[Mark]{
+		{Path: "kind", Kind: field.Enum, Names: markWords, Doc: "existing: the listing at the beginning ended; resync: another begins; resynced: it ended, and what it did not show is gone",
+			Num: func(m *Mark) (uint64, bool) { return markWords.Lookup(m.Kind) }},
+		stamp(func(m *Mark) uint64 { return m.Time }),
+		num("flows", "flows in the listing", func(m *Mark) (uint64, bool) { return m.Flows, m.Kind != "resync" }),
+		num("expects", "expectations in the listing", func(m *Mark) (uint64, bool) { return m.Expects, m.Kind != "resync" }),
+		num("no_events", "flows of it of which no event will come", func(m *Mark) (uint64, bool) { return m.NoEvents, m.Kind != "resync" }),
+	}),
+	Text: func(o *Output, _ Options) func([]byte, *Mark) []byte {
+		stamped := o.Timestamp
+		return func(b []byte, m *Mark) []byte {
+			if stamped {
+				b = appendStamp(b, m.Time)
+			}
+			head := "[" + strings.ToUpper(m.Kind) + "]"
+			b = append(blanks(b, 9-len(head)), head...)
+			return append(appendMark(b, m, ""), '\n')
+		}
+	},
+	XML: func(*Output, Options) func([]byte, *Mark) []byte {
+		return func(b []byte, m *Mark) []byte {
+			b = append(append(b, '<'), m.Kind...)
+			return append(appendMark(b, m, `"`), "/>\n"...)
+		}
+	},
+	Root: "conntrack",
+}
+
+func appendMark(b []byte, m *Mark, quote string) []byte {
+	if m.Kind == "resync" {
+		return b
+	}
+	for _, p := range []struct {
+		word string
+		n    uint64
+	}{{" flows=", m.Flows}, {" expects=", m.Expects}, {" no_events=", m.NoEvents}} {
+		b = append(append(b, p.word...), quote...)
+		b = append(strconv.AppendUint(b, p.n, 10), quote...)
+	}
+	return b
+}
+
+// Counts prints how many entries a table has; as text only the number, as
+// conntrack -C does.
+var Counts = &Subject[Count]{
+	Kind: "count",
+	Fields: field.New([]field.Row[Count]{
+		text("of", "flows or expectations", func(c *Count) string { return c.Of }),
+		num("count", "how many there are", func(c *Count) (uint64, bool) { return c.Count, true }),
+		num("max", "how many there may be (nf_conntrack_max)", func(c *Count) (uint64, bool) { return c.Max, c.Max != 0 }),
+		num("percent", "how full the table is, rounded down", func(c *Count) (uint64, bool) {
+			if c.Max == 0 {
+				return 0, false
+			}
+			return uint64(float64(c.Count) * 100 / float64(c.Max)), true
+		}),
+	}),
+	Text: func(*Output, Options) func([]byte, *Count) []byte {
+		return func(b []byte, c *Count) []byte { return append(strconv.AppendUint(b, c.Count, 10), '\n') }
+	},
+}
+
+// FlowStats and ExpectStats print the kernel's counters; as text in the lines of
+// conntrack -S.
+var (
+	FlowStats   = statsOf("flows", "", ct.StatsCounters)
+	ExpectStats = statsOf("expectations", "expect_", ct.ExpectCounters)
+)
+
+func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
+	rows := []field.Row[Stats]{
+		text("of", "flows or expectations", func(*Stats) string { return of }),
+		num("cpu", "number of the processor; absent: all together", func(s *Stats) (uint64, bool) { return uint64(s.CPU), s.CPU >= 0 }),
+	}
+	for i, c := range counters {
+		rows = append(rows, num(c.Name, c.Doc, func(s *Stats) (uint64, bool) {
+			if i >= len(s.Values) || !s.Known[i] {
+				return 0, false
+			}
+			return s.Values[i], true
+		}))
+	}
+	for i, c := range counters {
+		rows = append(rows, num("rate."+c.Name, "growth of "+c.Name+" a second", func(s *Stats) (uint64, bool) {
+			if i >= len(s.Rates) || !s.Known[i] {
+				return 0, false
+			}
+			return s.Rates[i], true
+		}))
+	}
+	line := func(b []byte, s *Stats) []byte {
+		start := len(b)
+		if s.CPU < 0 {
+			b = append(b, "total"...)
+		} else {
+			b = strconv.AppendInt(append(b, "cpu="...), int64(s.CPU), 10)
+		}
+		b = append(blanks(b, start+8-len(b)), '\t')
+		for i, c := range counters {
+			if i < len(s.Values) && s.Known[i] {
+				n := s.Values[i]
+				if s.Rates != nil {
+					n = s.Rates[i]
+				}
+				b = append(append(append(b, prefix...), c.Name...), '=')
+				b = append(strconv.AppendUint(b, n, 10), ' ')
+			}
+		}
+		return append(b, '\n')
+	}
+	return &Subject[Stats]{Kind: "stats", Fields: field.New(rows),
+		Text: func(*Output, Options) func([]byte, *Stats) []byte { return line },
+		Table: func(Options) []Column[Stats] {
+			cols := []Column[Stats]{{Name: "cpu", Right: true, Append: func(b []byte, s *Stats) []byte {
+				if s.CPU < 0 {
+					return append(b, "all"...)
+				}
+				return strconv.AppendInt(b, int64(s.CPU), 10)
+			}}}
+			for i := range counters {
+				if strings.HasSuffix(counters[i].Doc, "no longer counted") {
+					continue // kernels of today do not send it
+				}
+				cols = append(cols, Column[Stats]{Name: counters[i].Name, Right: true, Append: func(b []byte, s *Stats) []byte {
+					switch {
+					case i >= len(s.Values) || !s.Known[i]:
+						return b
+					case s.Rates != nil:
+						return append(strconv.AppendUint(b, s.Rates[i], 10), "/s"...)
+					}
+					return strconv.AppendUint(b, s.Values[i], 10)
+				}})
+			}
+			return cols
+		}}
+}
+
+// Findings prints what doctor found.
+var Findings = &Subject[Finding]{
+	Kind: "doctor",
+	Fields: field.New([]field.Row[Finding]{
+		text("status", "ok, warn, fail or unknown", func(f *Finding) string { return f.Status }),
+		text("check", "what was looked at", func(f *Finding) string { return f.Check }),
+		text("text", "what is so", func(f *Finding) string { return f.Text }),
+		text("hint", "what to do about it", func(f *Finding) string { return f.Hint }),
+	}),
+	Text: func(_ *Output, opt Options) func([]byte, *Finding) []byte {
+		return func(b []byte, f *Finding) []byte {
+			start := len(b)
+			b = append(b, f.Status...)
+			if color := colorOf[f.Status]; opt.Color && color != "" {
+				b = paint(b[:start], color, f.Status)
+			}
+			b = append(append(blanks(b, 8-len(f.Status)), f.Check...), ": "...)
+			b = append(append(b, f.Text...), '\n')
+			if f.Hint != "" {
+				b = append(append(append(blanks(b, 8), "hint: "...), f.Hint...), '\n')
+			}
+			return b
+		}
+	},
+}
+
+// Attrs prints rows of the attribute table.
+var Attrs = &Subject[Attr]{
+	Kind: "attr",
+	Fields: field.New([]field.Row[Attr]{
+		text("of", "flow or expect", func(a *Attr) string { return a.Of }),
+		text("name", "name, as libnetfilter_conntrack and the Lua modules have it", func(a *Attr) string { return a.Name }),
+		text("aliases", "other names, with commas between them", func(a *Attr) string { return strings.Join(a.Aliases, ",") }),
+		text("path", "key of JSON and name in expressions", func(a *Attr) string { return a.Path }),
+		text("type", "what the value is", func(a *Attr) string { return a.Type }),
+		num("bits", "width; absent: text or bytes", func(a *Attr) (uint64, bool) { return uint64(a.Bits), a.Bits > 0 }),
+		text("netlink", "where it stands in the message", func(a *Attr) string { return a.Netlink }),
+		text("since", "first kernel", func(a *Attr) string { return a.Since }),
+		text("readable", "in which messages the kernel sends it", func(a *Attr) string { return a.Readable }),
+		text("create", "whether a new entry can have it", func(a *Attr) string { return a.Create }),
+		text("update", "whether an entry's can be changed", func(a *Attr) string { return a.Update }),
+		text("doc", "what it is", func(a *Attr) string { return a.Doc }),
+	}),
+	Table: func(Options) []Column[Attr] {
+		var cols []Column[Attr]
+		for _, c := range []struct {
+			name string
+			get  func(*Attr) string
+		}{
+			{"name", func(a *Attr) string { return a.Name }}, {"path", func(a *Attr) string { return a.Path }}, {"type", func(a *Attr) string { return a.Type }},
+			{"create", func(a *Attr) string { return yesNo(a.Create) }}, {"update", func(a *Attr) string { return yesNo(a.Update) }},
+			{"doc", func(a *Attr) string { return a.Doc }},
+		} {
+			cols = append(cols, Column[Attr]{Name: c.name, Append: func(b []byte, a *Attr) []byte { return append(b, c.get(a)...) }})
+		}
+		return cols
+	},
+}
+
+func yesNo(s string) string {
+	if strings.HasPrefix(s, "yes") {
+		return "yes"
+	}
+	return "no"
+}
+
+// AttrTable returns the rows of an attribute table that have a name, in its
+// order.
+func AttrTable[T any](of string, table []ct.Attr[T]) []Attr {
+	var out []Attr
+	for i := range table {
+		a := &table[i]
+		if a.Name == "" {
+			continue
+		}
+		t := [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "flags", field.Bits: "bits", field.Addr: "address",
+			field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool"}[a.Kind]
+		switch {
+		case a.Kind == field.Addr && a.Bits == 32:
+			t = "ipv4"
+		case a.Kind == field.Addr && a.Bits == 128:
+			t = "ipv6"
+		case a.Path == "" && a.Kind == field.String:
+			t = "tuple"
+		}
+		out = append(out, Attr{Of: of, Name: a.Name, Aliases: a.Aliases, Path: a.Path, Type: t, Bits: a.Bits, Hidden: a.Hidden,
+			Netlink: a.Netlink, Since: a.Since, Readable: a.Readable, Create: a.Create, Update: a.Update, Doc: a.Doc})
+	}
+	return out
+}
+
+// NewAside returns a printer of objects that stand between others of another
+// kind, as a Loss between flows: where these have columns or a template of their
+// own it prints nothing.
+func NewAside[T any](s *Subject[T], o Output) (*Printer[T], error) {
+	switch o.Format {
+	case Default, Text, JSON, XML:
+		o.Fields = nil
+		p, err := New(s, o, Options{})
+		if err == nil {
+			p.begin, p.end = "", ""
+		}
+		return p, err
+	}
+	return &Printer[T]{add: func(b []byte, _ *T) []byte { return b }}, nil
+}

@@ -1,0 +1,139 @@
+package format
+
+import (
+	"strings"
+
+	"nfctl/internal/field"
+)
+
+// Schema returns a JSON Schema (draft 2020-12) of every object that -o json
+// writes. It is made from the field registries. A validator that it is given to
+// should, as any reader, pass over keys that it does not know: new ones may
+// come.
+func Schema() []byte {
+	b := []byte(`{
+"$schema": "https://json-schema.org/draft/2020-12/schema",
+"$id": "nfctl.json",
+"title": "One line of nfctl's -o json",
+"anyOf": [`)
+	kinds := []struct {
+		name string
+		add  func([]byte) []byte
+	}{
+		{"flow", define(Flows, []string{"mark", "zone"})},
+		{"expect", define(Expects, nil)},
+		{"packet", define(Packets, []string{"queue", "id", "hook"}, "payload")},
+		{"lost", define(Losses, []string{"count", "where"})},
+		{"mark", define(Marks, nil)},
+		{"count", define(Counts, []string{"of", "count"})},
+		{"stats", define(FlowStats, []string{"of"})},
+		{"expect_stats", define(ExpectStats, []string{"of"})},
+		{"queue", define(Queues, []string{"queue"})},
+		{"attr", define(Attrs, []string{"of", "name"})},
+		{"doctor", define(Findings, []string{"status", "check"})},
+	}
+	for i, k := range kinds {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(appendJSONText(append(b, `{"$ref": `...), "#/$defs/"+k.name), '}')
+	}
+	b = append(b, "],\n\"$defs\": {"...)
+	for i, k := range kinds {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendJSONText(append(b, '\n'), k.name), ": "...)
+		b = k.add(b)
+	}
+	return append(b, "}\n}\n"...)
+}
+
+// define returns a writer of the definition of a subject's objects. Keys in
+// required are always there.
+func define[T any](s *Subject[T], required []string, extra ...string) func([]byte) []byte {
+	return func(b []byte) []byte {
+		reg := withKind(s.Fields, s.Kind)
+		rows, _ := SelectRows(reg, nil)
+		for _, name := range extra {
+			rows = append(rows, reg.Row(name))
+		}
+		b = appendObject(b, rows, "", s)
+		b = append(b, `, "required": ["kind"`...)
+		for _, r := range required {
+			b = appendJSONText(append(b, ", "...), r)
+		}
+		return append(b, "]}"...)
+	}
+}
+
+// appendObject appends the schema of the object at a prefix, without its closing
+// brace.
+func appendObject[T any](b []byte, rows []*field.Row[T], prefix string, s *Subject[T]) []byte {
+	b = append(b, `{"type": "object", "properties": {`...)
+	done := map[string]bool{}
+	for _, r := range rows {
+		rest, ok := strings.CutPrefix(r.Path, prefix)
+		if !ok {
+			continue
+		}
+		name, _, nested := strings.Cut(rest, ".")
+		if done[name] {
+			continue
+		}
+		if len(done) > 0 {
+			b = append(b, ',')
+		}
+		done[name] = true
+		b = append(appendJSONText(append(b, '\n'), name), ": "...)
+		switch {
+		case nested:
+			b = append(appendObject(b, rows, prefix+name+".", s), '}')
+		case r.Path == "kind":
+			b = appendKinds(b, r, s.Kind)
+		default:
+			b = appendType(b, r)
+		}
+	}
+	return append(b, '}')
+}
+
+// appendKinds appends the schema of the key kind: the one word, or the words of
+// marks.
+func appendKinds[T any](b []byte, r *field.Row[T], kind string) []byte {
+	b = append(b, `{"enum": [`...)
+	if r.Names == markWords {
+		for i, n := range r.Names.List() {
+			if i > 0 {
+				b = append(b, ", "...)
+			}
+			b = appendJSONText(b, n.Word)
+		}
+	} else {
+		b = appendJSONText(b, kind)
+	}
+	return append(b, "]}"...)
+}
+
+func appendType[T any](b []byte, r *field.Row[T]) []byte {
+	typ, more := "string", ""
+	switch r.Kind {
+	case field.Uint:
+		typ, more = "integer", `, "minimum": 0`
+	case field.Flags, field.Bits:
+		typ, more = "array", `, "items": {"type": "string"}`
+	case field.Bool:
+		typ = "boolean"
+	case field.Time:
+		more = `, "format": "date-time"`
+	case field.Bytes:
+		more = `, "contentEncoding": "base64"`
+	}
+	if r.Null != nil {
+		b = append(append(append(b, `{"type": ["`...), typ...), `", "null"]`...)
+	} else {
+		b = append(append(append(b, `{"type": "`...), typ...), '"')
+	}
+	b = append(b, more...)
+	return append(appendJSONText(append(b, `, "description": `...), r.Doc), '}')
+}
