@@ -31,6 +31,17 @@ type DumpOptions struct {
 	Table    Table
 	Zero     bool         // set the counters of every flow that is read to zero; ignores Filter
 	Filter   KernelFilter // left out again when the kernel refuses it
+	Idle     bool         // find out how long flows are idle: see Timeouts.SetIdle
+
+	timeouts *Timeouts
+}
+
+// prepare does what must be done on the calling thread, which is in the namespace
+// to be read.
+func (o *DumpOptions) prepare() {
+	if o.Idle {
+		o.timeouts = LoadTimeouts()
+	}
 }
 
 // A DumpResult says how a dump went.
@@ -57,6 +68,7 @@ type Worker interface {
 // f's error (nl.ErrStop: without one) or ctx's. No flow comes twice.
 func Dump(ctx context.Context, o DumpOptions, f func(*Flow) error) (DumpResult, error) {
 	var res DumpResult
+	o.prepare()
 	families := o.families(false)
 	streams, err := dialStreams(len(families))
 	if err != nil {
@@ -78,6 +90,7 @@ func Dump(ctx context.Context, o DumpOptions, f func(*Flow) error) (DumpResult, 
 // on different processors too. The order of flows is the kernel's within a
 // family. The first error ends all.
 func DumpParallel(ctx context.Context, o DumpOptions, newWorker func() Worker) (DumpResult, error) {
+	o.prepare()
 	families := o.families(true)
 	streams, err := dialStreams(len(families))
 	if err != nil {
@@ -273,6 +286,9 @@ func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker
 				}
 				s.res.Flows++
 				f.Time = now
+				if o.timeouts != nil {
+					o.timeouts.SetIdle(&f)
+				}
 				if err := w.Flow(&f); err != nil {
 					return err
 				}
