@@ -439,6 +439,48 @@ func FindNumber[T any](table []Attr[T], number int) *Attr[T] {
 	return nil
 }
 
+// Set sets an attribute of t from "NAME=VALUE", as a user types it: a name, alias
+// or path of the table, and what SetText reads. An attribute that a request cannot
+// set, on create or on update, is refused with the reason.
+func Set[T any](table []Attr[T], t *T, text string, update bool) error {
+	name, val, ok := strings.Cut(text, "=")
+	a := Find(table, strings.TrimSpace(name))
+	if !ok || a == nil {
+		e := &value.Error{What: "attribute", Text: text, Valid: "NAME=VALUE, with a name of 'nfctl attr list'"}
+		if ok {
+			e.Text, e.Near = name, value.Nearest(name, names(table))
+		}
+		return e
+	}
+	if ok, why := a.Settable(update); !ok {
+		if why == "" {
+			why = "it is no attribute of its own"
+		}
+		return &value.Error{What: "attribute to set", Text: name, Valid: "another one: " + why}
+	}
+	err := a.SetText(t, val)
+	for i := range table { // attributes of other families may share the path
+		b := &table[i]
+		if err == nil || b.Path != a.Path || b == a || name == a.Name {
+			continue
+		}
+		err = b.SetText(t, val)
+	}
+	return err
+}
+
+func names[T any](table []Attr[T]) (out []string) {
+	for i := range table {
+		out = append(out, table[i].Aliases...)
+		for _, w := range []string{table[i].Name, table[i].Path} {
+			if w != "" {
+				out = append(out, w)
+			}
+		}
+	}
+	return out
+}
+
 // A Group is several attributes read or written in one call, under one name.
 type Group struct {
 	Name    string

@@ -255,3 +255,28 @@ func TestLabels(t *testing.T) {
 		t.Errorf("bits = %x, %v", bits, err)
 	}
 }
+
+func TestSet(t *testing.T) {
+	var f Flow
+	f.Orig.Proto = TCP
+	for _, s := range []string{"orig.src=fd00::1", "ipv4-dst=1.2.3.4", "mark=7", "state=established", "timeout=2m", "orig.dport=ssh"} {
+		if err := Set(FlowAttrs, &f, s, false); err != nil {
+			t.Error(err)
+		}
+	}
+	if f.Orig.Src.String() != "fd00::1" || f.Orig.Dst.String() != "1.2.3.4" || f.Mark != 7 || f.TCPState != 3 || f.Timeout != 120 || f.Orig.Dport != 22 {
+		t.Errorf("%+v", f)
+	}
+	for _, tt := range []struct {
+		text   string
+		update bool
+		says   string
+	}{
+		{"mrak=7", false, `"mark"`}, {"mark", false, "NAME=VALUE"}, {"use=1", false, "ignores it"}, {"id=1", true, "ignores it"}, {"zone=1", true, "finds the entry by it"},
+		{"snat-ipv4=1.2.3.4", true, "only when the entry is made"}, {"age=1", false, "no attribute of its own"}, {"orig.src=x", false, "address"}, {"orig-ipv4-src=fd00::1", false, "IPv4"},
+	} {
+		if err := Set(FlowAttrs, &f, tt.text, tt.update); err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v; want %s", tt.text, err, tt.says)
+		}
+	}
+}

@@ -31,11 +31,11 @@ func TestExpect(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
 	c := dial(t)
+	w := openWatch(t, WatchOptions{Flows: EventNew, Expects: AllEvents}) // first: what nobody listens to sends no events later
 	master := flow(t, "10.0.0.1:7", "10.0.0.2:6667", TCP, "state=ESTABLISHED", "helper-name=irc", "zone=3")
 	if err := c.Create(master, false); err != nil {
 		t.Fatal(err)
 	}
-	w := openWatch(t, WatchOptions{Expects: AllEvents})
 	e := expectOf(master, 5000, func(e *Expect) {
 		e.Timeout, e.Flags, e.Present = 42, Permanent|Userspace, e.Present|ExpectHasTimeout|ExpectHasFlags
 	})

@@ -412,7 +412,7 @@ func TestNoFlowTwice(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
 	c := dial(t)
-	fill(t, c, 10000)
+	fill(t, c, 5000)
 	stop, done := make(chan struct{}), make(chan struct{})
 	churn := dial(t)
 	go func() {
@@ -425,7 +425,7 @@ func TestNoFlowTwice(t *testing.T) {
 				return
 			default:
 			}
-			f.Orig.Src = netip.AddrFrom4([4]byte{10, 1, byte(i % 10000 >> 8), byte(i % 10000)})
+			f.Orig.Src = netip.AddrFrom4([4]byte{10, 1, byte(i % 5000 >> 8), byte(i % 5000)})
 			f.Reply = f.Orig.Reverse()
 			if b.Delete(f) != nil || b.Create(f, true) != nil {
 				t.Error("churn")
@@ -459,7 +459,8 @@ func TestRefusals(t *testing.T) {
 	base := flow(t, "10.0.0.1:1", "10.0.0.2:21", TCP, "state=ESTABLISHED", "helper-name=ftp", "status=SEEN_REPLY,ASSURED")
 	plain := flow(t, "10.0.0.1:2", "10.0.0.2:80", TCP, "state=ESTABLISHED")
 	sctp := flow(t, "10.0.0.1:2", "10.0.0.2:80", SCTP, "state=ESTABLISHED", "sctp-vtag-orig=1", "sctp-vtag-repl=2")
-	for _, f := range []*Flow{base, plain, sctp} {
+	irc := flow(t, "10.0.0.1:3", "10.0.0.2:6667", TCP, "state=ESTABLISHED", "helper-name=irc") // so that the kernel has that helper
+	for _, f := range []*Flow{base, plain, sctp, irc} {
 		if err := c.Create(f, false); err != nil {
 			t.Fatal(err)
 		}
@@ -502,7 +503,7 @@ func TestRefusals(t *testing.T) {
 		{"delete", c.Delete(noTimeout), syscall.ENOENT, "no such entry"},
 		{"update absent", c.Update(noTimeout, change("mark=1")), syscall.ENOENT, "no such entry"},
 		{"helper late", c.Update(plain, change("helper-name=ftp")), syscall.EOPNOTSUPP, "only when the entry is made"},
-		{"other helper", c.Update(base, change("helper-name=sip")), syscall.EBUSY, "another helper"},
+		{"other helper", c.Update(base, change("helper-name=irc")), syscall.EBUSY, "another helper"},
 		{"dying", c.Update(plain, change("status=DYING")), syscall.EBUSY, "cannot be changed"},
 		{"nat late", c.Update(plain, change("snat-ipv4=1.2.3.4")), syscall.EOPNOTSUPP, "only when the entry is made"},
 		{"labels", c.Update(plain, change("connlabels=1")), syscall.ENOSPC, "labels need a rule"},
@@ -518,8 +519,8 @@ func TestRefusals(t *testing.T) {
 	if err := c.Delete(&Flow{}); err == nil {
 		t.Error("deleting nothing in particular: want an error")
 	}
-	if n := len(dumpAll(t, DumpOptions{})); n != 4 {
-		t.Errorf("%d entries, want 4", n)
+	if n := len(dumpAll(t, DumpOptions{})); n != 5 {
+		t.Errorf("%d entries, want 5", n)
 	}
 	// With a rule that uses labels all of it works.
 	nstest.Need(t, "iptables")
@@ -697,5 +698,29 @@ func TestFlush(t *testing.T) {
 	}
 	if err := c.Flush(0, KernelFilter{Orig: Tuple{Proto: TCP, Present: TupleProto}}); err == nil {
 		t.Error("a flush by tuple would delete all: want an error")
+	}
+}
+
+// TestFlushProbe: a kernel that ignores a filter, or deletes too little, is found
+// out. The request is bent to be what such a kernel makes of it.
+func TestFlushProbe(t *testing.T) {
+	t.Parallel()
+	for _, what := range []flushFilter{{zone: true}, {mark: true}, {status: true}, {family: true}, {family: true, zone: true}} {
+		for name, tt := range map[string]struct {
+			request func([]byte, uint8, KernelFilter) []byte
+			want    bool
+		}{
+			"as asked": {appendFlush, true},
+			"ignored":  {func(b []byte, _ uint8, _ KernelFilter) []byte { return appendFlush(b, 0, KernelFilter{}) }, false},
+			"too little": {func(b []byte, f uint8, k KernelFilter) []byte {
+				return appendFlush(b, f, KernelFilter{Mark: 99, MarkMask: 99})
+			}, false},
+		} {
+			var ok bool
+			err := nl.InFreshNamespace(func() (err error) { ok, err = tryFlush(what, tt.request); return err })
+			if err != nil || ok != tt.want {
+				t.Errorf("%+v, %s: %v, %v", what, name, ok, err)
+			}
+		}
 	}
 }

@@ -37,7 +37,7 @@ func CanFlush(family bool, k KernelFilter) (bool, error) {
 	}
 	ok := false
 	err := nl.InFreshNamespace(func() (err error) {
-		ok, err = tryFlush(what)
+		ok, err = tryFlush(what, appendFlush)
 		return err
 	})
 	if err != nil {
@@ -53,7 +53,7 @@ func CanFlush(family bool, k KernelFilter) (bool, error) {
 // tryFlush fills the namespace's table with one entry that the filter is to
 // match and others that each differ from it in one thing, flushes, and looks
 // what is left.
-func tryFlush(what flushFilter) (bool, error) {
+func tryFlush(what flushFilter, request func(b []byte, family uint8, k KernelFilter) []byte) (bool, error) {
 	c, err := Dial()
 	if err != nil {
 		return false, err
@@ -82,7 +82,7 @@ func tryFlush(what flushFilter) (bool, error) {
 	if what.zone {
 		k.Zone = match.Zone
 	}
-	if err := c.c.Do(appendFlush(nil, family, k)); err != nil {
+	if err := c.c.Do(request(nil, family, k)); err != nil {
 		return false, nil // refused: not honoured, and no harm
 	}
 	ok := true

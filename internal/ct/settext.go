@@ -2,7 +2,6 @@ package ct
 
 import (
 	"encoding/hex"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -181,46 +180,4 @@ func appendUnknown(b []byte, u []Unknown) []byte {
 		b = hex.AppendEncode(b, a.Data)
 	}
 	return b
-}
-
-// AppendTuple appends a tuple in words: "tcp 10.0.0.1:1000 > 10.0.0.2:21", with
-// type, code and id for ICMP, keys in hexadecimal for GRE, and the zone when
-// there is one. What is not known is '*'.
-func AppendTuple(b []byte, t *Tuple) []byte {
-	if t.Has(TupleProto) {
-		b = value.Protocols.Append(b, uint64(t.Proto))
-	} else {
-		b = append(b, '*')
-	}
-	b = appendEnd(append(b, ' '), t.Src, t.Sport, t.Has(TupleSport), t.Proto == GRE)
-	b = appendEnd(append(b, " > "...), t.Dst, t.Dport, t.Has(TupleDport), t.Proto == GRE)
-	for _, p := range []struct {
-		word string
-		bit  TupleHas
-		n    uint16
-	}{{" type ", TupleType, uint16(t.Type)}, {" code ", TupleCode, uint16(t.Code)}, {" id ", TupleID, t.ID}, {" zone ", TupleZone, t.Zone}} {
-		if t.Has(p.bit) {
-			b = strconv.AppendUint(append(b, p.word...), uint64(p.n), 10)
-		}
-	}
-	return b
-}
-
-func appendEnd(b []byte, a netip.Addr, port uint16, has, hexPort bool) []byte {
-	switch {
-	case !a.IsValid():
-		b = append(b, '*')
-	case has && a.Is6():
-		b = append(a.AppendTo(append(b, '[')), ']')
-	default:
-		b = a.AppendTo(b)
-	}
-	if !has {
-		return b
-	}
-	b = append(b, ':')
-	if hexPort {
-		return value.AppendHex(b, uint64(port))
-	}
-	return strconv.AppendUint(b, uint64(port), 10)
 }

@@ -271,7 +271,7 @@ func TestExisting(t *testing.T) {
 			nstest.Enter(t)
 			sysctl(t, "nf_conntrack_events", events)
 			c, churn := dial(t), dial(t)
-			fill(t, c, 8000)
+			fill(t, c, 5000)
 			o := WatchOptions{Flows: AllEvents, Existing: true}
 			if events == "2" {
 				o.Resync = time.Hour // at the end
@@ -290,7 +290,7 @@ func TestExisting(t *testing.T) {
 				f := flow(t, "10.0.0.1:1", "10.0.0.2:53", UDP)
 				change := &Flow{Present: HasMark}
 				for i := range 12000 {
-					n := i * 7919 % 9000
+					n := i * 7919 % 5500
 					f.Orig.Src = netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)})
 					f.Reply = f.Orig.Reverse()
 					change.Mark = uint32(i)
