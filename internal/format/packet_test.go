@@ -71,3 +71,18 @@ func TestPacketText(t *testing.T) {
 		t.Error("packets as XML: want an error")
 	}
 }
+
+func BenchmarkPacket(b *testing.B) {
+	for _, f := range []Format{Text, JSON} {
+		b.Run(f.String(), func(b *testing.B) {
+			w, err := New(Packets, Output{Format: f}, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := samplePacket()
+			for b.Loop() {
+				sink = w.Append(sink[:0], p)
+			}
+		})
+	}
+}
