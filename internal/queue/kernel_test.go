@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nstest"
 	"nfctl/internal/packet"
@@ -220,7 +223,7 @@ func TestVanished(t *testing.T) {
 	c := dial(t, ns, s.addr)
 	queued(ns, "-j", "NFQUEUE", "--queue-num", "0")
 	for _, k := range []struct{ gone, alive, least, most int }{
-		{10, 0, 10, 10}, {3, 0, 3, 3}, {2, 1, 2, 2}, {10, 10, 1, 20}, {1, 30, 1, 31},
+		{10, 0, 10, 10}, {3, 0, 3, 3}, {2, 1, 2, 2}, {10, 3, 9, 16}, {1, 30, 1, 32}, {8, 8, 8, 8}, {3, 1, 1, 4},
 	} {
 		q := open(t, Config{})
 		before := s.n.Load()
@@ -562,3 +565,115 @@ type named struct {
 
 func (n named) Decide(p *Packet, d *Decision) { n.f(p, d) }
 func (n named) Rules() []string               { return []string{n.name} }
+
+// TestBlind goes on answering, and ends in order, when nobody can be told of the
+// packets any more.
+func TestBlind(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Enter(t)
+	nstest.Need(t, "iptables")
+	q := open(t, Config{CopyRange: 64})
+	var told int
+	q.OnPacket = func(*Packet, *Decision) { told++ }
+	q.OnIdle = func() error {
+		if told > 0 {
+			return unix.EPIPE
+		}
+		return nil
+	}
+	s := newSink(t, ns, "127.0.0.1:0")
+	c := dial(t, ns, s.addr)
+	done := make(chan error, 1)
+	var order []string
+	release := make(chan bool)
+	go func() {
+		done <- Serve(context.Background(), Ending{
+			DeleteRules: func() error {
+				<-release
+				ns.Run("iptables", "-w", "-F", "OUTPUT")
+				order = append(order, "rules")
+				return nil
+			},
+			Close: func() error { order = append(order, "close"); return nil },
+		}, q)
+	}()
+	queued(ns, "-j", "NFQUEUE", "--queue-num", "0")
+	for i := range uint32(50) {
+		send(c, i, 4)
+		nstest.Until(t, "packets are answered", func() bool { return s.n.Load() == int64(i+1) })
+	}
+	close(release)
+	if err := <-done; !errors.Is(err, unix.EPIPE) {
+		t.Error(err)
+	}
+	if told != 1 || fmt.Sprint(order) != "[rules close]" {
+		t.Error(told, order)
+	}
+}
+
+// TestEndUnderLoad ends although others' rules go on feeding the queue.
+func TestEndUnderLoad(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Enter(t)
+	nstest.Need(t, "iptables")
+	q := open(t, Config{CopyRange: 64})
+	s := newSink(t, ns, "127.0.0.1:0")
+	stop := serve(t, Ending{}, q)
+	queued(ns, "-j", "NFQUEUE", "--queue-num", "0")
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range 4 {
+		c := dial(t, ns, s.addr)
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+				send(c, 0, 4)
+			}
+		})
+	}
+	nstest.Until(t, "packets come", func() bool { return decided(q) > 1000 })
+	stop()
+	cancel()
+	wg.Wait()
+}
+
+// TestVanishedUnderLoad accounts for packets that vanish while others come.
+func TestVanishedUnderLoad(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Enter(t)
+	nstest.Need(t, "iptables", "nft")
+	q := open(t, Config{})
+	s := newSink(t, ns, "127.0.0.1:0")
+	c := dial(t, ns, s.addr)
+	stop := serve(t, Ending{}, q)
+	queued(ns, "-j", "NFQUEUE", "--queue-num", "0")
+	var end atomic.Bool
+	var sent uint32
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ; !end.Load(); sent++ {
+			send(c, sent, 4)
+			if sent%16 == 0 {
+				time.Sleep(200 * time.Microsecond)
+			}
+		}
+	})
+	nstest.Until(t, "packets come", func() bool { return decided(q) > 100 })
+	for range 20 {
+		flush(ns)
+	}
+	end.Store(true)
+	wg.Wait()
+	var st Stats
+	nstest.Until(t, "all are decided", func() bool {
+		st = q.Stats()
+		return st.Kernel && st.Depth == 0 && st.Total.Packets >= uint64(sent)-st.Vanished
+	})
+	stop()
+	st = q.Stats()
+	got := uint64(len(s.close()))
+	if lost := uint64(sent) - got; lost < st.Vanished || lost > st.Vanished+st.Vanishing {
+		t.Errorf("%d of %d lost; vanished %d, perhaps %d more; %+v", lost, sent, st.Vanished, st.Vanishing, st)
+	}
+	t.Logf("%d sent, %d vanished, perhaps %d more", sent, st.Vanished, st.Vanishing)
+}

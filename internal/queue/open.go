@@ -77,7 +77,8 @@ type Queue struct {
 	// OnBatch is called with the number of packets that were just answered.
 	OnBatch func(n int)
 	// OnIdle is called when the socket has nothing more, before waiting for it:
-	// the time to write what OnPacket gathered. An error ends the service.
+	// the time to write what OnPacket gathered. An error ends the service, in
+	// order; neither is called again then.
 	OnIdle func() error
 	// OnLost is called when n packets were lost before they could be read:
 	// "socket", its receive buffer was full (with FailOpen they went on, unseen);
@@ -175,7 +176,7 @@ func (q *Queue) bind() error {
 		if err != nil {
 			for _, f := range flags {
 				if f.bit == refused {
-					return nl.Error(f.name, q.object(), &notSupported{f.need})
+					return q.lacks(f.name, f.need, !q.conf.Conntrack)
 				}
 			}
 		}
@@ -198,6 +199,15 @@ func (q *Queue) bind() error {
 		return nl.Error("conntrack data", q.object(), q.ask(nl.Finish(b, 0)))
 	}
 	return nil
+}
+
+// lacks says that the kernel refused a feature. Connection marks are asked for as
+// conntrack data.
+func (q *Queue) lacks(name, need string, forMark bool) error {
+	if name == "conntrack data" && forMark {
+		name = "connection marks"
+	}
+	return nl.Error(name, q.object(), &notSupported{need})
 }
 
 // Commands of NFQA_CFG_CMD.

@@ -90,7 +90,7 @@ func (w *worker) answerReload(err error) {
 	} else if errors.Is(err, unix.EOPNOTSUPP) {
 		for _, f := range flags {
 			if f.want(&r.conf) && !f.want(&w.q.conf) {
-				err = nl.Error(f.name, w.q.object(), &notSupported{f.need})
+				err = w.q.lacks(f.name, f.need, !r.conf.Conntrack)
 				break
 			}
 		}

@@ -55,7 +55,7 @@ func Serve(ctx context.Context, e Ending, queues ...*Queue) error {
 	}
 	var workers sync.WaitGroup
 	for _, q := range queues {
-		workers.Go(func() { fail(q.work()) })
+		workers.Go(func() { fail(q.work(fail)) })
 	}
 	<-ctx.Done()
 	if e.DeleteRules != nil {
@@ -91,13 +91,17 @@ type worker struct {
 	checked   int64  // when the losses of the queue were last looked for
 	queueLost uint32
 	asked     *reload // a change of settings that the kernel has not answered
+	abandon   func(error)
+	blind     bool // OnIdle has failed: nobody watches any more
 }
 
-// work serves q until it is to end, and unbinds it.
-func (q *Queue) work() error {
+// work serves q until it is to end, and unbinds it. abandon is told of what went
+// wrong with the watching of packets: then all queues shall end, but in order.
+func (q *Queue) work(abandon func(error)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	w := newWorker(q)
+	w.abandon = abandon
 	q.served.Store(true)
 	err := w.loop()
 	q.served.Store(false)
@@ -144,6 +148,7 @@ func (w *worker) loop() error {
 	}
 	wait := time.Duration(-1)
 	var until time.Time
+	left := int(q.conf.MaxLen)/slots + 2 // batches that the queue can hold
 	for {
 		n, err := q.recv.Recv(wait)
 		if err != nil && !errors.Is(err, nl.ErrOverrun) {
@@ -162,9 +167,7 @@ func (w *worker) loop() error {
 			}
 		}
 		if n < slots {
-			if err := w.idle(); err != nil {
-				return err
-			}
+			w.idle()
 		}
 		if r := q.reload.Load(); r != nil && r != w.asked {
 			if err := w.askReload(r); err != nil {
@@ -176,7 +179,8 @@ func (w *worker) loop() error {
 		}
 		switch {
 		case !q.drain.Load():
-			if wait == 0 && n == 0 {
+			// Others' rules go on feeding the queue: what was there is answered.
+			if left--; wait == 0 && (n == 0 || left < 0) {
 				return nil
 			}
 			wait = 0
@@ -237,7 +241,7 @@ func (w *worker) send() error {
 }
 
 // idle is called when the socket has nothing more.
-func (w *worker) idle() error {
+func (w *worker) idle() {
 	q := w.q
 	if q.OnLost != nil && q.names.now-w.checked >= lossCheck {
 		w.checked = q.names.now
@@ -247,10 +251,12 @@ func (w *worker) idle() error {
 			q.OnLost(uint64(n), "queue")
 		}
 	}
-	if q.OnIdle != nil {
-		return q.OnIdle()
+	if q.OnIdle != nil && !w.blind {
+		if err := q.OnIdle(); err != nil {
+			w.blind = true
+			w.abandon(err)
+		}
 	}
-	return nil
 }
 
 // datagram handles what the kernel sent: packets, each in a datagram of its own,
@@ -333,7 +339,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 			n[cEdited]++
 		}
 	}
-	if q.OnPacket != nil {
+	if q.OnPacket != nil && !w.blind {
 		q.OnPacket(p, d)
 	}
 	if q.conf.DryRun {

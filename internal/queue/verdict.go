@@ -160,7 +160,10 @@ const (
 // Lengths of what a verdict is made of.
 const (
 	verdictLen  = nl.HeaderLen + 12 // header and attrVerdictHdr
-	smallBatch  = 8                 // runs shorter than this are answered one by one
+	smallRun    = 4                 // fewer packets are answered one by one
+	segment     = 8                 // packets that one verdict and one batch verdict settle
+	longRun     = 16                // under load it is more of them, to spare the processor
+	longSegment = 32
 	sendAt      = 64 << 10          // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
 	answerSpace = sendAt + 70<<10   // what the buffer can hold without growing
 )
@@ -172,9 +175,10 @@ const (
 // stand in. Where most packets are dropped it is the other way round: what goes
 // on is answered one by one, in order, and one batch verdict drops the rest.
 //
-// A batch verdict of which some packets have vanished is no error to the
-// kernel. So that a loss does not go unseen, a run's first packet is answered
-// by itself, and short runs are answered one by one.
+// A batch verdict of which some packets have vanished is no error to the kernel.
+// So that a loss does not go unseen, a run is settled in segments, the first
+// packet of each by itself: of all that vanish at one time then only those in one
+// segment with packets that came later are not known by number.
 //
 // The port id in a verdict's header is free for our use and comes back in the
 // kernel's error: it carries the number of packets, and above 16 bits how many
@@ -245,22 +249,30 @@ func (a *answers) endRun() {
 // settle answers packets that share a decision and have no unanswered packet
 // with another one before the last of them.
 func (a *answers) settle(ids []uint32, d *Decision) {
-	if len(ids) < smallBatch {
-		for _, id := range ids {
-			a.one(id, d)
+	segment := segment
+	if len(ids) > longRun {
+		segment = longSegment
+	}
+	for len(ids) > 0 {
+		n := min(segment, len(ids))
+		if n < smallRun {
+			for _, id := range ids[:n] {
+				a.one(id, d)
+			}
+		} else {
+			rest := uint32(n - 1)
+			at := len(a.out)
+			a.one(ids[0], d)
+			ne.PutUint32(a.out[at+12:], 1|rest<<16)
+			at = len(a.out)
+			a.header(msgVerdictBatch, ids[rest], rest, d.Verdict)
+			if d.SetMark {
+				a.out = nl.AppendU32(a.out, attrMark, d.Mark)
+			}
+			nl.Finish(a.out, at)
 		}
-		return
+		ids = ids[n:]
 	}
-	rest := uint32(len(ids) - 1)
-	at := len(a.out)
-	a.one(ids[0], d)
-	ne.PutUint32(a.out[at+12:], 1|rest<<16)
-	at = len(a.out)
-	a.header(msgVerdictBatch, ids[rest], rest, d.Verdict)
-	if d.SetMark {
-		a.out = nl.AppendU32(a.out, attrMark, d.Mark)
-	}
-	nl.Finish(a.out, at)
 }
 
 // one answers one packet.
