@@ -494,7 +494,7 @@ func TestReload(t *testing.T) {
 	c := dial(t, ns, s.addr)
 	// Old rules accept even numbers, new ones odd ones: each in its own name.
 	// verdicts[seq] is written by the worker alone.
-	var verdicts [1 << 17]struct{ by, verdict int8 }
+	var verdicts [1 << 18]struct{ by, verdict int8 }
 	set := func(parity uint32) Decider {
 		return named{fmt.Sprintf("accept %d", parity), func(p *Packet, d *Decision) {
 			pay, _ := p.Headers().Payload()
@@ -513,7 +513,7 @@ func TestReload(t *testing.T) {
 	var wg sync.WaitGroup
 	sent := uint32(0)
 	wg.Go(func() {
-		for ; ctx.Err() == nil && sent < 1<<17; sent++ {
+		for ; ctx.Err() == nil && sent < 1<<18; sent++ {
 			if sent%64 == 0 {
 				for uint64(sent)-decided(q) > 1000 {
 					time.Sleep(100 * time.Microsecond)
@@ -524,8 +524,9 @@ func TestReload(t *testing.T) {
 	})
 	for i := range uint32(1000) {
 		q.SetDecider(set(i % 2))
-		if i%10 == 0 {
-			time.Sleep(time.Millisecond)
+		if i%9 == 0 { // these rules are used, not only replaced
+			before := decided(q)
+			nstest.Until(t, "packets come", func() bool { return decided(q) > before })
 		}
 	}
 	cancel()

@@ -164,8 +164,8 @@ const (
 	segment     = 8                 // packets that one verdict and one batch verdict settle
 	longRun     = 16                // under load it is more of them, to spare the processor
 	longSegment = 32
-	sendAt      = 64 << 10          // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
-	answerSpace = sendAt + 70<<10   // what the buffer can hold without growing
+	sendAt      = 64 << 10        // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
+	answerSpace = sendAt + 70<<10 // what the buffer can hold without growing
 )
 
 // answers builds verdict messages. Verdicts need not be sent packet by packet:
