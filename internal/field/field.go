@@ -186,12 +186,20 @@ func (r *Registry[T]) Find(name string) (*Row[T], error) {
 func Lift[T, P any](prefix string, rows []Row[P], part func(*T) *P) []Row[T] {
 	out := make([]Row[T], len(rows))
 	whole := &Part[T]{Has: func(t *T) bool { return part(t) != nil }}
+	inner := map[*Part[P]]*Part[T]{}
 	for i := range rows {
 		p := &rows[i]
 		o := Row[T]{Path: prefix + p.Path, Kind: p.Kind, Doc: p.Doc, Names: p.Names, Max: p.Max,
 			Parse: p.Parse, AppendNum: p.AppendNum, Bit: p.Bit, Hidden: p.Hidden, Part: whole}
 		if prefix == "" {
 			o.Aliases = p.Aliases
+			if p.Part != nil { // closer to the field than the whole
+				has := p.Part.Has
+				if inner[p.Part] == nil {
+					inner[p.Part] = &Part[T]{Has: func(t *T) bool { x := part(t); return x != nil && has(x) }}
+				}
+				o.Part = inner[p.Part]
+			}
 		}
 		if f := p.Num; f != nil {
 			o.Num = func(t *T) (uint64, bool) {

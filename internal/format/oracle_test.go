@@ -450,7 +450,10 @@ func TestConntrackExpect(t *testing.T) {
 		}
 	}
 	f.Run("conntrack", "-F", "expect")
-	nstest.Until(t, "the events of a flush", func() bool { return strings.Count(theirs.Stdout(), "[DESTROY]") > 2 })
+	nstest.Until(t, "the end of every expectation", func() bool {
+		s := theirs.Stdout()
+		return strings.HasSuffix(s, "\n") && strings.Count(s, "[DESTROY]") == strings.Count(s, "[NEW]")
+	})
 	theirs.Signal(os.Interrupt)
 	theirs.Wait()
 	p, err := New(Expects, Output{Format: Text, Timestamp: true}, Options{})

@@ -3,6 +3,7 @@ package packet
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"nfctl/internal/field"
 	"nfctl/internal/value"
@@ -254,7 +255,7 @@ func hex(b []byte, n uint64) []byte { return strconv.AppendUint(append(b, "0x"..
 
 // Rows returns the fields of a packet's headers.
 func Rows() []field.Row[Headers] {
-	return []row{
+	return withParts([]row{
 		{Path: "ip.src", Kind: field.Addr, Doc: "source address", Parse: value.Addrs,
 			IP: func(h *Headers) (netip.Addr, bool) { return h.Src() }},
 		{Path: "ip.dst", Kind: field.Addr, Doc: "destination address; under a routing header the next stop", Parse: value.Addrs,
@@ -347,5 +348,20 @@ func Rows() []field.Row[Headers] {
 			Num: func(h *Headers) (uint64, bool) { _, d, ok := h.Ports(); return uint64(d), ok }},
 		{Path: "payload", Kind: field.Bytes, Hidden: true, Doc: "the transport's payload, as far as it was captured",
 			Data: func(h *Headers) ([]byte, bool) { return h.Payload() }},
+	})
+}
+
+// withParts says of the rows of each transport header which that is, so that
+// writers pass over those that a packet has not.
+func withParts(rows []row) []row {
+	parts := map[string]*field.Part[Headers]{}
+	for word, proto := range map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP, "icmp": ProtoICMP, "icmpv6": ProtoICMPv6, "sctp": ProtoSCTP,
+		"dccp": ProtoDCCP, "udplite": ProtoUDPLite, "gre": ProtoGRE, "esp": ProtoESP} {
+		parts[word] = &field.Part[Headers]{Has: func(h *Headers) bool { return h.l4 == proto }}
 	}
+	for i := range rows {
+		word, _, _ := strings.Cut(rows[i].Path, ".")
+		rows[i].Part = parts[word]
+	}
+	return rows
 }
