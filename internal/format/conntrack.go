@@ -13,19 +13,23 @@ import (
 // program's lines come from, octet for octet as of 1.4.7 and 1.0.9.
 
 // protoHead is how a line of a protocol begins: its name in eight columns and
-// its number. Protocols that the library does not know are "unknown".
-var protoHead, protoWord = func() (head, word [256]string) {
-	for i := range head {
-		switch i {
-		case ct.TCP, ct.UDP, ct.UDPLite, ct.ICMP, ct.ICMPv6, ct.SCTP, ct.GRE, ct.DCCP:
-			word[i] = value.Protocols.Word(uint64(i))
-		default:
-			word[i] = "unknown"
-		}
-		head[i] = (word[i] + "        ")[:8] + " " + strconv.Itoa(i) + " "
+// its number. The library knows these; all others are "unknown".
+var protoHead = [256]string{ct.TCP: "tcp      6 ", ct.UDP: "udp      17 ", ct.UDPLite: "udplite  136 ", ct.ICMP: "icmp     1 ",
+	ct.ICMPv6: "icmpv6   58 ", ct.SCTP: "sctp     132 ", ct.GRE: "gre      47 ", ct.DCCP: "dccp     33 "}
+
+func appendProto(b []byte, proto uint8) []byte {
+	if w := protoHead[proto]; w != "" {
+		return append(b, w...)
 	}
-	return
-}()
+	return appendNum(b, "unknown  ", uint64(proto))
+}
+
+func protoWord(proto uint8) string {
+	if protoHead[proto] == "" {
+		return "unknown"
+	}
+	return value.Protocols.Word(uint64(proto))
+}
 
 func familyWord(family uint8) string {
 	switch family {
@@ -134,7 +138,7 @@ func AppendFlow(b []byte, f *ct.Flow, o *Output) []byte {
 	if o.Extended {
 		b = appendFamily(b, f.Family())
 	}
-	b = append(b, protoHead[proto]...)
+	b = appendProto(b, proto)
 	if f.Has(ct.HasTimeout) {
 		b = appendNum(b, "", uint64(f.Timeout))
 	}

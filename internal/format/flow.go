@@ -11,7 +11,8 @@ import (
 // Flows prints entries of the connection tracking table and events about them.
 var Flows = &Subject[ct.Flow]{
 	Kind: "flow", Fields: ct.FlowFields,
-	Columns: []string{"event", "time", "proto", "state", "timeout", "orig.src", "orig.sport", "orig.dst", "orig.dport",
+	Events: []string{"event", "time"},
+	Columns: []string{"proto", "state", "timeout", "orig.src", "orig.sport", "orig.dst", "orig.dport",
 		"reply.src", "reply.sport", "reply.dst", "reply.dport", "orig.packets", "orig.bytes", "reply.packets", "reply.bytes",
 		"status", "mark", "zone", "id"},
 	Table: flowTable,
@@ -25,7 +26,8 @@ var Flows = &Subject[ct.Flow]{
 // Expects prints expectations and events about them.
 var Expects = &Subject[ct.Expect]{
 	Kind: "expect", Fields: ct.ExpectFields,
-	Columns: []string{"event", "time", "timeout", "tuple.proto", "tuple.src", "tuple.sport", "tuple.dst", "tuple.dport",
+	Events: []string{"event", "time"},
+	Columns: []string{"timeout", "tuple.proto", "tuple.src", "tuple.sport", "tuple.dst", "tuple.dport",
 		"mask.src", "mask.sport", "master.src", "master.sport", "master.dst", "master.dport", "helper", "class", "flags", "id"},
 	Table: expectTable,
 	Text:  func(o *Output, _ Options) func([]byte, *ct.Expect) []byte { return expectText(o) },

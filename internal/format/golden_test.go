@@ -174,7 +174,7 @@ func TestGolden(t *testing.T) {
 		}
 		golden(t, "expect."+strings.ReplaceAll(format, ",", "_"), p.End(b))
 	}
-	golden(t, "schema.json", Schema())
+	golden(t, "../../../docs/schema.json", Schema())
 }
 
 // objects prints small objects in every format that they have.

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -128,39 +129,41 @@ func Split(words []string, line string) ([]string, error) {
 	return words, nil
 }
 
-// saveFlag maps the flags of a line to the attributes that they set. Addresses
+// lineFlags maps the flags of a line to the attributes that they set. Addresses
 // name the attribute of IPv4; see setSaved.
-var saveFlag = map[string]string{
-	"t": "timeout", "timeout": "timeout", "u": "status", "status": "status", "m": "mark", "mark": "mark",
-	"c": "secmark", "secmark": "secmark", "w": "zone", "zone": "zone", "orig-zone": "orig-zone", "reply-zone": "repl-zone",
-	"s": "orig-ipv4-src", "src": "orig-ipv4-src", "orig-src": "orig-ipv4-src",
-	"d": "orig-ipv4-dst", "dst": "orig-ipv4-dst", "orig-dst": "orig-ipv4-dst",
-	"r": "repl-ipv4-src", "reply-src": "repl-ipv4-src", "q": "repl-ipv4-dst", "reply-dst": "repl-ipv4-dst",
-	"n": "snat-ipv4", "src-nat": "snat-ipv4", "g": "dnat-ipv4", "dst-nat": "dnat-ipv4",
-	"p": "orig-l4proto", "proto": "orig-l4proto", "protonum": "orig-l4proto", "f": "orig-l3proto", "family": "orig-l3proto",
-	"l": "connlabels", "label": "connlabels", "label-add": "connlabels", "helper": "helper-name",
-	"sport": "orig-port-src", "orig-port-src": "orig-port-src", "dport": "orig-port-dst", "orig-port-dst": "orig-port-dst",
-	"reply-port-src": "repl-port-src", "reply-port-dst": "repl-port-dst",
-	"srckey": "orig-port-src", "orig-key-src": "orig-port-src", "dstkey": "orig-port-dst", "orig-key-dst": "orig-port-dst",
-	"reply-key-src": "repl-port-src", "reply-key-dst": "repl-port-dst",
-	"icmp-type": "icmp-type", "icmp-code": "icmp-code", "icmp-id": "icmp-id",
-	"icmpv6-type": "icmp-type", "icmpv6-code": "icmp-code", "icmpv6-id": "icmp-id",
-	"state": "state", "orig-vtag": "sctp-vtag-orig", "reply-vtag": "sctp-vtag-repl", "role": "dccp-role",
+var lineFlags = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"t": "timeout", "timeout": "timeout", "u": "status", "status": "status", "m": "mark", "mark": "mark",
+		"c": "secmark", "secmark": "secmark", "w": "zone", "zone": "zone", "orig-zone": "orig-zone", "reply-zone": "repl-zone",
+		"s": "orig-ipv4-src", "src": "orig-ipv4-src", "orig-src": "orig-ipv4-src",
+		"d": "orig-ipv4-dst", "dst": "orig-ipv4-dst", "orig-dst": "orig-ipv4-dst",
+		"r": "repl-ipv4-src", "reply-src": "repl-ipv4-src", "q": "repl-ipv4-dst", "reply-dst": "repl-ipv4-dst",
+		"n": "snat-ipv4", "src-nat": "snat-ipv4", "g": "dnat-ipv4", "dst-nat": "dnat-ipv4",
+		"p": "orig-l4proto", "proto": "orig-l4proto", "protonum": "orig-l4proto", "f": "orig-l3proto", "family": "orig-l3proto",
+		"l": "connlabels", "label": "connlabels", "label-add": "connlabels", "helper": "helper-name",
+		"sport": "orig-port-src", "orig-port-src": "orig-port-src", "dport": "orig-port-dst", "orig-port-dst": "orig-port-dst",
+		"reply-port-src": "repl-port-src", "reply-port-dst": "repl-port-dst",
+		"srckey": "orig-port-src", "orig-key-src": "orig-port-src", "dstkey": "orig-port-dst", "orig-key-dst": "orig-port-dst",
+		"reply-key-src": "repl-port-src", "reply-key-dst": "repl-port-dst",
+		"icmp-type": "icmp-type", "icmp-code": "icmp-code", "icmp-id": "icmp-id",
+		"icmpv6-type": "icmp-type", "icmpv6-code": "icmp-code", "icmpv6-id": "icmp-id",
+		"state": "state", "orig-vtag": "sctp-vtag-orig", "reply-vtag": "sctp-vtag-repl", "role": "dccp-role",
+	}
+})
+
+// sixth returns the attribute of IPv6 beside one of IPv4, or "".
+func sixth(name string) string {
+	if before, after, ok := strings.Cut(name, "ipv4"); ok {
+		return before + "ipv6" + after
+	}
+	return ""
 }
 
-// v6 is the attribute of IPv6 beside one of IPv4.
-var v6 = map[string]string{}
-
-// flowAttr finds attributes by name or JSON path.
-var flowAttr = func() map[string]*ct.Attr[ct.Flow] {
-	m := map[string]*ct.Attr[ct.Flow]{}
+// flowAttrs finds attributes by name or JSON path.
+var flowAttrs = sync.OnceValue(func() map[string]*ct.Attr[ct.Flow] {
+	m := make(map[string]*ct.Attr[ct.Flow], 2*len(ct.FlowAttrs))
 	for i := range ct.FlowAttrs {
 		a := &ct.FlowAttrs[i]
-		if a.Name == "" || strings.Contains(a.Name, "ipv4") {
-			if w := strings.Replace(a.Name, "ipv4", "ipv6", 1); w != a.Name {
-				v6[a.Name] = w
-			}
-		}
 		if a.Name != "" {
 			m[a.Name] = a
 		}
@@ -169,7 +172,7 @@ var flowAttr = func() map[string]*ct.Attr[ct.Flow] {
 		}
 	}
 	return m
-}()
+})
 
 // ParseSave reads the words of a line of -o save into f, which must be empty:
 // -A, -I or --create, then conntrack(8)'s flags and --set NAME=VALUE.
@@ -191,7 +194,7 @@ func ParseSave(words []string, f *ct.Flow) error {
 		} else if name, long = strings.CutPrefix(flag, "-"); !long || len(name) != 1 {
 			name = ""
 		}
-		attr := saveFlag[name]
+		attr := lineFlags()[name]
 		if attr == "" && name != "set" {
 			return &value.Error{What: "flag", Text: flag, Valid: "a flag of conntrack -A, or --set NAME=VALUE"}
 		}
@@ -206,7 +209,7 @@ func ParseSave(words []string, f *ct.Flow) error {
 			if attr, text, ok = strings.Cut(text, "="); !ok {
 				return &value.Error{What: "--set", Text: attr, Valid: "NAME=VALUE"}
 			}
-			if flowAttr[attr] == nil {
+			if flowAttrs()[attr] == nil {
 				_, err := ct.FlowFields.Find(attr)
 				if err == nil {
 					err = &value.Error{What: "attribute", Text: attr, Valid: "one that can be set, see 'nfctl attr list'"}
@@ -247,15 +250,17 @@ func setSaved(f *ct.Flow, name, text string) error {
 		}
 	case "snat-ipv4", "dnat-ipv4":
 		if addr, port, ok := natPort(text); ok {
-			if err := flowAttr[name[:4]+"-port"].SetText(f, port); err != nil {
+			if err := flowAttrs()[name[:4]+"-port"].SetText(f, port); err != nil {
 				return err
 			}
 			text = addr
 		}
 	}
-	a := flowAttr[name]
-	if other := v6[name]; other != "" && strings.Contains(text, ":") {
-		a = flowAttr[other]
+	a := flowAttrs()[name]
+	if strings.Contains(text, ":") {
+		if other := sixth(name); other != "" {
+			a = flowAttrs()[other]
+		}
 	}
 	if ok, why := a.Settable(false); a.Name != "" && !ok {
 		return &value.Error{What: "attribute to set", Text: name, Valid: "one that can be set: " + why}
@@ -392,7 +397,7 @@ func ParseJSON(line []byte, f *ct.Flow) error {
 		if can, _ := a.Settable(false); a.Name != "" && !can {
 			continue
 		}
-		if v6[a.Name] != "" && strings.Contains(text, ":") || strings.Contains(a.Name, "ipv6") && !strings.Contains(text, ":") {
+		if strings.Contains(a.Name, "ipv4") && strings.Contains(text, ":") || strings.Contains(a.Name, "ipv6") && !strings.Contains(text, ":") {
 			continue
 		}
 		err := error(nil)

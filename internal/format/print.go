@@ -13,6 +13,7 @@ type Subject[T any] struct {
 	Kind    string // the value of the key kind: "flow"
 	Fields  *field.Registry[T]
 	Columns []string // fields of csv and tsv when none are named; nil: all
+	Events  []string // fields that stand before those in a stream
 
 	// Table returns the columns of a table when no fields are named; nil: those
 	// of Columns.
@@ -107,7 +108,9 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 	case CSV, TSV, Table:
 		names := o.Fields
 		if len(names) == 0 {
-			names = s.Columns
+			if names = s.Columns; opt.Stream {
+				names = append(s.Events[:len(s.Events):len(s.Events)], names...)
+			}
 		}
 		var cols []Column[T]
 		var err error

@@ -59,8 +59,8 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 		b = saveAddr(b, "-q ", f.Reply.Dst)
 	}
 	b = append(b, "-p "...)
-	if w := protoWord[proto]; w != "unknown" {
-		b = append(append(b, w...), ' ')
+	if protoHead[proto] != "" {
+		b = append(append(b, protoWord(proto)...), ' ')
 	} else {
 		b = appendNum(b, "", uint64(proto))
 	}

@@ -93,7 +93,7 @@ func xmlDirection(b []byte, name string, t *ct.Tuple, proto uint8, c *ct.Counter
 	b = append(append(append(b, `<meta direction="`...), name...), `">`...)
 	b = xmlLayer(b, "layer3", t.Family, familyWord(t.Family))
 	b = append(xmlAddrs(b, t), "</layer3>"...)
-	b = xmlLayer(b, "layer4", proto, protoWord[proto])
+	b = xmlLayer(b, "layer4", proto, protoWord(proto))
 	b = append(xmlPorts(b, t, proto), "</layer4>"...)
 	if t.Has(ct.TupleZone) {
 		b = xmlNum(b, "zone", uint64(t.Zone))
@@ -257,7 +257,7 @@ func appendExpectXML(b []byte, e *ct.Expect, o *Output) []byte {
 		b = append(append(append(b, '<'), p.name...), '>')
 		b = append(append(append(xmlAddrs(b, p.t), "</"...), p.name...), '>')
 	}
-	b = xmlLayer(append(b, "</layer3>"...), "layer4", proto, protoWord[proto])
+	b = xmlLayer(append(b, "</layer3>"...), "layer4", proto, protoWord(proto))
 	for _, p := range tuples {
 		b = append(append(append(b, '<'), p.name...), '>')
 		b = append(append(append(xmlPorts(b, p.t, proto), "</"...), p.name...), '>')
