@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/filter"
+	"nfctl/internal/nl"
+	"nfctl/internal/pattern"
+	"nfctl/internal/queue"
+	"nfctl/internal/rule"
+	"nfctl/internal/value"
+)
+
+// Exit statuses. They are a contract: docs and 'nfctl help exit-codes' are made
+// from this table.
+const (
+	exitOK           = 0
+	exitFailed       = 1
+	exitUsage        = 2
+	exitNotFound     = 3
+	exitExists       = 4
+	exitPermission   = 5
+	exitNotSupported = 6
+)
+
+// exitCodes says what each status means, in order.
+var exitCodes = []struct {
+	code int
+	text string
+}{
+	{exitOK, "done; also after SIGINT or SIGTERM, after a closed pipe, and when an update or delete matched nothing"},
+	{exitFailed, "failed"},
+	{exitUsage, "bad command line or bad value; nothing was done"},
+	{exitNotFound, "not found: get of an absent object, --fail-empty, or --count/--until that --duration/--idle ended first"},
+	{exitExists, "already exists or in use"},
+	{exitPermission, "not permitted"},
+	{exitNotSupported, "not supported by this kernel"},
+}
+
+// A usageError is a bad command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// usagef makes a usage error.
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// A statusError ends the program with a status of its own.
+type statusError struct {
+	code int
+	err  error // nil: nothing to say
+	hint string
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e *statusError) Unwrap() error { return e.err }
+
+// exitCode is the one place where an error becomes a status.
+func exitCode(err error) int {
+	var status *statusError
+	var usage *usageError
+	var val *value.Error
+	var op *nl.OpError
+	var expr *filter.Error
+	var pat *pattern.Error
+	var rul *rule.Error
+	switch {
+	case err == nil, errors.Is(err, unix.EPIPE):
+		return exitOK
+	case errors.As(err, &status):
+		return status.code
+	case errors.As(err, &usage), errors.As(err, &val), errors.As(err, &expr), errors.As(err, &pat), errors.As(err, &rul):
+		return exitUsage
+	case errors.Is(err, queue.ErrBusy):
+		return exitExists
+	case errors.Is(err, os.ErrPermission):
+		return exitPermission
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return exitNotSupported
+	case errors.As(err, &op) && errors.Is(err, unix.ENOENT):
+		return exitNotFound
+	case errors.As(err, &op) && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY)):
+		return exitExists
+	}
+	return exitFailed
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/value"
+)
+
+// parsed is a flag whose text is read whole by one of internal/value's readers.
+type parsed[T any] struct {
+	dst   *T
+	parse func(string) (T, error)
+	text  string
+	kind  string
+}
+
+func (p *parsed[T]) String() string { return p.text }
+func (p *parsed[T]) Type() string   { return p.kind }
+func (p *parsed[T]) Set(s string) error {
+	v, err := p.parse(s)
+	if err != nil {
+		return err
+	}
+	*p.dst, p.text = v, s
+	return nil
+}
+
+// varFlag adds a flag that parse reads into dst. The text def, "" for none, is
+// shown as its default and is not parsed: dst holds the default already.
+func varFlag[T any](f *pflag.FlagSet, dst *T, name, kind, def string, parse func(string) (T, error), usage string) {
+	f.Var(&parsed[T]{dst: dst, parse: parse, text: def, kind: kind}, name, usage)
+}
+
+func durationFlag(f *pflag.FlagSet, dst *time.Duration, name, usage string) {
+	varFlag(f, dst, name, "duration", "", value.Duration, usage)
+}
+
+// ordered is a flag whose place among others on the command line counts: each
+// use calls add.
+type ordered struct {
+	add  func(text string) error
+	kind string
+}
+
+func (o *ordered) String() string     { return "" }
+func (o *ordered) Type() string       { return o.kind }
+func (o *ordered) Set(s string) error { return o.add(s) }
+
+// isTerminal reports whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// number reads a whole number from lo to hi.
+func number(what, s string, lo, hi uint64) (uint64, error) {
+	n, err := strconv.ParseUint(s, 0, 64)
+	if err != nil || n < lo || n > hi {
+		return 0, &value.Error{What: what, Text: s, Valid: fmt.Sprintf("a number from %d to %d", lo, hi)}
+	}
+	return n, nil
+}
+
+// sizeUpTo reads a size of 1 to limit bytes.
+func sizeUpTo(s string, limit uint64) (uint64, error) {
+	n, err := value.Size(s)
+	if err == nil && (n == 0 || n > limit) {
+		err = &value.Error{What: "size", Text: s, Valid: fmt.Sprintf("1 to %d bytes", limit)}
+	}
+	return n, err
+}

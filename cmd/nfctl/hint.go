@@ -1,0 +1,39 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
+	"nfctl/internal/queue"
+)
+
+// hintFor says what to do about err, or "".
+func hintFor(err error, code int) string {
+	var status *statusError
+	if errors.As(err, &status) && status.hint != "" {
+		return status.hint
+	}
+	switch {
+	case errors.Is(err, queue.ErrBusy):
+		return "end that program, or take another number; 'nfctl queue list' shows who holds which"
+	case code == exitPermission:
+		var path *os.PathError
+		if errors.As(err, &path) {
+			return "needs the right to read or write that file; try sudo"
+		}
+		return "needs CAP_NET_ADMIN in this network namespace; try sudo, or setcap cap_net_admin+ep on nfctl"
+	case errors.Is(err, unix.ENOBUFS):
+		return "messages were lost; raise --buffer or ask for less"
+	case code == exitNotSupported:
+		return "'nfctl doctor' shows what this kernel can do"
+	case errors.Is(err, unix.ENOSPC):
+		var op *nl.OpError
+		if errors.As(err, &op) {
+			return "connection labels can be stored only when a rule of this network namespace uses them, as iptables -m connlabel or nft ct label"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,38 @@
+// Command nfctl gives shells and scripts the userspace side of Linux netfilter:
+// verdicts on queued packets, the connection tracking table, its events and
+// its expectations.
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// version is set by the build (-ldflags "-X main.version=…").
+var version = "devel"
+
+func main() {
+	// A reader that goes away is told by EPIPE, not by a signal: a stream ends
+	// with its totals and status 0.
+	signal.Ignore(unix.SIGPIPE)
+	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run executes one command line and returns its exit status.
+func run(args []string, in io.Reader, out, errOut io.Writer) int {
+	a := &app{args: args, in: in, out: out, err: errOut}
+	words := args[1:]
+	if filepath.Base(args[0]) == "conntrack" {
+		words = append([]string{"compat", "conntrack"}, words...)
+	}
+	root := newRoot(a)
+	root.SetArgs(words)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	return a.finish(root.Execute())
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/format"
+)
+
+// outputOf reads -o, --fields and --template for a command, as "ct list", and
+// chooses the format when none was named. stream says that the command goes on
+// until it is ended.
+func (a *app) outputOf(command string, stream bool) (format.Output, error) {
+	o, err := format.ParseOutput(a.output)
+	if err != nil {
+		return o, named("--output", err)
+	}
+	if err := o.Select(a.fields, a.template); err != nil {
+		return o, &usageError{err}
+	}
+	o.Resolve(isTerminal(a.out), stream)
+	if err := o.Check(command); err != nil {
+		return o, named("--output", err)
+	}
+	return o, nil
+}
+
+// named puts the name of a flag in front of what is wrong with its value.
+func named(flag string, err error) error { return usagef("%s: %w", flag, err) }
+
+// printTo makes a printer of subject s and a sink for it, and begins the output.
+func printTo[T any](a *app, s *format.Subject[T], o format.Output, opt format.Options) (*format.Printer[T], *sink, error) {
+	opt.Color = a.colored()
+	p, err := format.New(s, o, opt)
+	if err != nil {
+		return nil, nil, &usageError{err}
+	}
+	k := &sink{w: a.out}
+	k.b = p.Begin(k.b)
+	return p, k, nil
+}
+
+// printAll prints objects and ends the output: for commands whose output is
+// short.
+func printAll[T any](a *app, s *format.Subject[T], command string, objects ...T) error {
+	o, err := a.outputOf(command, false)
+	if err != nil {
+		return err
+	}
+	p, k, err := printTo(a, s, o, format.Options{})
+	if err != nil {
+		return err
+	}
+	for i := range objects {
+		k.b = p.Append(k.b, &objects[i])
+	}
+	return finishPrint(p, k)
+}
+
+// finishPrint ends the output.
+func finishPrint[T any](p *format.Printer[T], k *sink) error {
+	k.b = p.End(k.b)
+	if err := k.flush(); err != nil {
+		return err
+	}
+	return p.Err()
+}
+
+// A sink gathers output in b and writes it to w in large pieces. Several sinks
+// may write whole lines to one w under one mutex.
+type sink struct {
+	w  io.Writer
+	mu *sync.Mutex // nil: w is this sink's alone
+	b  []byte
+}
+
+// sinkSize is how much a sink gathers before full says that it is to be written.
+const sinkSize = 64 << 10
+
+// full reports whether it is time to flush though more is coming.
+func (k *sink) full() bool { return len(k.b) >= sinkSize }
+
+// flush writes what was gathered.
+func (k *sink) flush() error {
+	if len(k.b) == 0 {
+		return nil
+	}
+	if k.mu != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+	}
+	_, err := k.w.Write(k.b)
+	k.b = k.b[:0]
+	if err != nil {
+		return writeError{err}
+	}
+	return nil
+}
+
+// A writeError is a failed write to standard output. It hides which errno it
+// was, a full disk say, from what looks for the kernel's refusals; EPIPE shows.
+type writeError struct{ err error }
+
+func (e writeError) Error() string { return "standard output: " + e.err.Error() }
+func (e writeError) Is(target error) bool {
+	return target == unix.EPIPE && errors.Is(e.err, unix.EPIPE)
+}
+
+// discards reports whether w is /dev/null: then nothing need be composed for it.
+func discards(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return w == io.Discard
+	}
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+}

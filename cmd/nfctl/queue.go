@@ -1,0 +1,663 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/filter"
+	"nfctl/internal/format"
+	"nfctl/internal/nft"
+	"nfctl/internal/queue"
+	"nfctl/internal/rule"
+	"nfctl/internal/value"
+)
+
+// queueOptions are the flags of 'nfctl queue'.
+type queueOptions struct {
+	nums     []uint16
+	attach   []nft.Spec
+	sources  []ruleSource
+	dflt     queue.Verdict
+	onUnedit queue.Verdict
+
+	meta     bool
+	snaplen  uint64
+	maxLen   uint32
+	buffer   uint64
+	failOpen bool
+	noGSO    bool
+	uidGID   bool
+	secctx   bool
+	ct       bool
+	dryRun   bool
+
+	payload string
+	ready   string
+	lua     time.Duration
+	stream  streamFlags
+}
+
+// A ruleSource is one flag's rules in the order of the command line: a rule, or
+// a file that SIGHUP reads again.
+type ruleSource struct {
+	flag, text string
+	file       bool
+	rule       func(rule.Options) (rule.Rule, error)
+}
+
+func newQueue(a *app) *cobra.Command {
+	o := &queueOptions{dflt: queue.Accept, onUnedit: queue.Drop, lua: 100 * time.Millisecond}
+	c := &cobra.Command{
+		Use:     "queue",
+		Aliases: []string{"q"},
+		Short:   "Give verdicts on the packets of NFQUEUE queues",
+		Long: `Binds queues and gives a verdict on each packet that a firewall rule sends there.
+Rules are tried in the order of the command line, and the first that decides
+wins; --default decides the rest. Each packet is printed with its verdict and
+rule, the totals follow on standard error at the end and at SIGUSR1.
+
+A rule is 'ACTION [PATTERN] [if EXPRESSION]'. Actions that decide: accept, drop,
+repeat, stop, queue N [bypass]. Actions that go on to the next rule: mark V[/M],
+connmark V[/M], set FIELD=VALUE, replace "A" "B" [resize], log,
+expect "REGEX" [timeout D] [proto P] [permanent], lua FILE.
+
+Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queue)
+or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
+When the queue is full packets are dropped, or pass with --fail-open; when nobody
+has bound the queue they are dropped, or pass with bypass in the rule.`,
+		Example: `  nfctl queue --attach output --drop-port 22
+  nfctl queue --num 0 --drop 'tcp 10.0.0.0/8 > :22' --default accept
+  nfctl queue --num 0-3 --drop-if 'tcp.dport == 22 && ip.ttl < 5' -o json
+  nfctl queue --attach 'forward udp > :53' --rule 'replace "evil" "good"'
+  nfctl queue --num 0 --rules rules.txt -q`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			if _, err := value.Queues(args[0]); err == nil {
+				return usagef("unexpected argument %q: the queue's number goes with --num %s", args[0], args[0])
+			}
+			if near := value.Nearest(args[0], []string{"list", "stats"}); near != "" {
+				return usagef("unknown command %q: did you mean 'nfctl queue %s'?", args[0], near)
+			}
+			return usagef("unexpected argument %q: flows go with --drop, --accept or --rule", args[0])
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return a.queue(c, o) },
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	varFlag(f, &o.nums, "num", "numbers", "0", value.Queues, "queue numbers: 3, 0,3 or 0-3; a free one with --attach")
+	f.Var(&ordered{kind: "where", add: func(text string) error {
+		s, err := nft.Parse(text)
+		o.attach = append(o.attach, s)
+		return err
+	}}, "attach", "queue packets by a rule of nfctl's own: 'HOOK [priority N] [ip|ip6] [PATTERN] [bypass]'")
+	for _, action := range []string{"accept", "drop"} {
+		for _, what := range []struct{ name, kind, doc string }{
+			{"port", "ports", "either port"}, {"sport", "ports", "source port"}, {"dport", "ports", "destination port"},
+			{"proto", "protocols", "protocol"}, {"src", "addresses", "source address"}, {"dst", "addresses", "destination address"},
+		} {
+			o.ruleFlag(c, action+"-"+what.name, what.kind, action+" packets with this "+what.doc, func(text string) (rule.Rule, error) {
+				return rule.Flag(action, what.name, text)
+			})
+		}
+		o.ruleFlag(c, action, "pattern", action+" packets of this flow: 'tcp 10.0.0.0/8 > :22'", func(text string) (rule.Rule, error) {
+			return rule.Flag(action, "", text)
+		})
+		o.ruleFlag(c, action+"-if", "expression", action+" packets that this expression holds for, see 'nfctl help expressions'", func(text string) (rule.Rule, error) {
+			return rule.Flag(action, "if", text)
+		})
+	}
+	f.Var(&ordered{kind: "rule", add: func(text string) error {
+		o.sources = append(o.sources, ruleSource{flag: "--rule", text: text, rule: func(ro rule.Options) (rule.Rule, error) { return rule.Parse(text, ro) }})
+		return nil
+	}}, "rule", "a rule: 'ACTION [PATTERN] [if EXPRESSION]'")
+	f.Var(&ordered{kind: "file", add: func(text string) error {
+		o.sources = append(o.sources, ruleSource{flag: "--rules", text: text, file: true})
+		return nil
+	}}, "rules", "a file of rules, one a line; SIGHUP reads it again")
+	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop, "verdict on packets that no rule decides: accept or drop")
+	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop, "verdict on packets that a rule should edit and that cannot be: accept or drop")
+	durationFlag(f, &o.lua, "lua-timeout", "longest time for a Lua rule on one packet (100ms)")
+	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
+	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
+	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")
+	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) { return number("length", s, 1, queue.MaxCopy) }, "copy so much of each packet (default: as much as rules and output need)")
+	varFlag(f, &o.maxLen, "max-len", "packets", "4096", func(s string) (uint32, error) {
+		n, err := number("queue length", s, 1, 1<<32-1)
+		return uint32(n), err
+	}, "packets that may wait for a verdict")
+	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }, "receive buffer of each queue's socket")
+	f.BoolVar(&o.failOpen, "fail-open", false, "let packets pass unseen when the queue is full, instead of dropping them")
+	f.BoolVar(&o.noGSO, "no-gso", false, "have the kernel cut large segments before they are queued")
+	f.BoolVar(&o.uidGID, "uid-gid", false, "ask for user and group of local sockets")
+	f.BoolVar(&o.secctx, "secctx", false, "ask for security contexts")
+	f.BoolVar(&o.ct, "conntrack", false, "ask for the packets' connections: ct.* in output and expressions")
+	f.StringVar(&o.ready, "ready-file", "", "make this `file` when the queues are bound and the rules in force")
+	o.stream.register(f, "packets")
+	for _, name := range []string{"default", "on-uneditable"} {
+		_ = c.RegisterFlagCompletionFunc(name, fixed("accept", "drop"))
+	}
+	_ = c.RegisterFlagCompletionFunc("print-payload", fixed("hex", "ascii"))
+	c.AddCommand(newQueueList(a))
+	return c
+}
+
+// ruleFlag adds a flag each use of which is one rule.
+func (o *queueOptions) ruleFlag(c *cobra.Command, name, kind, usage string, parse func(string) (rule.Rule, error)) {
+	c.Flags().Var(&ordered{kind: kind, add: func(text string) error {
+		r, err := parse(text)
+		if err != nil {
+			return err
+		}
+		o.sources = append(o.sources, ruleSource{flag: "--" + name, text: text, rule: func(rule.Options) (rule.Rule, error) { return r, nil }})
+		return nil
+	}}, name, usage)
+}
+
+func acceptOrDrop(s string) (queue.Verdict, error) {
+	switch s {
+	case "accept":
+		return queue.Accept, nil
+	case "drop":
+		return queue.Drop, nil
+	}
+	return 0, &value.Error{What: "verdict", Text: s, Valid: "accept or drop"}
+}
+
+// rules reads all rules and compiles them.
+func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
+	var all []rule.Rule
+	for _, s := range o.sources {
+		if !s.file {
+			r, err := s.rule(ro)
+			if err != nil {
+				return nil, named(s.flag, err)
+			}
+			all = append(all, r)
+			continue
+		}
+		f, err := os.Open(s.text)
+		if err != nil {
+			return nil, named(s.flag, err)
+		}
+		rules, err := rule.ParseFile(f, s.text, ro)
+		_ = f.Close()
+		if err != nil {
+			return nil, named(s.flag, err)
+		}
+		all = append(all, rules...)
+	}
+	return rule.Compile(all, ro)
+}
+
+// needs says what output and --until want of each packet.
+func (o *queueOptions) needs(out *format.Output, silent bool, until []string) rule.Needs {
+	n := rule.NeedsOf(until...)
+	switch {
+	case silent:
+	case len(out.Fields) > 0:
+		n = n.Add(rule.NeedsOf(out.Fields...))
+	default:
+		n = n.Add(rule.NeedsOf("ip"))
+		if strings.Contains(out.Template, "payload") {
+			n = n.Add(rule.NeedsOf("payload"))
+		}
+	}
+	if o.payload != "" && !silent {
+		n = n.Add(rule.NeedsOf("payload"))
+	}
+	return n
+}
+
+// config returns how to bind the queues.
+func (o *queueOptions) config(n rule.Needs) queue.Config {
+	c := n.Config(queue.Config{
+		MaxLen: o.maxLen, Buffer: int(o.buffer), DefaultDrop: o.dflt == queue.Drop,
+		FailOpen: o.failOpen, NoGSO: o.noGSO, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct, DryRun: o.dryRun,
+	})
+	switch {
+	case o.meta:
+		c.CopyRange = 0
+	case o.snaplen > 0:
+		c.CopyRange = uint32(o.snaplen)
+	}
+	return c
+}
+
+// A queueRun is a running 'nfctl queue'.
+type queueRun struct {
+	a      *app
+	o      *queueOptions
+	rules  rule.Options
+	set    atomic.Pointer[rule.Set]
+	until  *filter.Program[queue.Packet]
+	needs  rule.Needs // of output and --until
+	queues []*queue.Queue
+	table  *nft.Table
+	stream *stream
+	begun  time.Time
+	write  sync.Mutex // standard output, shared by the queues
+}
+
+func (a *app) queue(c *cobra.Command, o *queueOptions) error {
+	out, err := a.outputOf("queue", true)
+	if err != nil {
+		return err
+	}
+	switch o.payload {
+	case "", "hex", "ascii":
+	default:
+		return named("--print-payload", &value.Error{What: "payload format", Text: o.payload, Valid: "hex or ascii"})
+	}
+	if o.meta && o.snaplen > 0 {
+		return usagef("--meta copies nothing of the packets: it does not go with --snaplen")
+	}
+	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit}}
+	a.extensions(r)
+	set, err := o.rules(r.rules)
+	if err != nil {
+		return err
+	}
+	r.set.Store(set)
+	var untilFields []string
+	if o.stream.until != "" {
+		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
+			return named("--until", err)
+		}
+		untilFields = r.until.Fields()
+	}
+	silent := a.quiet || discards(a.out)
+	r.needs = o.needs(&out, silent, untilFields)
+	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0, Color: a.colored()}
+	if o.payload != "" {
+		extra.Extra = []string{"payload"}
+	}
+	if _, err := format.New(format.Packets, out, extra); err != nil {
+		return &usageError{err}
+	}
+	if err := r.open(c.Flags().Changed("num")); err != nil {
+		return err
+	}
+	defer r.close()
+
+	r.begun = time.Now()
+	r.stream = o.stream.start(c.Context(), r.totals)
+	defer r.stream.stop()
+	var sinks []func() error
+	for i, q := range r.queues {
+		end, err := r.observe(q, out, extra, silent, i == 0)
+		if err != nil {
+			return err
+		}
+		sinks = append(sinks, end)
+		engine, err := set.Engine()
+		if err != nil {
+			return err
+		}
+		q.SetDecider(engine)
+	}
+	var ending queue.Ending
+	if len(o.attach) > 0 {
+		if r.table, err = nft.Attach(o.attach, nft.Queues{First: o.nums[0], Last: o.nums[len(o.nums)-1]}); err != nil {
+			return err
+		}
+		if !r.table.Owned {
+			a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table inet %[1]s'", r.table.Name)
+		}
+		ending = queue.Ending{DeleteRules: r.table.DeleteRules, Close: r.table.Close}
+	}
+	go r.watch()
+	if err := ready(o.ready); err != nil {
+		return err
+	}
+	if a.verbose > 0 {
+		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
+	}
+	err = queue.Serve(r.stream, ending, r.queues...)
+	for _, end := range sinks {
+		err = errors.Join(err, end())
+	}
+	r.totals()
+	if err != nil {
+		return err
+	}
+	return r.stream.result()
+}
+
+// open binds the queues.
+func (r *queueRun) open(named bool) error {
+	o := r.o
+	conf := o.config(r.set.Load().Needs().Add(r.needs))
+	mark, mask, err := r.set.Load().RepeatMark()
+	if err != nil {
+		return &usageError{err}
+	}
+	for i := range o.attach {
+		o.attach[i].SkipMark, o.attach[i].SkipMask = mark, mask
+	}
+	if len(o.attach) > 0 && !named {
+		q, err := openFree(conf)
+		if err != nil {
+			return err
+		}
+		r.queues, o.nums = []*queue.Queue{q}, []uint16{q.Num()}
+	} else {
+		if !named {
+			o.nums = []uint16{0}
+		}
+		if n := len(o.nums); len(o.attach) > 0 && int(o.nums[n-1]-o.nums[0]) != n-1 {
+			return usagef("--num %s: --attach spreads packets over a range without gaps", numbers(o.nums))
+		}
+		for _, num := range o.nums {
+			conf.Num = num
+			q, err := queue.Open(conf)
+			if err != nil {
+				r.close()
+				return err
+			}
+			r.queues = append(r.queues, q)
+		}
+	}
+	if got := r.queues[0].Buffer(); got < int(min(o.bufferSize(), 1<<30)) {
+		r.a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", o.nums[0], got, o.bufferSize())
+	}
+	return nil
+}
+
+func (o *queueOptions) bufferSize() uint64 {
+	if o.buffer == 0 {
+		return queue.DefaultBuffer
+	}
+	return o.buffer
+}
+
+// openFree binds a number that nothing has bound, from the highest downwards:
+// people take low ones.
+func openFree(conf queue.Config) (*queue.Queue, error) {
+	for num := 0xffff; ; num-- {
+		conf.Num = uint16(num)
+		q, err := queue.Open(conf)
+		if num == 0 || !errors.Is(err, queue.ErrBusy) && !errors.Is(err, os.ErrPermission) || num < 0xffff-64 {
+			return q, err
+		}
+	}
+}
+
+func (r *queueRun) close() {
+	for _, q := range r.queues {
+		_ = q.Close()
+	}
+	if r.table != nil {
+		_ = r.table.Close()
+	}
+}
+
+// observe prints q's packets; the function that it returns ends the output.
+func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options, silent, first bool) (func() error, error) {
+	p, err := format.New(format.Packets, out, opt)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	aside, err := format.NewAside(format.Losses, out)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	k := &sink{w: r.a.out, mu: &r.write}
+	if first && !silent {
+		k.b = p.Begin(k.b)
+	}
+	ended := false
+	failed := error(nil)
+	if !silent || r.stream.flags.count > 0 || r.until != nil {
+		q.OnPacket = func(pkt *queue.Packet, _ *queue.Decision) {
+			if ended || !r.stream.take() {
+				return
+			}
+			if !silent {
+				k.b = p.Append(k.b, pkt)
+				if k.full() && failed == nil {
+					failed = k.flush()
+				}
+			}
+			if r.until != nil && r.until.Match(pkt) {
+				ended = true
+				r.stream.met()
+			}
+		}
+	}
+	if r.stream.flags.idle > 0 {
+		q.OnBatch = func(int) { r.stream.touch() }
+	}
+	if !silent {
+		q.OnIdle = func() error {
+			k.b = p.Flush(k.b)
+			return errors.Join(failed, k.flush())
+		}
+	}
+	q.OnLost = func(n uint64, where string) {
+		if !silent {
+			num := -1
+			if where == "queue" {
+				num = int(q.Num())
+			}
+			k.b = aside.Append(k.b, &format.Loss{Time: uint64(time.Now().UnixNano()), Count: n, Known: true, Where: where, Queue: num})
+		}
+	}
+	return func() error {
+		if silent {
+			return nil
+		}
+		k.b = p.End(k.b)
+		if failed == nil {
+			failed = k.flush()
+		}
+		return errors.Join(failed, p.Err())
+	}, nil
+}
+
+// watch reloads the rules at SIGHUP, and hints when no packet comes or what was
+// asked for does not come with them.
+func (r *queueRun) watch() {
+	hup := make(chan os.Signal, 1)
+	if slices.ContainsFunc(r.o.sources, func(s ruleSource) bool { return s.file }) {
+		signal.Notify(hup, unix.SIGHUP)
+	}
+	early := time.After(2 * time.Second)
+	for {
+		select {
+		case <-r.stream.Done():
+			return
+		case <-hup:
+			if err := r.reload(); err != nil {
+				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)
+			} else {
+				r.a.warn("rules reloaded: %d", len(r.set.Load().Rules()))
+			}
+		case <-early:
+			r.hints()
+		}
+	}
+}
+
+func (r *queueRun) hints() {
+	var seen, withCT uint64
+	for _, q := range r.queues {
+		st := q.Stats()
+		seen, withCT = seen+st.Total.Packets, withCT+st.WithCT
+	}
+	switch {
+	case seen == 0 && len(r.o.attach) == 0:
+		r.a.hint("no packet has come to queue %s yet; a rule must send them, as 'iptables -A OUTPUT -p tcp --dport 22 -j NFQUEUE --queue-num %d', or nfctl's own: --attach output", numbers(r.o.nums), r.o.nums[0])
+	case seen > 0 && withCT == 0 && (r.o.ct || r.set.Load().Needs().Conntrack):
+		r.a.hint("packets come without their connections: nothing in this network namespace tracks connections until a rule asks for them (ct state, NAT)")
+	}
+}
+
+// reload reads the rules anew. Either all queues get the new rules or none.
+func (r *queueRun) reload() error {
+	set, err := r.o.rules(r.rules)
+	if err != nil {
+		return err
+	}
+	if len(r.o.attach) > 0 {
+		mark, mask, err := set.RepeatMark()
+		if err == nil && mask != 0 && (mark != r.o.attach[0].SkipMark || mask != r.o.attach[0].SkipMask) {
+			err = errors.New("repeat with a mark that --attach's rule does not leave out: start nfctl anew")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	engines := make([]*rule.Engine, len(r.queues))
+	for i := range engines {
+		if engines[i], err = set.Engine(); err != nil {
+			return err
+		}
+	}
+	conf := r.o.config(set.Needs().Add(r.needs))
+	for i, q := range r.queues {
+		if err := q.Reload(engines[i], conf); err != nil {
+			return fmt.Errorf("from queue %d on: %w", q.Num(), err)
+		}
+	}
+	r.set.Store(set)
+	return nil
+}
+
+// totals prints what became of the packets.
+func (r *queueRun) totals() {
+	secs := time.Since(r.begun).Seconds()
+	for _, q := range r.queues {
+		s := q.Stats()
+		var b []byte
+		line := func(format string, args ...any) { b = fmt.Appendf(b, "nfctl: "+format+"\n", args...) }
+		var words []string
+		for k, c := range s.Verdicts {
+			if c.Packets > 0 {
+				words = append(words, fmt.Sprintf("%s %d", queue.Kind(k), c.Packets))
+			}
+		}
+		verdicts := ""
+		if len(words) > 0 {
+			verdicts = ": " + strings.Join(words, ", ")
+		}
+		line("queue %d: %d packets, %d bytes in %.1f s (%.0f/s)%s", s.Queue, s.Total.Packets, s.Total.Bytes, secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
+		for i, c := range s.Rules {
+			line("queue %d: rule %d (%s): %d packets, %d bytes", s.Queue, i+1, c.Rule, c.Packets, c.Bytes)
+		}
+		if len(s.Rules) > 0 {
+			line("queue %d: default %s: %d packets, %d bytes", s.Queue, r.o.dflt, s.Default.Packets, s.Default.Bytes)
+		}
+		for _, c := range []struct {
+			n    uint64
+			text string
+		}{
+			{s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"}, {s.Undecoded, "malformed messages, decided by default"},
+			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},
+			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {s.SocketLost, "lost: receive buffer full, see --buffer"},
+			{s.Vanished, "vanished: the kernel dropped them before their verdict"},
+			{s.Vanishing, "at most vanished as well"},
+		} {
+			if c.n > 0 {
+				line("queue %d: %d %s", s.Queue, c.n, c.text)
+			}
+		}
+		if r.o.failOpen {
+			line("queue %d: with --fail-open, packets that passed unseen cannot be counted", s.Queue)
+		}
+		_, _ = r.a.err.Write(b)
+	}
+	if n := r.set.Load().Faults(); n > 0 {
+		r.a.warn("%d expressions could not be computed and did not match", n)
+	}
+}
+
+func newQueueList(a *app) *cobra.Command {
+	var interval time.Duration
+	c := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"stats"},
+		Short:   "Show every queue that is bound: depth, drops, copy mode, owner",
+		Example: "  nfctl queue list\n  nfctl queue list --interval 1s -o json",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return a.queueList(c.Context(), interval) },
+	}
+	durationFlag(c.Flags(), &interval, "interval", "print again and again, with rates a second")
+	return c
+}
+
+func (a *app) queueList(ctx context.Context, interval time.Duration) error {
+	out, err := a.outputOf("queue list", false)
+	if err != nil {
+		return err
+	}
+	p, k, err := printTo(a, format.Queues, out, format.Options{})
+	if err != nil {
+		return err
+	}
+	var before []queue.Info
+	then := time.Now()
+	st := streamFlags{}.start(ctx, func() {})
+	defer st.stop()
+	for {
+		list, err := queue.List()
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		if before != nil {
+			queue.Rate(list, before, now.Sub(then).Seconds())
+		}
+		before, then = list, now
+		for i := range list {
+			k.b = p.Append(k.b, &list[i])
+			if list[i].Owner.PID == 0 && interval == 0 {
+				a.hint("queue %d: the owner's process could not be seen; that takes root", list[i].Num)
+			}
+		}
+		if interval == 0 {
+			return finishPrint(p, k)
+		}
+		k.b = p.Flush(k.b)
+		if err := k.flush(); err != nil {
+			return err
+		}
+		select {
+		case <-st.Done():
+			return finishPrint(p, k)
+		case <-time.After(interval):
+		}
+	}
+}
+
+// numbers writes queue numbers as people type them.
+func numbers(nums []uint16) string {
+	var b []byte
+	for i := 0; i < len(nums); {
+		j := i
+		for j+1 < len(nums) && nums[j+1] == nums[j]+1 {
+			j++
+		}
+		if len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Append(b, nums[i])
+		if j > i {
+			b = fmt.Appendf(b, "-%d", nums[j])
+		}
+		i = j + 1
+	}
+	return string(b)
+}

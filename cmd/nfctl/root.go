@@ -1,0 +1,211 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"nfctl/internal/nl"
+	"nfctl/internal/value"
+)
+
+// app is what all commands share: the three streams and the global flags.
+type app struct {
+	args     []string // the command line, the program's name included
+	in       io.Reader
+	out, err io.Writer
+
+	output   string // -o
+	fields   string // --fields
+	template string // --template
+	netns    string // --netns
+	color    string // --color
+	quiet    bool   // -q
+	verbose  int    // -v
+}
+
+// warn prints one line on standard error, unless -q was given.
+func (a *app) warn(format string, args ...any) {
+	if !a.quiet {
+		fmt.Fprintf(a.err, "nfctl: "+format+"\n", args...)
+	}
+}
+
+// hint prints what to do about something, unless -q was given.
+func (a *app) hint(format string, args ...any) { a.warn("hint: "+format, args...) }
+
+// finish prints err and what to do about it, and returns the exit status.
+func (a *app) finish(err error) int {
+	code := exitCode(err)
+	if err == nil || code == exitOK || err.Error() == "" {
+		return code
+	}
+	fmt.Fprintf(a.err, "nfctl: %v\n", err)
+	if h := hintFor(err, code); h != "" {
+		fmt.Fprintf(a.err, "nfctl: hint: %s\n", h)
+	}
+	return code
+}
+
+// colored reports whether output to out is to be coloured.
+func (a *app) colored() bool {
+	switch a.color {
+	case "always":
+		return true
+	case "never":
+		return false
+	}
+	return isTerminal(a.out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "nfctl",
+		Short: "Verdicts on queued packets, and the connection tracking table, from the shell",
+		Long: `nfctl is the userspace side of Linux netfilter in one program: it gives verdicts
+on packets that a firewall rule queues, and lists, changes and watches the
+connection tracking table and its expectations.`,
+		Example: `  nfctl queue --attach output --drop-port 22
+  nfctl ct list 'tcp > :443'
+  nfctl ct watch --events new,destroy -o json`,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&a.output, "output", "o", "", "output `format`, see 'nfctl help output'")
+	f.StringVar(&a.fields, "fields", "", "print only these `fields`, as 'orig.src,orig.dport'")
+	f.StringVar(&a.template, "template", "", "print each object through a Go template, as '{{.orig.src}}'")
+	f.StringVar(&a.netns, "netns", "", "work in another network namespace: `name`, process id or path")
+	f.StringVar(&a.color, "color", "auto", "colour: auto, always or never")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no objects, only totals, warnings and errors")
+	f.CountVarP(&a.verbose, "verbose", "v", "say more on standard error")
+	_ = root.RegisterFlagCompletionFunc("color", fixed("auto", "always", "never"))
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
+
+	root.AddCommand(newQueue(a))
+	for _, c := range root.Commands() {
+		guard(c)
+	}
+	root.RunE, root.Args = group, cobra.ArbitraryArgs
+	return root
+}
+
+// prepare checks the global flags and enters --netns.
+func (a *app) prepare(c *cobra.Command) error {
+	switch a.color {
+	case "auto", "always", "never":
+	default:
+		return usagef("--color: %w", &value.Error{What: "colour setting", Text: a.color, Valid: "auto, always or never"})
+	}
+	if a.netns != "" {
+		err := nl.EnterNamespace(a.netns, a.args)
+		if errors.Is(err, os.ErrNotExist) {
+			// Not exitNotFound, which is about the object that was asked for.
+			return &statusError{code: exitFailed, err: err}
+		}
+		return err
+	}
+	return nil
+}
+
+// guard makes every command that only holds others answer a stray word with a
+// usage error; cobra itself would print help and end with 0.
+//
+// It also makes usage errors of what cobra says about arguments.
+func guard(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			err := check(c, args)
+			var usage *usageError
+			switch {
+			case err == nil, errors.As(err, &usage):
+				return err
+			case len(args) == 0:
+				return usagef("%w; see '%s --help'", err, c.CommandPath())
+			}
+			return usagef("unexpected argument %q; see '%s --help'", args[len(args)-1], c.CommandPath())
+		}
+	}
+	if c.RunE == nil && c.Run == nil && c.HasSubCommands() {
+		c.RunE, c.Args = group, cobra.ArbitraryArgs
+	}
+	for _, s := range c.Commands() {
+		guard(s)
+	}
+}
+
+// group runs a command that only holds others.
+func group(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	return unknownCommand(c, args[0])
+}
+
+func unknownCommand(c *cobra.Command, word string) error {
+	var names []string
+	for _, s := range c.Commands() {
+		if !s.Hidden {
+			names = append(names, s.Name())
+			names = append(names, s.Aliases...)
+		}
+	}
+	if near := value.Nearest(word, names); near != "" {
+		return usagef("unknown command %q: did you mean %q?", word, c.CommandPath()+" "+near)
+	}
+	return usagef("unknown command %q; there are: %s", word, strings.Join(names, ", "))
+}
+
+// flagError turns pflag's complaint into a usage error that says what to type.
+func flagError(c *cobra.Command, err error) error {
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) {
+		return named("--"+bad.GetFlag().Name, bad.Unwrap())
+	}
+	msg := err.Error()
+	if strings.HasPrefix(msg, "unknown flag: --") {
+		word := strings.TrimPrefix(msg, "unknown flag: --")
+		var names []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		c.InheritedFlags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if near := value.Nearest(word, names); near != "" {
+			return usagef("unknown flag --%s: did you mean --%s?", word, near)
+		}
+		return usagef("unknown flag --%s; see '%s --help'", word, c.CommandPath())
+	}
+	if strings.HasPrefix(msg, "unknown shorthand flag: ") {
+		if form := conntrackForm(c, msg); form != "" {
+			return usagef("%s: %s", msg, form)
+		}
+		return usagef("%s; see '%s --help'", msg, c.CommandPath())
+	}
+	return &usageError{err}
+}
+
+// conntrackForm names nfctl's command for a conntrack(8) command letter typed
+// after 'nfctl ct' or 'nfctl expect', or "".
+func conntrackForm(c *cobra.Command, msg string) string {
+	commands := map[string]string{"L": "list", "G": "get", "D": "delete", "I": "create", "A": "create --if-missing",
+		"U": "update", "E": "watch", "F": "flush", "C": "count", "S": "stats", "R": "load"}
+	for letter, name := range commands {
+		if strings.Contains(msg, "'"+letter+"'") {
+			return fmt.Sprintf("nfctl's form is '%s %s'; conntrack's own command line is taken by 'nfctl compat conntrack'", c.CommandPath(), name)
+		}
+	}
+	return ""
+}
+
+// fixed completes a flag from a fixed list.
+func fixed(words ...string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// Why a stream ended.
+var (
+	endSignal   = errors.New("signal")
+	endCount    = errors.New("--count")
+	endUntil    = errors.New("--until")
+	endDuration = errors.New("--duration")
+	endIdle     = errors.New("--idle")
+)
+
+// streamFlags say when a stream ends by itself.
+type streamFlags struct {
+	count          uint64
+	until          string
+	duration, idle time.Duration
+}
+
+func (s *streamFlags) register(f *pflag.FlagSet, what string) {
+	f.Uint64Var(&s.count, "count", 0, "end after `N` "+what)
+	f.StringVar(&s.until, "until", "", "end at the first of the "+what+" that an `expression` holds for, after printing it")
+	durationFlag(f, &s.duration, "duration", "end after this time")
+	durationFlag(f, &s.idle, "idle", "end when nothing has come for this time")
+}
+
+// A stream is one running stream: its context ends at a signal, after
+// --duration or --idle, or when saw or met say that the last object was seen.
+type stream struct {
+	context.Context
+	flags  streamFlags
+	cancel context.CancelCauseFunc
+	seen   atomic.Uint64
+	last   atomic.Int64 // unix nanoseconds of the latest object
+}
+
+// start begins a stream. totals is called at SIGUSR1; a second SIGINT or
+// SIGTERM ends the program at once. The caller calls stop in the end.
+func (s streamFlags) start(parent context.Context, totals func()) *stream {
+	ctx, cancel := context.WithCancelCause(parent)
+	st := &stream{Context: ctx, flags: s, cancel: cancel}
+	st.last.Store(time.Now().UnixNano())
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGUSR1)
+	go st.wait(signals, totals)
+	return st
+}
+
+func (s *stream) wait(signals chan os.Signal, totals func()) {
+	var end, idle <-chan time.Time
+	if s.flags.duration > 0 {
+		end = time.After(s.flags.duration)
+	}
+	if s.flags.idle > 0 {
+		tick := time.NewTicker(max(s.flags.idle/10, 10*time.Millisecond))
+		defer tick.Stop()
+		idle = tick.C
+	}
+	for ended := false; ; {
+		select {
+		case sig := <-signals:
+			switch {
+			case sig == unix.SIGUSR1:
+				totals()
+			case ended:
+				os.Exit(128 + int(sig.(unix.Signal)))
+			default:
+				ended = true
+				s.cancel(endSignal)
+			}
+		case <-end:
+			s.cancel(endDuration)
+		case <-idle:
+			if time.Since(time.Unix(0, s.last.Load())) >= s.flags.idle {
+				s.cancel(endIdle)
+			}
+		}
+	}
+}
+
+// take counts one more object and reports whether it is to be shown: with
+// --count, the ones behind the last are not.
+func (s *stream) take() bool {
+	n := s.seen.Add(1)
+	if s.flags.count == 0 {
+		return true
+	}
+	if n >= s.flags.count {
+		s.cancel(endCount)
+	}
+	return n <= s.flags.count
+}
+
+// touch tells that something came, for --idle.
+func (s *stream) touch() { s.last.Store(time.Now().UnixNano()) }
+
+// stop gives the stream's resources back.
+func (s *stream) stop() { s.cancel(context.Canceled) }
+
+// met ends the stream because --until's expression held.
+func (s *stream) met() { s.cancel(endUntil) }
+
+// result is the stream's status: 3 when --count or --until was asked for and
+// something else ended the stream by itself.
+func (s *stream) result() error {
+	cause := context.Cause(s)
+	wanted := s.flags.count > 0 || s.flags.until != ""
+	if wanted && (cause == endDuration || cause == endIdle) {
+		return &statusError{code: exitNotFound}
+	}
+	return nil
+}
+
+// ready tells whoever started nfctl that it works: a file that it names is
+// made, and systemd is notified when it asked to be.
+func ready(path string) error {
+	if path != "" {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	addr := os.Getenv("NOTIFY_SOCKET")
+	if addr == "" {
+		return nil
+	}
+	// sd_notify(3): an abstract address is written with a leading '@', which
+	// is how the net package writes it too.
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: addr, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte("READY=1"))
+	return err
+}
