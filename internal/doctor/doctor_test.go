@@ -1,0 +1,111 @@
+package doctor
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"nfctl/internal/nstest"
+	"nfctl/internal/queue"
+)
+
+func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+
+// find returns the findings of a check.
+func find(found []Finding, check string) (out []Finding) {
+	for _, f := range found {
+		if f.Check == check {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// want fails the test unless a check was found with a status and a text.
+func want(t *testing.T, found []Finding, check, status, text string) {
+	t.Helper()
+	for _, f := range find(found, check) {
+		if f.Status == status && strings.Contains(f.Text, text) {
+			return
+		}
+	}
+	t.Errorf("%s: %+v, want %s with %q", check, find(found, check), status, text)
+}
+
+func TestFreshNamespace(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	found := Examine()
+	for _, f := range found {
+		if f.Status == Fail {
+			t.Errorf("%+v", f)
+		}
+		t.Logf("%-8s %s: %s (%s)", f.Status, f.Check, f.Text, f.Hint)
+	}
+	want(t, found, "privileges", OK, "with CAP_NET_ADMIN")
+	want(t, found, "queues", OK, "")
+	want(t, found, "tracking table", OK, "")
+	want(t, found, "--attach", OK, "works by")
+	want(t, found, "events", OK, "supported")
+	want(t, found, "helpers", OK, "ftp")
+	want(t, found, "bound queues", OK, "none")
+	want(t, found, "tracking here", Warn, "no entry")
+	if !Permitted(found) {
+		t.Error("not permitted")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	set := func(name, value string) {
+		t.Helper()
+		if err := os.WriteFile("/proc/sys/net/netfilter/"+name, []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ name, value, check, status, text string }{
+		{"nf_conntrack_acct", "0", "counters", Warn, "counters are absent: net.netfilter.nf_conntrack_acct=0"},
+		{"nf_conntrack_acct", "1", "counters", OK, "nf_conntrack_acct=1"},
+		{"nf_conntrack_timestamp", "0", "timestamps", Warn, "absent"},
+		{"nf_conntrack_timestamp", "1", "timestamps", OK, "know when they began"},
+		{"nf_conntrack_events", "0", "event policy", Warn, "no events"},
+		{"nf_conntrack_events", "1", "event policy", OK, "all flows"},
+		{"nf_conntrack_events", "2", "event policy", OK, "older ones do not"},
+	} {
+		set(c.name, c.value)
+		d := &doctor{}
+		d.settings()
+		want(t, d.found, c.check, c.status, c.text)
+	}
+}
+
+func TestRulesAndQueues(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "iptables", "nft")
+	ns := nstest.Enter(t)
+	ns.Run("iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "9", "-j", "NFQUEUE", "--queue-num", "5")
+	ns.Run("iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "10", "-j", "NFQUEUE", "--queue-balance", "6:7", "--queue-bypass")
+	ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
+	for _, n := range []uint16{6, 8} {
+		q, err := queue.Open(queue.Config{Num: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+	}
+	found := Examine()
+	want(t, found, "fed queue 5", Warn, "packets are dropped")
+	want(t, found, "fed queue 7", OK, "bypass")
+	want(t, found, "queue 6", OK, "bound by process")
+	for _, f := range find(found, "queue 6") {
+		if f.Status != OK {
+			t.Errorf("a queue that is bound and fed: %+v", f)
+		}
+	}
+	want(t, found, "queue 8", Warn, "no rule feeds it")
+	want(t, found, "tracking here", OK, "")
+	if n := len(find(found, "base chains")); n != 1 {
+		t.Errorf("%d findings on base chains", n)
+	}
+}

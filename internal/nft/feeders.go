@@ -1,0 +1,143 @@
+package nft
+
+import (
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
+)
+
+// A Feeder is a rule, anybody's, that queues packets.
+type Feeder struct {
+	Family       uint8 // NFPROTO_…
+	Table, Chain string
+	First, Last  uint16 // the queues that it feeds
+	Bypass       bool   // packets pass while nobody has bound the queue
+	Computed     bool   // the queue's number is worked out for each packet
+}
+
+// Feeders returns all rules of nf_tables in the calling thread's network
+// namespace that queue packets: those with nf_tables' queue statement and, of
+// iptables-nft and --attach, those with the NFQUEUE target. Rules of the legacy
+// iptables cannot be asked for.
+func Feeders() ([]Feeder, error) {
+	var out []Feeder
+	err := dump(unix.NFT_MSG_GETRULE, func(m *nl.Msg) {
+		rule := Feeder{Family: m.Family()}
+		for a := m.Attrs(); a.Next(); {
+			switch a.Type {
+			case unix.NFTA_RULE_TABLE:
+				rule.Table = string(a.Text())
+			case unix.NFTA_RULE_CHAIN:
+				rule.Chain = string(a.Text())
+			case unix.NFTA_RULE_EXPRESSIONS:
+				for e := a.Nested(); e.Next(); {
+					if f, ok := feeder(e.Nested()); ok {
+						f.Family, f.Table, f.Chain = rule.Family, rule.Table, rule.Chain
+						out = append(out, f)
+					}
+				}
+			}
+		}
+	})
+	return out, nl.Error("list", "nf_tables rules", err)
+}
+
+// BaseChains returns how many chains of nf_tables the packets of the calling
+// thread's network namespace enter from a hook.
+func BaseChains() (int, error) {
+	n := 0
+	err := dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
+		for a := m.Attrs(); a.Next(); {
+			if a.Type == unix.NFTA_CHAIN_HOOK {
+				n++
+			}
+		}
+	})
+	return n, nl.Error("list", "nf_tables chains", err)
+}
+
+func dump(msg uint8, f func(m *nl.Msg)) error {
+	c, err := nl.Dial(nl.Config{})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Dump(nl.Finish(header(msg, 0, unix.NFPROTO_UNSPEC), 0), func(m *nl.Msg) error {
+		f(m)
+		return nil
+	})
+	return err
+}
+
+// feeder reads one expression of a rule.
+func feeder(expr nl.Attrs) (f Feeder, ok bool) {
+	var name string
+	var data nl.Attrs
+	for expr.Next() {
+		switch expr.Type {
+		case unix.NFTA_EXPR_NAME:
+			name = string(expr.Text())
+		case unix.NFTA_EXPR_DATA:
+			data = expr.Nested()
+		}
+	}
+	switch name {
+	case "queue":
+		return queueStatement(data)
+	case "target":
+		return queueTarget(data)
+	}
+	return f, false
+}
+
+// sregQnum is NFTA_QUEUE_SREG_QNUM: the number is in a register.
+const sregQnum = 4
+
+func queueStatement(a nl.Attrs) (f Feeder, ok bool) {
+	total := uint16(1)
+	for a.Next() {
+		n, _ := a.U16()
+		switch a.Type {
+		case unix.NFTA_QUEUE_NUM:
+			f.First = n
+		case unix.NFTA_QUEUE_TOTAL:
+			total = max(n, 1)
+		case unix.NFTA_QUEUE_FLAGS:
+			f.Bypass = n&1 != 0
+		case sregQnum:
+			f.Computed = true
+		}
+	}
+	f.Last = f.First + total - 1
+	return f, true
+}
+
+// queueTarget reads the xt target NFQUEUE: struct xt_NFQ_info, of which later
+// revisions have a count of queues and flags (linux/netfilter/xt_NFQUEUE.h).
+func queueTarget(a nl.Attrs) (f Feeder, ok bool) {
+	var name string
+	var rev uint32
+	var info []byte
+	for a.Next() {
+		switch a.Type {
+		case unix.NFTA_TARGET_NAME:
+			name = string(a.Text())
+		case unix.NFTA_TARGET_REV:
+			rev, _ = a.U32()
+		case unix.NFTA_TARGET_INFO:
+			info = a.Data
+		}
+	}
+	if name != "NFQUEUE" || len(info) < 2 {
+		return f, false
+	}
+	f.First = ne.Uint16(info)
+	f.Last = f.First
+	if rev >= 1 && len(info) >= 4 {
+		f.Last = f.First + max(ne.Uint16(info[2:]), 1) - 1
+	}
+	if rev >= 2 && len(info) >= 6 {
+		f.Bypass = ne.Uint16(info[4:])&1 != 0
+	}
+	return f, true
+}
