@@ -203,6 +203,7 @@ func TestTemplate(t *testing.T) {
 		{full(), "{{if .sub}}yes{{else}}no{{end}} {{with .sub}}{{.x}}{{end}} {{$.kind}}", "yes 5 thing\n"},
 		{full(), "{{if gt .sub.x 4}}big{{end}}{{if eq .g.enum \"blue\"}} blue{{end}}{{if ne .sub.x 5}}no{{end}}", "big blue\n"},
 		{&thing{}, "{{if ne .n 1}}no{{end}}{{if eq .n 0}}no{{end}}{{if lt .n 1}}no{{end}}{{if not (eq .n 0)}}yes{{end}}", "yes\n"},
+		{&thing{has: 8, time: 1}, "{{.g.enum}}|{{.g.time}}|{{.g.h.addr}}", "|1970-01-01T00:00:00.000000001Z|\n"},
 		{full(), "{{range .flags}}<{{.}}>{{end}}", "<A><B><0x8>\n"},
 		{full(), "{{printf \"%x\" .sub.x}} {{len .flags}}", "5 3\n"},
 	} {
@@ -224,6 +225,13 @@ func TestTemplate(t *testing.T) {
 		if !errors.As(err, &ve) {
 			t.Errorf("%s: %v, want a *value.Error", bad, err)
 		}
+	}
+	union, err := newTemplate(things, "{{.n}}/{{.tuple.src}}/{{if .other}}x{{end}}{{.g.else}}", func(p string) bool { return p == "tuple.src" || p == "other" || p == "g.else" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(union.Append(nil, &thing{has: 1, n: 3})) + string(union.Append(nil, full())); got != "3//\n18446744073709551615//\n" {
+		t.Errorf("names of other objects: %q", got)
 	}
 	w, err := NewTemplate(things, "{{index .n 3}}")
 	if err != nil {

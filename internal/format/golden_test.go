@@ -175,6 +175,29 @@ func TestGolden(t *testing.T) {
 		golden(t, "expect."+strings.ReplaceAll(format, ",", "_"), p.End(b))
 	}
 	golden(t, "../../../docs/schema.json", Schema())
+	between(t, "../../docs/json.md", "keys", KeyTables())
+	between(t, "../../docs/output.md", "formats", FormatTable())
+}
+
+// between compares got with what stands in a page between two marks.
+func between(t *testing.T, path, mark string, got []byte) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(b), "<!-- "+mark+" -->\n")
+	old, tail, ok2 := strings.Cut(rest, "<!-- end -->\n")
+	switch {
+	case !ok || !ok2:
+		t.Errorf("%s: no marks", path)
+	case old != string(got) && *update:
+		if err := os.WriteFile(path, []byte(head+"<!-- "+mark+" -->\n"+string(got)+"<!-- end -->\n"+tail), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case old != string(got):
+		t.Errorf("%s: the table is not %s", path, got)
+	}
 }
 
 // objects prints small objects in every format that they have.

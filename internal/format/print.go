@@ -34,6 +34,9 @@ type Options struct {
 	// What to show below a packet's line: its bytes in hexadecimal or as text, and
 	// its layers.
 	Hex, ASCII, Layers bool
+	// Others reports whether a name of a template is that of a field which other
+	// objects of the same stream have; these lack it.
+	Others func(path string) bool
 }
 
 // A Printer appends objects of one kind in one format. It is for one goroutine.
@@ -143,7 +146,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 	case Save:
 		return special(s.Save)
 	case Template:
-		w, err := NewTemplate(reg, o.Template)
+		w, err := newTemplate(reg, o.Template, opt.Others)
 		if err == nil {
 			p.add, p.err = w.Append, w.Err
 		}

@@ -34,9 +34,11 @@ type object map[string]any
 type TemplateWriter[T any] struct {
 	tmpl *template.Template
 	rows []reachable[T]
-	root object
-	out  bytes.Buffer
-	err  error
+
+	others []string // names that objects of other kinds have
+	root   object
+	out    bytes.Buffer
+	err    error
 }
 
 // reachable is a field that the template can reach.
@@ -44,11 +46,17 @@ type reachable[T any] struct {
 	*field.Row[T]
 	words *[64]string // of Flags
 	cell  func([]byte, *T) []byte
+	value any // of the object at hand
 }
 
 // NewTemplate compiles a template. A name that no field has is an error. A
 // newline is added to each object when the template does not end with one.
 func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T], error) {
+	return newTemplate(reg, text, nil)
+}
+
+// newTemplate takes also names that other objects of the stream have.
+func newTemplate[T any](reg *field.Registry[T], text string, others func(string) bool) (*TemplateWriter[T], error) {
 	bad := func(why string) error {
 		return &value.Error{What: "template", Text: text, Valid: "Go template syntax, as '{{.orig.src}}': " + why}
 	}
@@ -58,10 +66,14 @@ func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T]
 	}
 	w := &TemplateWriter[T]{tmpl: tmpl, root: object{}}
 	paths, all := reached(tmpl.Root)
+	var ours []string
 	for _, p := range paths {
 		row, err := reg.Find(p)
 		switch {
 		case reg.Group(p) || err == nil && row.Path == p:
+			ours = append(ours, p)
+		case others != nil && others(p):
+			w.others = append(w.others, p)
 		case err == nil: // an alias
 			return nil, bad("the name of " + p + " is " + row.Path)
 		default:
@@ -69,15 +81,15 @@ func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T]
 		}
 	}
 	if all {
-		paths = nil
+		ours = nil
 	}
-	if all || len(paths) > 0 {
-		rows, err := SelectRows(reg, paths)
+	if all || len(ours) > 0 {
+		rows, err := SelectRows(reg, ours)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rows {
-			w.rows = append(w.rows, reachable[T]{r, bitWords(r.Names), cell(r)})
+			w.rows = append(w.rows, reachable[T]{Row: r, words: bitWords(r.Names), cell: cell(r)})
 		}
 	}
 	return w, nil
@@ -87,9 +99,21 @@ func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T]
 // fails prints as far as it got; Err tells.
 func (w *TemplateWriter[T]) Append(b []byte, t *T) []byte {
 	clear(w.root)
+	// What is absent comes last: by then its object is there, if it has others.
 	for i := range w.rows {
 		r := &w.rows[i]
-		set(w.root, r.Path, r.load(t))
+		r.value = r.load(t)
+		if _, no := r.value.(absent); !no {
+			set(w.root, r.Path, r.value)
+		}
+	}
+	for i := range w.rows {
+		if v, no := w.rows[i].value.(absent); no {
+			set(w.root, w.rows[i].Path, v)
+		}
+	}
+	for _, p := range w.others {
+		set(w.root, p, absent(nil))
 	}
 	w.out.Reset()
 	if err := w.tmpl.Execute(&w.out, w.root); err != nil && w.err == nil {
