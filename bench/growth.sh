@@ -24,10 +24,9 @@ for n in $sizes; do
 	EVENTS=$((n / 2)) LABEL=$n READERS=conntrack-E ./ct.sh events "nfctl=$NFCTL ct watch -o text" >&2
 done
 for n in $counts; do
-	: >"$tmp/rules"
 	for ((i = 1; i <= n; i++)); do
 		# Half are ports, half addresses, none of them the generator's.
-		if ((i % 2)); then echo "drop *:$((10000 + i)) > *"; else echo "drop * 198.$((18 + i / 65536 % 2)).$((i / 256 % 256)).$((i % 256)) > *"; fi
+		if ((i % 2)); then echo "drop udp > :$((10000 + i))"; else echo "drop 198.$((18 + i / 65536 % 2)).$((i / 256 % 256)).$((i % 256)) > *"; fi
 	done >"$tmp/rules.$n"
 	LABEL=rules.$n MODES=paced SIZES=64 TCP=0 LATENCY=0 PEERS=c-batch \
 		./queue.sh "nfctl=$NFCTL queue --num 0 -q --rules $tmp/rules.$n" >&2
