@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,7 @@ connection tracking table and its expectations.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
 
-	root.AddCommand(newQueue(a))
+	root.AddCommand(newQueue(a), newCt(a))
 	for _, c := range root.Commands() {
 		guard(c)
 	}
@@ -168,7 +169,11 @@ func unknownCommand(c *cobra.Command, word string) error {
 func flagError(c *cobra.Command, err error) error {
 	var bad *pflag.InvalidValueError
 	if errors.As(err, &bad) {
-		return named("--"+bad.GetFlag().Name, bad.Unwrap())
+		cause := bad.Unwrap()
+		if errors.Is(cause, strconv.ErrSyntax) || errors.Is(cause, strconv.ErrRange) {
+			cause = &value.Error{What: "number", Text: bad.GetValue()}
+		}
+		return named("--"+bad.GetFlag().Name, cause)
 	}
 	msg := err.Error()
 	if strings.HasPrefix(msg, "unknown flag: --") {
