@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -142,7 +141,6 @@ type stream struct {
 	c    *nl.Conn
 	res  DumpResult
 	seen window
-	stop atomic.Bool
 }
 
 // dialStreams opens the sockets, in the calling thread's namespace.

@@ -43,7 +43,7 @@ func (t *Tuple) family() uint8 {
 	return 0
 }
 
-// key appends what the kernel finds the entry by: the original tuple and the
+// appendKey appends what the kernel finds the entry by: the original tuple and the
 // zone; the id, which must match, when withID.
 func (f *Flow) appendKey(b []byte, withID bool) []byte {
 	t := &f.Orig
@@ -232,7 +232,7 @@ func (c *Conn) Delete(f *Flow) error {
 }
 
 // Flush deletes all entries, or those of a family, or those that the filter's
-// mark, status and zone match. It is refused with ErrNotProbed when a probe did
+// mark, status and zone match. It is refused with ErrNotHonoured when a probe did
 // not show that this kernel honours the family or filter: a kernel that ignores
 // it would delete everything.
 func (c *Conn) Flush(family uint8, k KernelFilter) error {

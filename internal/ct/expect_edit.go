@@ -61,7 +61,7 @@ func (e *Expect) named() bool {
 
 func expectName(e *Expect) string { return string(AppendTuple([]byte("expectation "), &e.Tuple)) }
 
-// appendExpect appends the request to make or change e.
+// appendNew appends the request to make or change e.
 func (e *Expect) appendNew(b []byte, flags uint16) []byte {
 	at := len(b)
 	b = nl.AppendHeader(b, nl.Type(nl.SubsysExpect, msgNew), flags, e.Tuple.family(), 0)
@@ -71,7 +71,7 @@ func (e *Expect) appendNew(b []byte, flags uint16) []byte {
 	return nl.Finish(kernelOnly.AppendAttrs(b), at)
 }
 
-// AppendKey appends what the kernel finds e by: the tuple, the zone, and the id,
+// appendKey appends what the kernel finds e by: the tuple, the zone, and the id,
 // which must match, when e has one.
 func (e *Expect) appendKey(b []byte) []byte {
 	b = e.Tuple.append(b, ctaExpTuple)
