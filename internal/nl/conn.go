@@ -72,7 +72,7 @@ func Wrap(nc *netlink.Conn) (*Conn, error) {
 		return nil, &OpError{Op: "open", Object: "netlink socket", Err: cause(err)}
 	}
 	c := &Conn{nc: nc, rc: rc, port: nc.PID()}
-	c.sender.f = c.sender.send
+	c.sender.f, c.sender.quick = c.sender.send, c.sender.sendQuick
 	c.seq.Store(uint32(time.Now().UnixNano()))
 	// Both only shorten or explain errors; kernels before 4.12 lack EXT_ACK.
 	_ = c.setInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
@@ -198,7 +198,14 @@ func (c *Conn) LeaveGroup(n uint) error {
 // Send sends b, one finished message or several, with one system call. The
 // kernel handles them in order and has answered those that want an answer when
 // Send returns. Sequence numbers are the caller's: see NextSeq and PutSeq.
-func (c *Conn) Send(b []byte) error {
+func (c *Conn) Send(b []byte) error { return c.sendBy(c.sender.f, b) }
+
+// SendQuick is Send for what keeps the kernel busy for well under a millisecond,
+// as verdicts on a few packets: Go's scheduler is not told of the call, which
+// otherwise takes the processor away from long ones and is slow to give it back.
+func (c *Conn) SendQuick(b []byte) error { return c.sendBy(c.sender.quick, b) }
+
+func (c *Conn) sendBy(f func(fd uintptr), b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
@@ -206,7 +213,7 @@ func (c *Conn) Send(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.b = b
-	if err := c.rc.Control(s.f); err != nil {
+	if err := c.rc.Control(f); err != nil {
 		return closed(err)
 	}
 	s.b = nil
@@ -222,13 +229,23 @@ type sender struct {
 	mu  sync.Mutex
 	b   []byte
 	err syscall.Errno
-	f   func(fd uintptr)
+
+	f, quick func(fd uintptr)
 }
 
 // send needs no address: a socket that is not connected sends to the kernel.
 func (s *sender) send(fd uintptr) {
 	for {
 		_, _, s.err = unix.Syscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&s.b[0])), uintptr(len(s.b)), 0, 0, 0)
+		if s.err != unix.EINTR && s.err != unix.EAGAIN {
+			return
+		}
+	}
+}
+
+func (s *sender) sendQuick(fd uintptr) {
+	for {
+		_, _, s.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&s.b[0])), uintptr(len(s.b)), 0, 0, 0)
 		if s.err != unix.EINTR && s.err != unix.EAGAIN {
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"testing"
 	"time"
@@ -101,30 +100,6 @@ func TestDropPort(t *testing.T) {
 	if s.Verdicts[KindDrop].Packets < 2 || s.Verdicts[KindAccept].Packets < 4 || s.SocketLost+s.Vanished+s.Undecoded != 0 ||
 		s.Rules[0].Packets != s.Verdicts[KindDrop].Packets || s.Default.Packets != s.Verdicts[KindAccept].Packets {
 		t.Errorf("%+v", s)
-	}
-}
-
-// counter receives datagrams on a socket and counts them.
-func counter(t testing.TB, c net.PacketConn) func() int {
-	n := make(chan int, 1)
-	done := make(chan struct{})
-	_ = c.(*net.UDPConn).SetReadBuffer(64 << 20)
-	go func() {
-		got := 0
-		b := make([]byte, 2048)
-		for {
-			if _, _, err := c.ReadFrom(b); err != nil {
-				break
-			}
-			got++
-		}
-		n <- got
-		close(done)
-	}()
-	return func() int {
-		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		<-done
-		return <-n
 	}
 }
 

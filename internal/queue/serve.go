@@ -230,7 +230,7 @@ func (w *worker) send() error {
 	}
 	var err error
 	for range sendTries {
-		err = w.q.conn.Send(a.out)
+		err = w.q.conn.SendQuick(a.out)
 		if err == nil || !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
 			break
 		}

@@ -36,7 +36,7 @@ type Stats struct {
 
 	// Losses. Vanished counts packets that the kernel no longer had when they
 	// were answered: something unregistered a hook or flushed the queue. Up to
-	// Vanishing more may have gone the same way, 7 each time, under load 31.
+	// Vanishing more may have gone the same way, 7 each time, under load 63.
 	SocketLost uint64 // did not fit the receive buffer; with FailOpen they went on unseen
 	Vanished   uint64
 	Vanishing  uint64

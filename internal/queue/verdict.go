@@ -124,7 +124,7 @@ func (None) Rules() []string { return nil }
 // Messages and attributes of include/uapi/linux/netfilter/nfnetlink_queue.h that
 // go-nfqueue does not export.
 const (
-	msgPacket       = nl.SubsysQueue<<8 | 0
+	msgPacket       = nl.SubsysQueue << 8
 	msgVerdict      = nl.SubsysQueue<<8 | 1
 	msgConfig       = nl.SubsysQueue<<8 | 2
 	msgVerdictBatch = nl.SubsysQueue<<8 | 3
@@ -162,10 +162,9 @@ const (
 	verdictLen  = nl.HeaderLen + 12 // header and attrVerdictHdr
 	smallRun    = 4                 // fewer packets are answered one by one
 	segment     = 8                 // packets that one verdict and one batch verdict settle
-	longRun     = 16                // under load it is more of them, to spare the processor
-	longSegment = 32
-	sendAt      = 64 << 10        // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
-	answerSpace = sendAt + 70<<10 // what the buffer can hold without growing
+	longRun     = 16                // a run of more is one segment: under load the processor counts
+	sendAt      = 64 << 10          // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
+	answerSpace = sendAt + 70<<10   // what the buffer can hold without growing
 )
 
 // answers builds verdict messages. Verdicts need not be sent packet by packet:
@@ -251,7 +250,7 @@ func (a *answers) endRun() {
 func (a *answers) settle(ids []uint32, d *Decision) {
 	segment := segment
 	if len(ids) > longRun {
-		segment = longSegment
+		segment = len(ids)
 	}
 	for len(ids) > 0 {
 		n := min(segment, len(ids))

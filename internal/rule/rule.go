@@ -242,7 +242,6 @@ type action struct {
 	mark, mask uint32
 	edit       *packet.Edit
 	opener     Opener
-	ext        Extension // of an engine
 }
 
 var errNoMark = errors.New("a rule with repeat must set a mark other than 0, by which the rule that queues can leave the packet out")
