@@ -140,3 +140,11 @@ func probeFilters(c *Conn, out *Features) error {
 	out.FilterZone = out.Zone && left(14, KernelFilter{Zone: 7})
 	return err
 }
+
+// KnownHelpers returns the names of helpers that kernels may have.
+func KnownHelpers() (names []string) {
+	for _, h := range helpers {
+		names = append(names, h.name)
+	}
+	return names
+}

@@ -60,7 +60,8 @@ func TestEvents(t *testing.T) {
 	sysctl(t, "nf_conntrack_acct", "1")
 	c := dial(t)
 	w := openWatch(t, WatchOptions{Flows: AllEvents, Expects: AllEvents})
-	if w.Buffer < DefaultBuffer {
+	// A user namespace may not go over net.core.rmem_max.
+	if w.Buffer < DefaultBuffer && os.Getenv("NFCTL_TEST_INNER") == "" || w.Buffer == 0 {
 		t.Errorf("receive buffer of %d bytes", w.Buffer)
 	}
 	tcp, udp := ns.TCPEcho("127.0.0.1:0"), ns.UDPEcho("127.0.0.1:0")
