@@ -286,7 +286,7 @@ var Findings = &Subject[Finding]{
 var Attrs = &Subject[Attr]{
 	Kind: "attr",
 	Fields: field.New([]field.Row[Attr]{
-		text("of", "flow or expect", func(a *Attr) string { return a.Of }),
+		text("of", "flow, expect or group", func(a *Attr) string { return a.Of }),
 		text("name", "name, as libnetfilter_conntrack and the Lua modules have it", func(a *Attr) string { return a.Name }),
 		text("aliases", "other names, with commas between them", func(a *Attr) string { return strings.Join(a.Aliases, ",") }),
 		text("path", "key of JSON and name in expressions", func(a *Attr) string { return a.Path }),

@@ -200,6 +200,11 @@ var Commands = []struct {
 	{"attr list", generic},
 	{"attr show", generic},
 	{"attr values", generic},
+	{"attr get", nil},
+	{"attr set", nil},
+	{"attr build", append(generic[:6:6], XML, Flow, Save)},
+	{"attr encode", nil},
+	{"attr decode", nil},
 	{"doctor", generic},
 }
 

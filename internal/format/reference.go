@@ -54,6 +54,7 @@ func KeyTables() []byte {
 	b = keys(b, ExpectStats, "the kernel's counters of expectations", ExpectStats.Fields.Rows())
 	b = keys(b, Queues, "a queue in the kernel's list", Queues.Fields.Rows())
 	b = keys(b, Attrs, "a row of the attribute table", Attrs.Fields.Rows())
+	b = keys(b, Values, "a word that an attribute takes (`attr values`)", Values.Fields.Rows())
 	return keys(b, Findings, "something that doctor looked at", Findings.Fields.Rows())
 }
 

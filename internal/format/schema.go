@@ -30,6 +30,7 @@ func Schema() []byte {
 		{"expect_stats", define(ExpectStats, []string{"of"})},
 		{"queue", define(Queues, []string{"queue"})},
 		{"attr", define(Attrs, []string{"of", "name"})},
+		{"value", define(Values, []string{"of", "name", "number"})},
 		{"doctor", define(Findings, []string{"status", "check"})},
 	}
 	for i, k := range kinds {
