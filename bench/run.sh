@@ -19,7 +19,7 @@ part() { [[ " $PARTS " == *" $1 "* ]]; }
 q="$NFCTL queue --num 0 -q"
 
 {
-	echo "$(uname -sr), $(nproc) CPUs $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(go env GOVERSION), nfctl $("$NFCTL" version 2>/dev/null | head -1)"
+	echo "$(uname -sr), $(nproc) CPUs $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(go env GOVERSION), $("$NFCTL" version 2>/dev/null)"
 	echo "load at the start: $(cut -d ' ' -f 1-3 /proc/loadavg); each figure the median of $RUNS"
 	if part queue || part tcp || part latency; then
 		MODES=$(part queue && echo paced flood) TCP=$(part tcp && echo 1 || echo 0) LATENCY=$(part latency && echo 1 || echo 0) \
