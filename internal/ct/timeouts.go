@@ -72,6 +72,10 @@ func (t *Timeouts) SetIdle(f *Flow) {
 	f.Present |= HasIdle
 }
 
+// Of returns the timeout in seconds that a packet gives to f, 0 when unknown: of
+// TCP and SCTP connections the state must be known.
+func (t *Timeouts) Of(f *Flow) uint32 { return t.of(f) }
+
 // of returns the timeout that a packet gives to f, 0 when unknown.
 func (t *Timeouts) of(f *Flow) uint32 {
 	switch f.Orig.Proto {

@@ -56,6 +56,21 @@ func BaseChains() (int, error) {
 	return n, nl.Error("list", "nf_tables chains", err)
 }
 
+// NATChains returns how many chains of type nat there are. Without one, and
+// without iptables' table nat, the kernel translates no packets of the calling
+// thread's network namespace, whatever its connections ask for.
+func NATChains() (int, error) {
+	n := 0
+	err := dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
+		for a := m.Attrs(); a.Next(); {
+			if a.Type == unix.NFTA_CHAIN_TYPE && string(a.Text()) == "nat" {
+				n++
+			}
+		}
+	})
+	return n, nl.Error("list", "nf_tables chains", err)
+}
+
 func dump(msg uint8, f func(m *nl.Msg)) error {
 	c, err := nl.Dial(nl.Config{})
 	if err != nil {
