@@ -2,7 +2,6 @@ package format
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -85,6 +84,9 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 	}
 }
 
+// endsWord tells the octets at which a plain word ends or is no longer plain.
+var endsWord = [256]bool{' ': true, '\t': true, '\'': true, '"': true, '\\': true}
+
 // Split appends the words of a line as a shell would see them: separated by
 // blanks, with '…' and "…" (in which \ stands before " and \) around blanks. A
 // '#' at the start of a word begins a comment.
@@ -98,7 +100,7 @@ func Split(words []string, line string) ([]string, error) {
 			return words, nil
 		}
 		start := i
-		for i < len(line) && !strings.ContainsRune(" \t'\"\\", rune(line[i])) {
+		for i < len(line) && !endsWord[line[i]] {
 			i++
 		}
 		if i == len(line) || line[i] == ' ' || line[i] == '\t' {
@@ -129,34 +131,62 @@ func Split(words []string, line string) ([]string, error) {
 	return words, nil
 }
 
-// lineFlags maps the flags of a line to the attributes that they set. Addresses
-// name the attribute of IPv4; see setSaved.
-var lineFlags = sync.OnceValue(func() map[string]string {
-	return map[string]string{
-		"t": "timeout", "timeout": "timeout", "u": "status", "status": "status", "m": "mark", "mark": "mark",
-		"c": "secmark", "secmark": "secmark", "w": "zone", "zone": "zone", "orig-zone": "orig-zone", "reply-zone": "repl-zone",
-		"s": "orig-ipv4-src", "src": "orig-ipv4-src", "orig-src": "orig-ipv4-src",
-		"d": "orig-ipv4-dst", "dst": "orig-ipv4-dst", "orig-dst": "orig-ipv4-dst",
-		"r": "repl-ipv4-src", "reply-src": "repl-ipv4-src", "q": "repl-ipv4-dst", "reply-dst": "repl-ipv4-dst",
-		"n": "snat-ipv4", "src-nat": "snat-ipv4", "g": "dnat-ipv4", "dst-nat": "dnat-ipv4",
-		"p": "orig-l4proto", "proto": "orig-l4proto", "protonum": "orig-l4proto", "f": "orig-l3proto", "family": "orig-l3proto",
-		"l": "connlabels", "label": "connlabels", "label-add": "connlabels", "helper": "helper-name",
-		"sport": "orig-port-src", "orig-port-src": "orig-port-src", "dport": "orig-port-dst", "orig-port-dst": "orig-port-dst",
-		"reply-port-src": "repl-port-src", "reply-port-dst": "repl-port-dst",
-		"srckey": "orig-port-src", "orig-key-src": "orig-port-src", "dstkey": "orig-port-dst", "orig-key-dst": "orig-port-dst",
-		"reply-key-src": "repl-port-src", "reply-key-dst": "repl-port-dst",
-		"icmp-type": "icmp-type", "icmp-code": "icmp-code", "icmp-id": "icmp-id",
-		"icmpv6-type": "icmp-type", "icmpv6-code": "icmp-code", "icmpv6-id": "icmp-id",
-		"state": "state", "orig-vtag": "sctp-vtag-orig", "reply-vtag": "sctp-vtag-repl", "role": "dccp-role",
+// lineFlag is what a flag of a line sets.
+type lineFlag struct {
+	name string            // attribute
+	attr *ct.Attr[ct.Flow] // of addresses that of IPv4
+	six  *ct.Attr[ct.Flow] // that of IPv6, or nil
+}
+
+// flagWords are the flags of a line that stand for each attribute.
+var flagWords = [][]string{
+	{"timeout", "t", "timeout"},
+	{"status", "u", "status"},
+	{"mark", "m", "mark"},
+	{"secmark", "c", "secmark"},
+	{"zone", "w", "zone"},
+	{"orig-zone", "orig-zone"},
+	{"repl-zone", "reply-zone"},
+	{"orig-ipv4-src", "s", "src", "orig-src"},
+	{"orig-ipv4-dst", "d", "dst", "orig-dst"},
+	{"repl-ipv4-src", "r", "reply-src"},
+	{"repl-ipv4-dst", "q", "reply-dst"},
+	{"snat-ipv4", "n", "src-nat"},
+	{"dnat-ipv4", "g", "dst-nat"},
+	{"orig-l4proto", "p", "proto", "protonum"},
+	{"orig-l3proto", "f", "family"},
+	{"connlabels", "l", "label", "label-add"},
+	{"helper-name", "helper"},
+	{"orig-port-src", "sport", "orig-port-src", "srckey", "orig-key-src"},
+	{"orig-port-dst", "dport", "orig-port-dst", "dstkey", "orig-key-dst"},
+	{"repl-port-src", "reply-port-src", "reply-key-src"},
+	{"repl-port-dst", "reply-port-dst", "reply-key-dst"},
+	{"icmp-type", "icmp-type", "icmpv6-type"},
+	{"icmp-code", "icmp-code", "icmpv6-code"},
+	{"icmp-id", "icmp-id", "icmpv6-id"},
+	{"state", "state"},
+	{"sctp-vtag-orig", "orig-vtag"},
+	{"sctp-vtag-repl", "reply-vtag"},
+	{"dccp-role", "role"},
+}
+
+// lineFlags finds what a flag sets, without its dashes.
+var lineFlags = sync.OnceValue(func() map[string]lineFlag {
+	m := map[string]lineFlag{}
+	for _, words := range flagWords {
+		for _, w := range words[1:] {
+			m[w] = lineFlagOf(words[0])
+		}
 	}
+	return m
 })
 
-// sixth returns the attribute of IPv6 beside one of IPv4, or "".
-func sixth(name string) string {
+func lineFlagOf(name string) lineFlag {
+	f := lineFlag{name: name, attr: flowAttrs()[name]}
 	if before, after, ok := strings.Cut(name, "ipv4"); ok {
-		return before + "ipv6" + after
+		f.six = flowAttrs()[before+"ipv6"+after]
 	}
-	return ""
+	return f
 }
 
 // flowAttrs finds attributes by name or JSON path.
@@ -185,6 +215,7 @@ func ParseSave(words []string, f *ct.Flow) error {
 	default:
 		return &value.Error{What: "start of a line", Text: words[0], Valid: "-A or -I, or a JSON object"}
 	}
+	flags := lineFlags()
 	var state string // is read last: the protocol decides what it means
 	for i := 1; i < len(words); i++ {
 		flag, text, given := words[i], "", false
@@ -194,8 +225,8 @@ func ParseSave(words []string, f *ct.Flow) error {
 		} else if name, long = strings.CutPrefix(flag, "-"); !long || len(name) != 1 {
 			name = ""
 		}
-		attr := lineFlags()[name]
-		if attr == "" && name != "set" {
+		set := flags[name]
+		if set.attr == nil && name != "set" {
 			return &value.Error{What: "flag", Text: flag, Valid: "a flag of conntrack -A, or --set NAME=VALUE"}
 		}
 		if !given {
@@ -205,11 +236,11 @@ func ParseSave(words []string, f *ct.Flow) error {
 			text = words[i]
 		}
 		if name == "set" {
-			var ok bool
-			if attr, text, ok = strings.Cut(text, "="); !ok {
-				return &value.Error{What: "--set", Text: attr, Valid: "NAME=VALUE"}
+			attr, v, ok := strings.Cut(text, "=")
+			if !ok {
+				return &value.Error{What: "--set", Text: text, Valid: "NAME=VALUE"}
 			}
-			if flowAttrs()[attr] == nil {
+			if set, text = lineFlagOf(attr), v; set.attr == nil {
 				_, err := ct.FlowFields.Find(attr)
 				if err == nil {
 					err = &value.Error{What: "attribute", Text: attr, Valid: "one that can be set, see 'nfctl attr list'"}
@@ -218,11 +249,11 @@ func ParseSave(words []string, f *ct.Flow) error {
 			}
 			flag = "--set " + attr
 		}
-		if attr == "state" {
+		if set.name == "state" {
 			state = text
 			continue
 		}
-		if err := setSaved(f, attr, text); err != nil {
+		if err := setSaved(f, &set, text); err != nil {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
 		switch name {
@@ -233,7 +264,8 @@ func ParseSave(words []string, f *ct.Flow) error {
 		}
 	}
 	if state != "" {
-		if err := setSaved(f, "state", state); err != nil {
+		set := flags["state"]
+		if err := setSaved(f, &set, state); err != nil {
 			return fmt.Errorf("--state: %w", err)
 		}
 	}
@@ -241,8 +273,8 @@ func ParseSave(words []string, f *ct.Flow) error {
 }
 
 // setSaved sets an attribute from what a line says.
-func setSaved(f *ct.Flow, name, text string) error {
-	switch name {
+func setSaved(f *ct.Flow, set *lineFlag, text string) error {
+	switch set.name {
 	case "status":
 		if strings.EqualFold(text, "UNSET") {
 			f.Status, f.Present = 0, f.Present|ct.HasStatus
@@ -250,20 +282,18 @@ func setSaved(f *ct.Flow, name, text string) error {
 		}
 	case "snat-ipv4", "dnat-ipv4":
 		if addr, port, ok := natPort(text); ok {
-			if err := flowAttrs()[name[:4]+"-port"].SetText(f, port); err != nil {
+			if err := flowAttrs()[set.name[:4]+"-port"].SetText(f, port); err != nil {
 				return err
 			}
 			text = addr
 		}
 	}
-	a := flowAttrs()[name]
-	if strings.Contains(text, ":") {
-		if other := sixth(name); other != "" {
-			a = flowAttrs()[other]
-		}
+	a := set.attr
+	if set.six != nil && strings.Contains(text, ":") {
+		a = set.six
 	}
 	if ok, why := a.Settable(false); a.Name != "" && !ok {
-		return &value.Error{What: "attribute to set", Text: name, Valid: "one that can be set: " + why}
+		return &value.Error{What: "attribute to set", Text: set.name, Valid: "one that can be set: " + why}
 	}
 	return a.SetText(f, text)
 }
@@ -366,41 +396,85 @@ func complete(f *ct.Flow) error {
 var nameless = map[string]bool{"state": true, "reply.type": true, "reply.code": true, "reply.id": true,
 	"snat.addr_max": true, "dnat.addr_max": true, "snat.port_max": true, "dnat.port_max": true}
 
+// A keyed is an attribute that a key of JSON sets.
+type keyed struct {
+	attr *ct.Attr[ct.Flow]
+	key  int // in jsonKeys.paths
+	six  int // 4, 6: only an address of that family; 0: whatever there is
+}
+
+// keySet is what the keys of a flow in JSON stand for.
+type keySet struct {
+	paths        map[string]int // keys, numbered
+	groups       map[string]bool
+	attrs        []keyed // in the order in which they are to be set
+	kind, status int
+}
+
+var keySets = sync.OnceValue(func() *keySet {
+	k := &keySet{paths: map[string]int{}, groups: map[string]bool{}}
+	for _, r := range ct.FlowFields.Rows() {
+		k.paths[r.Path] = len(k.paths)
+		if group, _, ok := strings.Cut(r.Path, "."); ok {
+			k.groups[group] = true
+		}
+	}
+	k.kind, k.status = k.paths["kind"], k.paths["status"]
+	for i := range ct.FlowAttrs {
+		a := &ct.FlowAttrs[i]
+		if can, _ := a.Settable(false); a.Path == "" || a.Path == "status" || a.Name == "" && !nameless[a.Path] || a.Name != "" && !can {
+			continue
+		}
+		one := keyed{attr: a, key: k.paths[a.Path]}
+		switch {
+		case strings.Contains(a.Name, "ipv4"):
+			one.six = 4
+		case strings.Contains(a.Name, "ipv6"):
+			one.six = 6
+		}
+		k.attrs = append(k.attrs, one)
+	}
+	return k
+})
+
+// A jsonFlow holds the values of a flow in JSON, as the texts that attributes are
+// set by.
+type jsonFlow struct {
+	*keySet
+	path  []byte
+	texts []string // by number of the key
+	there []bool
+}
+
 // ParseJSON reads an object of -o json into f, which must be empty. Keys that
 // nobody can set (counters, times, id) are passed over; a key that no flow has
 // is an error.
 func ParseJSON(line []byte, f *ct.Flow) error {
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.UseNumber()
-	var top map[string]any
-	if err := d.Decode(&top); err != nil {
+	// Checked as a whole first, so that the walk need not look for mistakes.
+	if !json.Valid(line) {
+		var v any
+		err := json.Unmarshal(line, &v)
 		return fmt.Errorf("not a JSON object: %w", err)
 	}
-	if d.More() {
-		return errors.New("more than one JSON object")
+	text := strings.TrimSpace(string(line))
+	if text[0] != '{' {
+		return &value.Error{What: "line", Text: text, Valid: "a JSON object"}
 	}
-	if kind, ok := top["kind"]; ok && kind != "flow" {
-		return &value.Error{What: "kind of object", Text: fmt.Sprint(kind), Valid: "flow"}
-	}
-	flat := make(map[string]string, 32)
-	if err := flatten(flat, "", top); err != nil {
+	k := keySets()
+	j := jsonFlow{keySet: k, path: make([]byte, 0, 64), texts: make([]string, len(k.paths)), there: make([]bool, len(k.paths))}
+	if _, err := j.object(text, 0); err != nil {
 		return err
 	}
-	status, hasStatus := flat["status"]
-	delete(flat, "status")
-	for i := range ct.FlowAttrs {
-		a := &ct.FlowAttrs[i]
-		text, ok := flat[a.Path]
-		if !ok || a.Name == "" && !nameless[a.Path] {
+	for i := range k.attrs {
+		one := &k.attrs[i]
+		if !j.there[one.key] {
 			continue
 		}
-		if can, _ := a.Settable(false); a.Name != "" && !can {
+		a, text := one.attr, j.texts[one.key]
+		if one.six != 0 && strings.Contains(text, ":") != (one.six == 6) {
 			continue
 		}
-		if strings.Contains(a.Name, "ipv4") && strings.Contains(text, ":") || strings.Contains(a.Name, "ipv6") && !strings.Contains(text, ":") {
-			continue
-		}
-		err := error(nil)
+		var err error
 		if a.Kind == field.Bytes {
 			var d []byte
 			if d, err = base64.StdEncoding.DecodeString(text); err == nil {
@@ -416,62 +490,128 @@ func ParseJSON(line []byte, f *ct.Flow) error {
 	if f.Zone == 0 { // always written, and the same as none
 		f.Present &^= ct.HasZone
 	}
-	var bits uint64
-	if hasStatus && status != "" {
-		var err error
-		if bits, err = ct.StatusNames.ParseBits(status); err != nil {
-			return fmt.Errorf("status: %w", err)
-		}
-	}
-	f.Status = uint32(bits)
-	if hasStatus {
+	if j.there[k.status] {
 		f.Present |= ct.HasStatus
+		if text := j.texts[k.status]; text != "" {
+			bits, err := ct.StatusNames.ParseBits(text)
+			if err != nil {
+				return fmt.Errorf("status: %w", err)
+			}
+			f.Status = uint32(bits)
+		}
 	}
 	f.AskNAT()
 	return complete(f)
 }
 
-// flatten turns nested objects into paths, and values into the texts that
-// attributes are set by.
-func flatten(out map[string]string, prefix string, v map[string]any) error {
-	for k, v := range v {
-		path := prefix + k
-		switch v := v.(type) {
-		case map[string]any:
-			if !ct.FlowFields.Group(path) {
-				_, err := ct.FlowFields.Find(path)
-				return err
-			}
-			if err := flatten(out, path+".", v); err != nil {
-				return err
-			}
+// object reads the object at s[i:], which is valid JSON, and returns where it
+// ends.
+func (j *jsonFlow) object(s string, i int) (int, error) {
+	prefix := len(j.path)
+	for i++; ; {
+		i = blank(s, i)
+		switch s[i] {
+		case '}':
+			return i + 1, nil
+		case ',':
+			i++
 			continue
-		case nil:
-			continue
-		case string:
-			out[path] = v
-		case json.Number:
-			out[path] = v.String()
-		case bool:
-			continue
-		case []any:
-			var list []string
-			for _, one := range v {
-				s, ok := one.(string)
-				if !ok {
-					return &value.Error{What: path, Text: fmt.Sprint(one), Valid: "strings in the array"}
-				}
-				list = append(list, s)
-			}
-			out[path] = strings.Join(list, ",")
 		}
-		if row := ct.FlowFields.Row(path); row == nil || row.Path != path {
-			_, err := ct.FlowFields.Find(path)
-			if err == nil {
-				err = &value.Error{What: "key", Text: path, Valid: row.Path}
+		key, end, err := stringAt(s, i)
+		if err != nil {
+			return 0, err
+		}
+		i = blank(s, blank(s, end)+1) // over the colon
+		j.path = append(j.path[:prefix], key...)
+		if s[i] == '{' {
+			if !j.groups[string(j.path)] {
+				return 0, unknownKey(string(j.path))
 			}
-			return err
+			j.path = append(j.path, '.')
+			if i, err = j.object(s, i); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		n, ok := j.paths[string(j.path)]
+		if !ok {
+			return 0, unknownKey(string(j.path))
+		}
+		if i, err = j.value(s, i, n); err != nil {
+			return 0, err
 		}
 	}
-	return nil
+}
+
+// value reads the value at s[i:] as key n's.
+func (j *jsonFlow) value(s string, i, n int) (end int, err error) {
+	switch s[i] {
+	case '"':
+		j.there[n] = true
+		if j.texts[n], end, err = stringAt(s, i); err == nil && n == j.kind && j.texts[n] != "flow" {
+			err = &value.Error{What: "kind of object", Text: j.texts[n], Valid: "flow"}
+		}
+		return end, err
+	case '[':
+		var list []string
+		for i++; ; {
+			i = blank(s, i)
+			switch s[i] {
+			case ']':
+				j.texts[n], j.there[n] = strings.Join(list, ","), true
+				return i + 1, nil
+			case ',':
+				i++
+				continue
+			case '"':
+			default:
+				return 0, &value.Error{What: string(j.path), Text: s[i:min(i+20, len(s))], Valid: "strings in the array"}
+			}
+			one, end, err := stringAt(s, i)
+			if err != nil {
+				return 0, err
+			}
+			list, i = append(list, one), end
+		}
+	}
+	end = i
+	for !strings.ContainsRune(",}] \t\r\n", rune(s[end])) {
+		end++
+	}
+	if c := s[i]; c == '-' || c >= '0' && c <= '9' { // null, true and false set nothing
+		j.texts[n], j.there[n] = s[i:end], true
+	}
+	return end, nil
+}
+
+func blank(s string, i int) int {
+	for s[i] == ' ' || s[i] == '\t' || s[i] == '\n' || s[i] == '\r' {
+		i++
+	}
+	return i
+}
+
+// stringAt reads the JSON string at s[i:] and returns where it ends.
+func stringAt(s string, i int) (text string, end int, err error) {
+	plain := true
+	for end = i + 1; s[end] != '"'; end++ {
+		if s[end] == '\\' {
+			plain = false
+			end++
+		}
+	}
+	end++
+	if plain {
+		return s[i+1 : end-1], end, nil
+	}
+	err = json.Unmarshal([]byte(s[i:end]), &text)
+	return text, end, err
+}
+
+func unknownKey(path string) error {
+	row, err := ct.FlowFields.Find(path)
+	if err == nil {
+		err = &value.Error{What: "key", Text: path, Valid: row.Path}
+	}
+	return err
 }

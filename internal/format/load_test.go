@@ -130,7 +130,8 @@ func TestLoadErrors(t *testing.T) {
 		"-A -t 60 -s 10.0.0.1 -d 10.0.0.2":  "a protocol",
 		"-A -s 10.0.0.1/8 -d 10.0.0.2 -p 5": "-s",
 		"{":                                 "not a JSON object",
-		"{} {}":                             "more than one",
+		"{} {}":                             "after top-level value",
+		"[1]":                               "start of a line",
 		`{"kind":"expect"}`:                 `"expect"`,
 		`{"orig":{"srx":"1.2.3.4"}}`:        "orig.src",
 		`{"orig":"1.2.3.4"}`:                "orig",
@@ -220,4 +221,29 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+func BenchmarkLoad(b *testing.B) {
+	for _, format := range []Format{Save, JSON} {
+		b.Run(format.String(), func(b *testing.B) {
+			p, err := New(Flows, Output{Format: format}, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			line := p.Append(nil, typical())
+			text := strings.Repeat(string(line), 1000)
+			b.SetBytes(int64(len(line)))
+			b.ReportAllocs()
+			for n := 0; n < b.N; {
+				for _, err := range Load(strings.NewReader(text)) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					if n++; n >= b.N {
+						break
+					}
+				}
+			}
+		})
+	}
 }
