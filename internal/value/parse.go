@@ -49,7 +49,7 @@ func Ports(s string) (Set, error) {
 			return nil
 		}
 		lo, hi, isRange := cutRange(one)
-		if !isRange {
+		if !isRange || lo == "" || hi == "" {
 			_, err := Port(one)
 			return err
 		}
