@@ -92,10 +92,14 @@ connection tracking table and its expectations.`,
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
 
 	root.AddCommand(newQueue(a), newCt(a))
+	root.AddCommand(newAttr(a), newDoctor(a), newVersion(a))
+	root.SetHelpCommand(newHelp(a, root))
 	for _, c := range root.Commands() {
 		guard(c)
 	}
 	root.RunE, root.Args = group, cobra.ArbitraryArgs
+	addCompletions(root)
+	setHelp(root)
 	return root
 }
 

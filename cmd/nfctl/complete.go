@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/field"
+	"nfctl/internal/format"
+	"nfctl/internal/nft"
+	"nfctl/internal/nl"
+	"nfctl/internal/queue"
+	"nfctl/internal/value"
+)
+
+// A completer says what may stand where the user pressed the tab key. A word may
+// be followed by a tab and a remark.
+type completer = func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
+
+const noFiles = cobra.ShellCompDirectiveNoFileComp
+
+// flagCompleters complete the values of flags, by the flag's name, which means
+// the same in all commands. Those that look at the machine look when asked.
+var flagCompleters = map[string]completer{
+	"output":       listOf(func(*cobra.Command) []string { return format.Words() }),
+	"fields":       listOf(fieldsOf),
+	"netns":        completeWith(namespaces),
+	"num":          listOf(func(*cobra.Command) []string { return queuesInUse() }),
+	"zone":         completeWith(zonesInUse),
+	"orig-zone":    completeWith(zonesInUse),
+	"reply-zone":   completeWith(zonesInUse),
+	"label":        listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
+	"label-add":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
+	"label-del":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
+	"helper":       completeWith(ct.KnownHelpers),
+	"events":       listOf(func(*cobra.Command) []string { return []string{"new", "update", "destroy"} }),
+	"status":       listOf(func(*cobra.Command) []string { return wordsOf(ct.StatusNames) }),
+	"state":        listOf(func(*cobra.Command) []string { return wordsOf(ct.StateNames) }),
+	"family":       fixed("ipv4", "ipv6"),
+	"proto":        completeWith(func() []string { return wordsOf(value.Protocols) }),
+	"protonum":     completeWith(func() []string { return wordsOf(value.Protocols) }),
+	"accept-proto": listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
+	"drop-proto":   listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
+	"set":          completeSettable,
+	"filter":       completeExpression,
+	"until":        completeExpression,
+	"accept-if":    completeExpression,
+	"drop-if":      completeExpression,
+	"group-by":     listOf(fieldsOf),
+	"attach":       fixed(nft.Hooks...),
+	"default":      fixed("accept", "drop"),
+	"color":        fixed("auto", "always", "never"),
+	"dir":          fixed("orig", "reply"),
+	"nat-dir":      fixed("orig", "reply"),
+
+	"on-uneditable": fixed("drop", "accept"),
+	"print-payload": fixed("hex", "ascii"),
+}
+
+// addCompletions gives every flag of a command and those below it its completer,
+// and those that take no file names none.
+func addCompletions(c *cobra.Command) {
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if do, ok := flagCompleters[f.Name]; ok {
+			_ = c.RegisterFlagCompletionFunc(f.Name, do) // fails when the command has one of its own
+		} else if f.NoOptDefVal == "" && !takesFile(f) {
+			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
+		}
+	})
+	if c.ValidArgsFunction == nil && len(c.ValidArgs) == 0 && !readsFiles(c) {
+		c.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	for _, s := range c.Commands() {
+		addCompletions(s)
+	}
+}
+
+// takesFile reports whether a flag's value is a file.
+func takesFile(f *pflag.Flag) bool {
+	kind, _ := pflag.UnquoteUsage(f)
+	return kind == "file" || f.Value.Type() == "file"
+}
+
+// readsFiles reports whether a command's arguments are files.
+func readsFiles(c *cobra.Command) bool {
+	return slices.Contains([]string{"load", "restore", "lua"}, c.Name())
+}
+
+// completeWith completes one of a list that is made when asked.
+func completeWith(list func() []string) completer {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return list(), noFiles }
+}
+
+// listOf completes the last word of a list with commas.
+func listOf(words func(c *cobra.Command) []string) completer {
+	return func(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		before := word[:strings.LastIndexByte(word, ',')+1]
+		var out []string
+		for _, w := range words(c) {
+			out = append(out, before+w)
+		}
+		return out, noFiles | cobra.ShellCompDirectiveNoSpace
+	}
+}
+
+func wordsOf(names *value.Names) (out []string) {
+	for _, n := range names.List() {
+		if n.Word != "" {
+			out = append(out, n.Word)
+		}
+	}
+	return out
+}
+
+// paths returns a registry's fields with what they are.
+func paths[T any](reg *field.Registry[T]) (out []string) {
+	rows := reg.Rows()
+	for i := range rows {
+		out = append(out, rows[i].Path+"\t"+rows[i].Doc)
+	}
+	return out
+}
+
+// fieldsOf returns the fields of what a command prints.
+func fieldsOf(c *cobra.Command) []string {
+	_, command, _ := strings.Cut(c.CommandPath(), " ")
+	switch noun, verb, _ := strings.Cut(command, " "); {
+	case command == "queue list":
+		return paths(queue.InfoFields)
+	case noun == "queue":
+		return paths(queue.Fields)
+	case noun == "attr" && verb != "build":
+		return paths(format.Attrs.Fields)
+	case noun == "doctor":
+		return paths(format.Findings.Fields)
+	case verb == "count":
+		return paths(format.Counts.Fields)
+	case command == "conntrack stats":
+		return paths(format.FlowStats.Fields)
+	case command == "expect stats":
+		return paths(format.ExpectStats.Fields)
+	case noun == "expect":
+		return paths(ct.ExpectFields)
+	}
+	return paths(ct.FlowFields)
+}
+
+// completeExpression completes the field that an expression ends with; beside
+// indev and outdev the interfaces there are.
+func completeExpression(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	at := strings.LastIndexAny(word, " (!") + 1
+	before, last := word[:at], word[at:]
+	var out []string
+	if last == "indev" || last == "outdev" {
+		for _, name := range interfaces() {
+			out = append(out, fmt.Sprintf("%s%s == %q", before, last, name))
+		}
+		return out, noFiles | cobra.ShellCompDirectiveNoSpace
+	}
+	for _, f := range fieldsOf(c) {
+		out = append(out, before+f)
+	}
+	return out, noFiles | cobra.ShellCompDirectiveNoSpace
+}
+
+func interfaces() (names []string) {
+	list, _ := net.Interfaces()
+	for _, i := range list {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// namespaces returns the named network namespaces.
+func namespaces() (names []string) {
+	list, _ := os.ReadDir(nl.NamespaceDir)
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// queuesInUse returns the numbers of queues that are bound or that a rule feeds.
+func queuesInUse() (out []string) {
+	used := map[int]string{}
+	feeders, _ := nft.Feeders()
+	for _, f := range feeders {
+		for n := int(f.First); n <= int(f.Last) && !f.Computed; n++ {
+			used[n] = "fed by table " + f.Table + ", chain " + f.Chain
+		}
+	}
+	list, _ := queue.List()
+	for _, q := range list {
+		used[int(q.Num)] = "bound"
+		if q.Owner.PID != 0 {
+			used[int(q.Num)] = fmt.Sprintf("bound by %s (%d)", q.Owner.Comm, q.Owner.PID)
+		}
+	}
+	for n := range used {
+		out = append(out, strconv.Itoa(n)+"\t"+used[n])
+	}
+	slices.Sort(out)
+	return out
+}
+
+// zonesInUse returns the zones of the first flows of the table.
+func zonesInUse() (out []string) {
+	zones := map[uint16]bool{}
+	n := 0
+	_, _ = ct.Dump(context.Background(), ct.DumpOptions{}, func(f *ct.Flow) error {
+		for _, z := range []uint16{f.Zone, f.Orig.Zone, f.Reply.Zone} {
+			zones[z] = true
+		}
+		if n++; n == 100_000 {
+			return nl.ErrStop
+		}
+		return nil
+	})
+	for z := range zones {
+		out = append(out, strconv.Itoa(int(z)))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// completeAttrs completes names of attributes, with a suffix, and behind "=" the
+// words that the attribute takes.
+func completeAttrs(suffix string) completer {
+	return func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		name, _, isValue := strings.Cut(word, "=")
+		var out []string
+		if isValue || suffix == "" && len(args) > 0 && c.Name() == "encode" {
+			if !isValue {
+				name = args[0]
+			}
+			rows, _ := valuesOf(name)
+			for _, r := range rows {
+				if isValue {
+					out = append(out, name+"="+r.Name)
+				} else {
+					out = append(out, r.Name)
+				}
+			}
+			return out, noFiles
+		}
+		if len(args) > 0 && c.Name() == "decode" {
+			return nil, noFiles
+		}
+		for _, row := range attrTable() {
+			if suffix != "" && row.Of != "flow" {
+				continue
+			}
+			for _, n := range append([]string{row.Name}, row.Aliases...) {
+				out = append(out, n+suffix+"\t"+row.Doc)
+			}
+		}
+		if suffix != "" {
+			return out, noFiles | cobra.ShellCompDirectiveNoSpace
+		}
+		return out, noFiles
+	}
+}
+
+// completeSettable completes NAME=VALUE with what the command can set.
+func completeSettable(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	if strings.Contains(word, "=") {
+		return completeAttrs("=")(c, args, word)
+	}
+	update := c.Name() != "create"
+	var out []string
+	for i := range ct.FlowAttrs {
+		if at := &ct.FlowAttrs[i]; at.Name != "" {
+			if ok, _ := at.Settable(update); ok {
+				out = append(out, at.Name+"=\t"+at.Doc)
+			}
+		}
+	}
+	return out, noFiles | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeAfterFlow completes what follows a first argument that is a flow.
+func completeAfterFlow(next completer) completer {
+	return func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, noFiles
+		}
+		return next(c, args, word)
+	}
+}
+
+func completeVocabularies(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, noFiles
+	}
+	out := []string{"connlabels"}
+	for _, v := range vocabularies() {
+		out = append(out, v.of)
+	}
+	return out, noFiles
+}

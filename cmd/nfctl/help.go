@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/field"
+	"nfctl/internal/filter"
+	"nfctl/internal/format"
+	"nfctl/internal/queue"
+)
+
+// A topic is something that 'nfctl help' explains besides commands.
+type topic struct {
+	name, short string
+	text        func() []byte
+}
+
+var topics = []topic{
+	{"fields", "names in expressions, --fields, --template and JSON", helpFields},
+	{"expressions", "the language of --filter, --until and rules", func() []byte { return []byte(filter.Help) }},
+	{"output", "formats of -o, and which command knows which", helpOutput},
+	{"exit-codes", "what exit statuses mean", helpExitCodes},
+}
+
+// newHelp makes the help command. cobra's own is replaced for the topics, and
+// because it says of an unknown command that it is one and ends with 0.
+func newHelp(a *app, root *cobra.Command) *cobra.Command {
+	long := "Help on a command, or on one of:\n\n"
+	var names []string
+	for _, t := range topics {
+		long += fmt.Sprintf("  %-12s %s\n", t.name, t.short)
+		names = append(names, t.name)
+	}
+	return &cobra.Command{
+		Use:   "help [COMMAND | " + strings.Join(names, " | ") + "]",
+		Short: "Help on a command, or on " + strings.Join(names, ", "),
+		Long:  strings.TrimSuffix(long, "\n"),
+		Example: `  nfctl help queue
+  nfctl help expressions
+  nfctl help fields | grep tcp`,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			at, _, err := root.Find(args)
+			if err != nil {
+				at = root
+			}
+			var out []string
+			for _, s := range at.Commands() {
+				if !s.Hidden {
+					out = append(out, s.Name()+"\t"+s.Short)
+				}
+			}
+			if len(args) == 0 {
+				for _, t := range topics {
+					out = append(out, t.name+"\t"+t.short)
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				for _, t := range topics {
+					if t.name == args[0] {
+						_, err := a.out.Write(t.text())
+						return err
+					}
+				}
+			}
+			at := root
+			for _, word := range args {
+				next := at
+				for _, s := range at.Commands() {
+					if s.Name() == word || s.HasAlias(word) {
+						next = s
+					}
+				}
+				if next == at {
+					return unknownCommand(at, word)
+				}
+				at = next
+			}
+			at.InitDefaultHelpFlag()
+			return at.Help()
+		},
+	}
+}
+
+// helpTemplate begins with what to type. Cobra's own ends with it.
+const helpTemplate = `{{with .Short}}{{. | trimTrailingWhitespaces}}
+{{end}}{{if .HasExample}}
+Examples:
+{{.Example}}
+{{end}}{{with .Long}}
+{{. | trimTrailingWhitespaces}}
+{{end}}
+{{.UsageString}}`
+
+const usageTemplate = `Usage:{{if and .Runnable (not .HasAvailableSubCommands)}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}{{if runsAlone .}}
+  {{.UseLine}}{{end}}
+  {{.CommandPath}} COMMAND [flags]{{end}}{{if gt (len .Aliases) 0}}
+
+Aliases:
+  {{.NameAndAliases}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Global flags:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+`
+
+// setHelp gives a command and those below it the form of help.
+func setHelp(root *cobra.Command) {
+	cobra.AddTemplateFunc("runsAlone", func(c *cobra.Command) bool { return c.LocalNonPersistentFlags().HasAvailableFlags() && c.Name() == "queue" })
+	root.SetHelpTemplate(helpTemplate)
+	root.SetUsageTemplate(usageTemplate)
+}
+
+func helpFields() []byte {
+	b := []byte(`Names of fields: keys of -o json, names in expressions, --fields and --template.
+Numbers, names, addresses, texts; 'list' are names of which several may be there,
+'time' is RFC 3339. In --fields and --set the names of 'nfctl attr list' are taken too.
+
+Packets ('nfctl queue'; the packet's connection, where the kernel tells it, has the
+names of flows after "ct."):
+
+`)
+	b = appendFields(b, queue.Fields, func(path string) bool { return !strings.HasPrefix(path, "ct.") })
+	b = append(b, "\nFlows ('nfctl ct', 'nfctl watch'):\n\n"...)
+	b = appendFields(b, ct.FlowFields, nil)
+	b = append(b, "\nExpectations ('nfctl expect', 'nfctl watch'):\n\n"...)
+	b = appendFields(b, ct.ExpectFields, nil)
+	b = append(b, "\nQueues ('nfctl queue list'):\n\n"...)
+	return appendFields(b, queue.InfoFields, nil)
+}
+
+// kindWords say what a field of each kind is.
+var kindWords = map[field.Kind]string{field.Uint: "number", field.Enum: "name", field.Flags: "list", field.Bits: "list", field.Addr: "address",
+	field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool"}
+
+func appendFields[T any](b []byte, reg *field.Registry[T], keep func(path string) bool) []byte {
+	rows := reg.Rows()
+	width := 0
+	for i := range rows {
+		if keep == nil || keep(rows[i].Path) {
+			width = max(width, len(rows[i].Path))
+		}
+	}
+	for i := range rows {
+		r := &rows[i]
+		if keep != nil && !keep(r.Path) {
+			continue
+		}
+		doc := r.Doc
+		if r.Hidden {
+			doc += " (a name only, no key of JSON)"
+		}
+		b = fmt.Appendf(b, "  %-*s  %-7s  %s\n", width, r.Path, kindWords[r.Kind], doc)
+	}
+	return b
+}
+
+func helpOutput() []byte {
+	b := []byte(`-o FORMAT[,MODIFIER...] says how objects are printed. Without it: a table on a
+terminal for commands that end, text for streams and into a pipe.
+
+  text      conntrack(8)'s lines where it has such a line, else name=value
+  table     aligned columns
+  json      one object a line; docs/json.md describes every key
+  csv tsv   with a header
+  xml       conntrack(8)'s
+  flow      flows in words, which paste back as patterns
+  save      lines that 'nfctl ct load', 'nfctl ct create' and conntrack -R read
+
+Modifiers of text and xml, which alone mean text: extended (the family in front), id,
+timestamp (when an event was read), ktimestamp (start and stop), labels, userspace.
+
+  --fields a,b      only these fields, for table, csv, tsv, json; alone a table on a
+                    terminal, else tsv. An object, as orig, stands for all of it
+  --template T      each object through a Go template: '{{.orig.src}} {{.orig.dport}}'
+  --color WHEN      auto, always or never; NO_COLOR is honoured
+
+What each command knows:
+
+`)
+	width := 0
+	for _, c := range format.Commands {
+		width = max(width, len(c.Command))
+	}
+	for _, c := range format.Commands {
+		if len(c.Formats) == 0 {
+			continue
+		}
+		b = fmt.Appendf(b, "  %-*s ", width, c.Command)
+		for _, f := range c.Formats {
+			b = append(append(b, ' '), f.String()...)
+		}
+		b = append(b, '\n')
+	}
+	return b
+}
+
+func helpExitCodes() []byte {
+	var b []byte
+	for _, e := range exitCodes {
+		b = fmt.Appendf(b, "%d  %s\n", e.code, e.text)
+	}
+	return b
+}
