@@ -33,7 +33,7 @@ var arrows = map[string]string{
 	"internal/rule":    "queue packet filter pattern field value",
 	"internal/nft":     "nl pattern value",
 	"internal/format":  "field value pattern packet ct queue",
-	"internal/lua":     "nl ct queue packet format value",
+	"internal/lua":     "nl ct queue packet format field value",
 	"internal/compat":  "field pattern value",
 	"internal/doctor":  "nl ct queue nft",
 	"scripts/demo":     "",

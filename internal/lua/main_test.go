@@ -1,0 +1,32 @@
+package lua
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	"nfctl/internal/nstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+
+// run runs code and returns what it printed and how it ended.
+func run(t *testing.T, code string, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := Run(Options{Code: code, Args: args, Out: &out, Err: &out})
+	return out.String(), err
+}
+
+// expect runs code and compares what it printed with want, line by line.
+func expect(t *testing.T, code, want string) {
+	t.Helper()
+	got, err := run(t, code)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, got)
+	}
+	if got, want = strings.TrimSpace(got), strings.TrimSpace(want); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
