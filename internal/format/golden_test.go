@@ -5,11 +5,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/field"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -308,6 +310,42 @@ func TestAllocations(t *testing.T) {
 			if n := testing.AllocsPerRun(50, func() { sink = p.Append(sink[:0], e) }); n != 0 {
 				t.Errorf("%s: expectation %d: %v allocations", format, i, n)
 			}
+		}
+	}
+}
+
+// TestPresence: what is skipped by a look at bits is what a look at each field
+// would skip too.
+func TestPresence(t *testing.T) {
+	fast, err := NewJSON(ct.FlowFields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := slices.Clone(ct.FlowFields.Rows())
+	for i := range plain {
+		plain[i].Part, plain[i].Need = nil, 0
+	}
+	slow, err := NewJSON(field.New(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(f *ct.Flow) {
+		t.Helper()
+		if a, b := string(fast.Append(nil, f)), string(slow.Append(nil, f)); a != b {
+			t.Errorf("got  %swant %s", a, b)
+		}
+	}
+	for _, f := range samples() {
+		same(f)
+		for bit := range 64 { // one attribute at a time, and all but one
+			f.Present = 1 << bit
+			same(f)
+			f.Present = ^f.Present
+			same(f)
+		}
+		for bit := range 8 {
+			f.Orig.Present, f.Reply.Present = 1<<bit, ^(1 << bit)
+			same(f)
 		}
 	}
 }
