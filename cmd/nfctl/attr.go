@@ -487,8 +487,8 @@ func buildFlow(args []string) (*ct.Flow, error) {
 		if err := setAny(f, at, text); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		family(f)
 	}
+	complete(f)
 	return f, nil
 }
 
@@ -506,8 +506,14 @@ func setAny(f *ct.Flow, at *ct.Attr[ct.Flow], text string) error {
 	return err
 }
 
-// family gives the tuples that have addresses their family, unless it was said.
-func family(f *ct.Flow) {
+// complete gives the tuples that have addresses their family, and both directions
+// one protocol, unless something else was said.
+func complete(f *ct.Flow) {
+	for _, t := range [][2]*ct.Tuple{{&f.Orig, &f.Reply}, {&f.Reply, &f.Orig}} {
+		if from, to := t[0], t[1]; from.Has(ct.TupleProto) && !to.Has(ct.TupleProto) && (to.Src.IsValid() || to.Dst.IsValid()) {
+			to.Proto, to.Present = from.Proto, to.Present|ct.TupleProto
+		}
+	}
 	for _, t := range []*ct.Tuple{&f.Orig, &f.Reply, &f.Master} {
 		if t.Has(ct.TupleFamily) || !t.Src.IsValid() && !t.Dst.IsValid() {
 			continue

@@ -118,7 +118,9 @@ Global flags:
 
 // setHelp gives a command and those below it the form of help.
 func setHelp(root *cobra.Command) {
-	cobra.AddTemplateFunc("runsAlone", func(c *cobra.Command) bool { return c.LocalNonPersistentFlags().HasAvailableFlags() && c.Name() == "queue" })
+	cobra.AddTemplateFunc("runsAlone", func(c *cobra.Command) bool {
+		return c.LocalNonPersistentFlags().HasAvailableFlags() && c.Name() == "queue"
+	})
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 }

@@ -159,7 +159,7 @@ func flowAttrs() []Attr[Flow] {
 				return err
 			}},
 		{Path: "state", Kind: field.Enum, Names: StateNames, Parse: StateNames.ParseSet, Doc: "state of the connection (TCP, SCTP, DCCP)",
-			Create: yes, Update: "yes; of SCTP only with both verification tags",
+			Create: yes, Update: "yes, of SCTP only with both verification tags",
 			access:  access[Flow]{num: (*Flow).State},
 			setText: setState},
 		{Name: "tcp-state", Number: 19, Path: "tcp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: TCPStateNames, Parse: TCPStateNames.ParseSet,

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"math/bits"
 	"net/netip"
+	"strconv"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/value"
@@ -80,6 +81,12 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 	if dpat && !dnat {
 		b = appendNum(b, "--set dnat-port=", uint64(dport))
 	}
+	if f.SNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) {
+		b = saveNAT(b, "snat", &f.SNAT, f.Has(ct.HasSNATPort))
+	}
+	if f.DNAT.Addr.IsValid() || f.Has(ct.HasDNATPort) {
+		b = saveNAT(b, "dnat", &f.DNAT, f.Has(ct.HasDNATPort))
+	}
 	if f.Present&savedExtras != 0 || !f.Master.IsZero() {
 		b = saveExtras(b, f)
 	}
@@ -92,6 +99,29 @@ const (
 
 	savedExtras = savedTCP | ct.HasHelper | ct.HasHelperInfo | ct.HasSeqOrig | ct.HasSeqReply | ct.HasSynproxy | ct.HasDCCPSeq
 )
+
+// saveNAT appends a translation that is to be asked for; the kernel sends none.
+func saveNAT(b []byte, name string, n *ct.NAT, port bool) []byte {
+	if n.Addr.IsValid() {
+		family := "-ipv4="
+		if n.Addr.Is6() {
+			family = "-ipv6="
+		}
+		b = value.AppendAddr(append(append(append(b, "--set "...), name...), family...), n.Addr)
+		if n.AddrMax.IsValid() && n.AddrMax != n.Addr {
+			b = value.AppendAddr(append(b, '-'), n.AddrMax)
+		}
+		b = append(b, ' ')
+	}
+	if port {
+		b = strconv.AppendUint(append(append(append(b, "--set "...), name...), "-port="...), uint64(n.Port), 10)
+		if n.PortMax > n.Port {
+			b = strconv.AppendUint(append(b, '-'), uint64(n.PortMax), 10)
+		}
+		b = append(b, ' ')
+	}
+	return b
+}
 
 func saveAddr(b []byte, word string, a netip.Addr) []byte {
 	if !a.IsValid() {
