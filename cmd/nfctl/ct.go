@@ -1,12 +1,179 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/format"
+	"nfctl/internal/nl"
+)
 
 func newCt(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "conntrack",
 		Aliases: []string{"ct"},
-		Short:   "The connection tracking table: list, change, save and load",
+		Short:   "The connection tracking table: list, change, watch, save and load",
+		Long: `Works on the kernel's connection tracking table of this network namespace, or of
+the one that --netns names.
+
+Flows are chosen by words, by flags and by expressions, all of which must hold:
+
+  nfctl ct list 'tcp 10.0.0.0/8 > :22,443' --status '!ASSURED' --filter 'age > 60'
+
+Flows in words have a '>' in them and must be quoted. Of a list of values any may
+be the flow's; '!' before a value means every other.`,
 	}
+	c.AddCommand(newCtList(a), newCtGet(a), newCtCreate(a), newCtUpdate(a), newCtDelete(a), newCtFlush(a),
+		newCtCount(a), newCtStats(a), newCtSave(a), newCtLoad(a))
 	return c
+}
+
+// total prints how a command went, also with -q.
+func (a *app) total(format string, args ...any) {
+	fmt.Fprintf(a.err, "nfctl: "+format+"\n", args...)
+}
+
+// flows says how many there are.
+func flows(n uint64) string { return plural(n, "flow") }
+
+func plural(n uint64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+// interruptible returns a context that SIGINT and SIGTERM end.
+func interruptible(c *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+}
+
+// ended is what a command that was interrupted returns: what was asked for was
+// done in part only.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return &statusError{code: exitFailed, err: errors.New("interrupted")}
+	}
+	return err
+}
+
+// A failures gathers what went wrong with single flows of many.
+type failures struct {
+	a     *app
+	n     uint64
+	first error
+}
+
+// maxFailures is how many are printed one by one.
+const maxFailures = 20
+
+func (x *failures) add(err error) {
+	if x.n++; x.first == nil {
+		x.first = err
+	}
+	if x.n <= maxFailures {
+		fmt.Fprintf(x.a.err, "nfctl: %v\n", err)
+	}
+}
+
+// result is the command's error: that of the first failure, with how many there
+// were.
+func (x *failures) result() error {
+	if x.n == 0 {
+		return nil
+	}
+	code := exitCode(x.first)
+	if code == exitOK || code == exitUsage { // the command line was right
+		code = exitFailed
+	}
+	return &statusError{code: code, err: fmt.Errorf("%s failed", flows(x.n)), hint: hintFor(x.first, code)}
+}
+
+// A flowPrinter prints flows in one format, gathering what it writes. Without
+// out it only counts them.
+type flowPrinter struct {
+	p *format.Printer[ct.Flow]
+	*sink
+}
+
+// flowPrinter begins the output of flows for a command; with -q there is none.
+func (a *app) flowPrinter(command string) (*flowPrinter, format.Output, error) {
+	o, err := a.outputOf(command, false)
+	if err != nil {
+		return nil, o, err
+	}
+	p, k, err := printTo(a, format.Flows, o, format.Options{})
+	if err != nil {
+		return nil, o, err
+	}
+	if a.quiet {
+		return nil, o, nil
+	}
+	return &flowPrinter{p, k}, o, nil
+}
+
+func (w *flowPrinter) print(f *ct.Flow) error {
+	if w == nil {
+		return nil
+	}
+	w.b = w.p.Append(w.b, f)
+	if w.full() {
+		return w.flush()
+	}
+	return nil
+}
+
+func (w *flowPrinter) end() error {
+	if w == nil {
+		return nil
+	}
+	return finishPrint(w.p, w.sink)
+}
+
+// dumpNote says what a dump could not promise.
+func (a *app) dumpNote(r ct.DumpResult) {
+	if r.Incomplete {
+		a.warn("the kernel resized its table meanwhile: flows may be missing")
+	}
+}
+
+// notFound is the status of --fail-empty when nothing matched.
+func notFound(failEmpty bool, n uint64) error {
+	if failEmpty && n == 0 {
+		return &statusError{code: exitNotFound}
+	}
+	return nil
+}
+
+// confirm asks the terminal whether to do what cannot be undone, unless all says
+// so already. Without a terminal it refuses.
+func (a *app) confirm(all bool, question string) error {
+	in, ok := a.in.(*os.File)
+	switch {
+	case all:
+		return nil
+	case !ok || !isTerminal(in) || !isTerminal(a.err):
+		return usagef("this deletes everything: say --all, or choose what to delete")
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	var answer string
+	_, _ = fmt.Fscanln(in, &answer)
+	if answer != "y" && answer != "Y" && answer != "yes" {
+		return &statusError{code: exitFailed, err: errors.New("nothing was deleted")}
+	}
+	return nil
+}
+
+// gone reports whether a flow that was read was not there any more when it was
+// to be changed.
+func gone(err error) bool {
+	var op *nl.OpError
+	return errors.As(err, &op) && errors.Is(err, unix.ENOENT)
 }

@@ -142,6 +142,14 @@ func translated[A any](_ A, addr bool, _ uint16, port bool) bool { return addr |
 
 // registerFilter adds the flags that choose objects to a command.
 func registerFilter[T any](c *cobra.Command, reg *field.Registry[T], flags []filterFlag[T], o *filterOptions) {
+	registerFlags(c, reg, flags, o)
+	f := c.Flags()
+	f.StringArrayVar(&o.exprs, "filter", nil, "only what an `expression` holds for, see 'nfctl help expressions'")
+	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
+}
+
+// registerFlags adds flags that choose objects to a command.
+func registerFlags[T any](c *cobra.Command, reg *field.Registry[T], flags []filterFlag[T], o *filterOptions) {
 	f := c.Flags()
 	for i := range flags {
 		ff := &flags[i]
@@ -163,8 +171,6 @@ func registerFilter[T any](c *cobra.Command, reg *field.Registry[T], flags []fil
 			}
 		}
 	}
-	f.StringArrayVar(&o.exprs, "filter", nil, "only what an `expression` holds for, see 'nfctl help expressions'")
-	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
 }
 
 // words are those that a flag's value may be, for completion.
@@ -215,7 +221,8 @@ func unquoted(arg string) error {
 type chooser[T any] struct {
 	conds  []field.Cond    // what must hold, as far as conditions say it
 	match  func(*T) bool   // nil: everything matches
-	fields map[string]bool // which fields expressions look at
+	fields map[string]bool // which fields it looks at
+	tests  int             // how many tests there are besides conds
 }
 
 // compileFilter reads what o holds. paths are the fields that a flow in words
@@ -249,7 +256,7 @@ func compileFilter[T any](reg *field.Registry[T], flags []filterFlag[T], paths p
 		}
 		if ff.single(reg) && !strings.HasPrefix(g.text, "!") {
 			if first, twice := plain[ff.name]; twice && first != g.text {
-				return nil, usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %s,%[4]s", g.flag, first, g.text, first)
+				return nil, usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %[2]s,%[3]s", g.flag, first, g.text)
 			}
 			plain[ff.name] = g.text
 		}
@@ -261,6 +268,7 @@ func compileFilter[T any](reg *field.Registry[T], flags []filterFlag[T], paths p
 			c.fields[p] = true
 		}
 	}
+	c.tests = len(tests)
 	if len(c.conds) > 0 {
 		test, err := filter.Conds(reg, c.conds...)
 		if err != nil {
@@ -273,7 +281,10 @@ func compileFilter[T any](reg *field.Registry[T], flags []filterFlag[T], paths p
 		if err != nil {
 			return nil, named("--filter", err)
 		}
-		conds, _ := p.Conds()
+		conds, exact := p.Conds()
+		if !exact {
+			c.tests++
+		}
 		c.conds = append(c.conds, conds...)
 		tests = append(tests, p.Match)
 		for _, path := range p.Fields() {

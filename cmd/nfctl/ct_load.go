@@ -1,0 +1,367 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/format"
+	"nfctl/internal/nft"
+)
+
+// ctLoadOptions are the flags of 'nfctl ct load'.
+type ctLoadOptions struct {
+	file           string // "-": standard input
+	orUpdate       bool
+	strict, dryRun bool
+	labelmap       string
+}
+
+func newCtLoad(a *app) *cobra.Command {
+	o := &ctLoadOptions{}
+	c := &cobra.Command{
+		Use:     "load [FILE]",
+		Aliases: []string{"restore"},
+		Short:   "Make the flows that 'ct save' wrote",
+		Long: `Makes the flows that a file, or standard input, describes: lines of 'ct save', of
+conntrack(8)'s -o save, and of -o json, also mixed. A line that cannot be read, or
+that the kernel refuses, is reported with its number, and the rest is loaded all
+the same; the status is 1 then. Flows that are there already are left alone, but
+lines that begin with -I ask for a new one. Flows that another one expected come
+after that one.`,
+		Example: `  nfctl ct load flows
+  nfctl --netns old ct save | nfctl --netns new ct load
+  nfctl ct load flows --dry-run`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.file = "-"; len(args) > 0 {
+				o.file = args[0]
+			}
+			return a.ctLoad(c, o)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.BoolVar(&o.orUpdate, "or-update", false, "change flows that are there already to be so")
+	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
+	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
+	return c
+}
+
+// A loading is a running 'ct load'.
+type loading struct {
+	a    *app
+	o    *ctLoadOptions
+	name string // of the file, for messages
+	conn *ct.Conn
+
+	batch   *ct.Batch
+	waiting []line // of the requests in batch, in order
+	head    int
+
+	children []line // made when all else is there
+	orphans  []line // whose master was not there
+
+	read                    atomic.Int64 // bytes
+	lines, made, there, bad uint64
+	first                   error // why the first bad line was bad
+	translated              bool
+	labelled                *ct.Flow // the first flow made with labels
+	stop                    error    // with --strict: why
+	defaults                *ct.Timeouts
+	retry                   bool // flows whose master is missing may be tried again
+}
+
+// A line is where a request comes from.
+type line struct {
+	number int
+	insist bool     // -I: that the flow is there already is an error
+	flow   *ct.Flow // kept for later: it has a master
+}
+
+var errStrict = errors.New("stopped at the first bad line (--strict)")
+
+func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
+	if a.output+a.fields+a.template != "" {
+		return usagef("'ct load' prints no objects: -o, --fields and --template do not go with it")
+	}
+	if o.labelmap != "" {
+		if err := ct.LoadLabels(o.labelmap); err != nil {
+			return named("--labelmap", err)
+		}
+	}
+	l := &loading{a: a, o: o, name: o.file, defaults: ct.LoadTimeouts()}
+	in := a.in
+	size := int64(0)
+	if o.file == "-" {
+		l.name = "standard input"
+	} else {
+		f, err := os.Open(o.file)
+		if err != nil {
+			return &statusError{code: exitFailed, err: err}
+		}
+		defer f.Close()
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			size = st.Size()
+		}
+		in = f
+	}
+	ctx, stop := interruptible(c)
+	defer stop()
+	if !o.dryRun {
+		conn, err := ct.Dial()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		l.conn = conn
+		n := batchSize
+		if o.strict {
+			n = 1
+		}
+		l.batch = conn.NewBatch(n, l.done)
+	}
+	endBar := l.bar(size)
+	err := l.run(ctx, in)
+	endBar()
+	if o.dryRun {
+		a.total("%s read, %s failed", flows(l.made), plural(l.bad, "line"))
+	} else {
+		text := flows(l.made) + " made"
+		if l.there > 0 {
+			text += fmt.Sprintf(", %d already there", l.there)
+		}
+		if l.bad > 0 {
+			text += ", " + plural(l.bad, "line") + " failed"
+		}
+		a.total("%s", text)
+		l.notes()
+	}
+	if err != nil {
+		return ended(ctx, err)
+	}
+	if l.bad > 0 {
+		h := ""
+		if l.first != nil {
+			h = hintFor(l.first, exitCode(l.first))
+		}
+		return &statusError{code: exitFailed, err: fmt.Errorf("%s: %d of %s failed", l.name, l.bad, plural(l.lines, "line")), hint: h}
+	}
+	return nil
+}
+
+func (l *loading) run(ctx context.Context, in io.Reader) error {
+	for s, err := range format.Load(countingReader{in, &l.read}) {
+		if ctx.Err() != nil {
+			return cmp.Or(l.flush(), ctx.Err())
+		}
+		var bad *format.LineError
+		switch {
+		case errors.As(err, &bad):
+			// What came before is done first, so that messages come in the order of
+			// the lines and --strict stops where it says.
+			if err := l.flush(); err != nil {
+				return err
+			}
+			l.lines++
+			l.failed(bad)
+		case err != nil:
+			return cmp.Or(l.flush(), fmt.Errorf("%s: %w", l.name, err))
+		default:
+			l.lines++
+			if err := l.add(line{number: s.Line, insist: insists(s.Text)}, s.Flow); err != nil {
+				return err
+			}
+		}
+		if l.stop != nil {
+			return l.stop
+		}
+	}
+	if err := l.flush(); err != nil || l.stop != nil {
+		return cmp.Or(err, l.stop)
+	}
+	return l.families()
+}
+
+// insists reports whether a line asks for a new flow: conntrack's -A leaves one
+// alone that is there already, -I does not.
+func insists(text string) bool {
+	return strings.HasPrefix(text, "-I") || strings.HasPrefix(text, "--create")
+}
+
+// add makes a flow, or keeps it for later when it has a master.
+func (l *loading) add(at line, f *ct.Flow) error {
+	defaults(f, l.defaults)
+	l.translated = l.translated || f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) || f.Has(ct.HasDNATPort)
+	switch {
+	case l.o.dryRun:
+		l.made++
+		return nil
+	case !f.Master.IsZero():
+		at.flow = f.Clone()
+		l.children = append(l.children, at)
+		return nil
+	}
+	return l.send(at, f)
+}
+
+func (l *loading) send(at line, f *ct.Flow) error {
+	if l.head == len(l.waiting) {
+		l.waiting, l.head = l.waiting[:0], 0
+	}
+	l.waiting = append(l.waiting, at)
+	return l.batch.Create(f, l.o.orUpdate)
+}
+
+// flush sends what was gathered.
+func (l *loading) flush() error {
+	if l.batch == nil {
+		return nil
+	}
+	return l.batch.Flush()
+}
+
+// families makes the flows that have a master, until no more of their masters
+// turn up.
+func (l *loading) families() error {
+	for todo := l.children; len(todo) > 0; todo = l.orphans {
+		before := l.made + l.there
+		l.orphans, l.retry = nil, true
+		for _, c := range todo {
+			if err := l.send(c, c.flow); err != nil {
+				return err
+			}
+		}
+		if err := l.flush(); err != nil || l.stop != nil {
+			return cmp.Or(err, l.stop)
+		}
+		if l.made+l.there == before {
+			l.retry = false
+			for _, c := range l.orphans {
+				if err := l.send(c, c.flow); err != nil {
+					return err
+				}
+			}
+			return cmp.Or(l.flush(), l.stop)
+		}
+	}
+	return nil
+}
+
+// done is told how a request went.
+func (l *loading) done(f *ct.Flow, err error) {
+	at := l.waiting[l.head]
+	l.head++
+	switch {
+	case err == nil:
+		l.made++
+		if f.Has(ct.HasLabels) && f.Labels != [16]byte{} && l.labelled == nil {
+			l.labelled = f.Clone()
+		}
+	case errors.Is(err, unix.EEXIST) && !at.insist:
+		l.there++
+	case l.retry && errors.Is(err, unix.ENOENT) && at.flow != nil:
+		l.orphans = append(l.orphans, at)
+	default:
+		l.failed(&format.LineError{Line: at.number, Err: err})
+	}
+}
+
+// failed reports a bad line.
+func (l *loading) failed(bad *format.LineError) {
+	l.bad++
+	l.first = cmp.Or(l.first, bad.Err)
+	if bad.Text != "" {
+		fmt.Fprintf(l.a.err, "nfctl: %s: %v\n", l.name, bad)
+	} else {
+		fmt.Fprintf(l.a.err, "nfctl: %s: line %d: %v\n", l.name, bad.Line, bad.Err)
+	}
+	if l.o.strict && l.stop == nil {
+		l.stop = &statusError{code: exitFailed, err: fmt.Errorf("%s: %w", l.name, errStrict)}
+	}
+}
+
+// notes says what the kernel took without keeping it.
+func (l *loading) notes() {
+	if l.labelled != nil {
+		var got ct.Flow
+		if l.conn.Get(l.labelled, &got, false) == nil && got.Labels == [16]byte{} {
+			l.a.warn("labels were not stored: no rule of this namespace uses them")
+			l.a.hint("make a rule that does, as iptables -m connlabel or nft ct label, and load again with --or-update")
+		}
+	}
+	if l.translated && l.made > 0 && !translates() {
+		l.a.hint("some flows are translated (NAT), but no NAT chain is registered here, so that the kernel does not translate their packets: load the firewall's rules, or add an empty chain of type nat")
+	}
+}
+
+// translates reports whether a chain that translates is registered in this
+// namespace; true when that cannot be told.
+func translates() bool {
+	for _, name := range []string{"/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"} {
+		if b, err := os.ReadFile(name); err == nil && strings.Contains("\n"+string(b), "\nnat\n") {
+			return true
+		}
+	}
+	n, err := nft.NATChains()
+	return err != nil || n > 0
+}
+
+type countingReader struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (r countingReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+// bar shows on a terminal how far a long load is. What it returns ends it.
+func (l *loading) bar(size int64) (end func()) {
+	if !isTerminal(l.a.err) || l.a.quiet {
+		return func() {}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		shown := false
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				if shown {
+					fmt.Fprint(l.a.err, "\r\x1b[K")
+				}
+				return
+			case <-tick.C:
+			}
+			if n < 4 { // short loads show nothing
+				continue
+			}
+			shown = true
+			read := l.read.Load()
+			if size > 0 {
+				const width = 30
+				full := int(min(read, size) * width / size)
+				fmt.Fprintf(l.a.err, "\r\x1b[K%s: [%s%s] %d%%", l.name, strings.Repeat("=", full), strings.Repeat(" ", width-full), min(read, size)*100/size)
+			} else {
+				fmt.Fprintf(l.a.err, "\r\x1b[K%s: %d KiB", l.name, read>>10)
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
