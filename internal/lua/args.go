@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"nfctl/internal/queue"
 )
 
 // raise raises an error at the caller's position, as luaL_error does: none when
@@ -104,7 +106,11 @@ func option(L *lua.LState, n, def int, words []string) int {
 // fail returns what a failed function returns: nil, text and number.
 func fail(L *lua.LState, err error) int {
 	var no syscall.Errno
-	if !errors.As(err, &no) {
+	switch {
+	case errors.As(err, &no):
+	case errors.Is(err, queue.ErrBusy): // what the kernel says of it
+		no = syscall.EPERM
+	default:
 		no = syscall.EINVAL
 	}
 	return failErrno(L, no)

@@ -120,10 +120,6 @@ func (v *vm) qCreate(L *lua.LState) int {
 	if errors.Is(err, queue.ErrBound) {
 		return failErrno(L, 0) // scripts know it by this: the C library sets no error
 	}
-	var busy *queue.BusyError
-	if errors.As(err, &busy) {
-		return failErrno(L, 1)
-	}
 	if err != nil {
 		return fail(L, err)
 	}

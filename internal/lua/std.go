@@ -41,7 +41,13 @@ func (v *vm) fixLibraries() {
 	watch := func(t *lua.LTable) {
 		if write, ok := t.RawGetString("write").(*lua.LFunction); ok {
 			t.RawSetString("write", L.NewFunction(func(L *lua.LState) int {
-				n := write.GFunction(L)
+				args := L.GetTop()
+				L.Push(write)
+				for i := 1; i <= args; i++ {
+					L.Push(L.Get(i))
+				}
+				L.Call(args, lua.MultRet)
+				n := L.GetTop() - args
 				if n >= 2 && L.Get(-n) == lua.LNil && strings.Contains(lua.LVAsString(L.Get(-n+1)), unix.EPIPE.Error()) {
 					v.ended(L, unix.EPIPE)
 				}
