@@ -52,7 +52,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 lint: ## gofmt, go vet, staticcheck, shellcheck
 	scripts/lint.sh
 
-gen: ## write docs/man, completions and docs/licenses.md anew
+gen: ## write docs/man, docs/reference.md, docs/licenses.md and completions anew
 	scripts/gen.sh
 
 check: ## fail if what gen writes is stale

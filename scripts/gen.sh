@@ -1,16 +1,17 @@
 #!/bin/bash
-# gen.sh [-check]: writes what is generated from the code: docs/man, completions
-# and docs/licenses.md. With -check it writes nothing, and fails if any is stale.
+# gen.sh [-check]: writes what is generated from the code: docs/man, completions,
+# docs/reference.md and docs/licenses.md. With -check it writes nothing, and fails if any is stale.
 set -eu
 cd "$(dirname "$0")/.."
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 mkdir -p "$new/docs"
-go run -buildvcs=false ./cmd/nfctl gen "$new" # man pages and completions
+# Man pages, completions and reference: the test that holds them can write them.
+NFCTL_GEN=$new go test -count=1 -run '^TestGenerated$' ./cmd/nfctl >"$new/log" || { cat "$new/log" >&2; exit 1; }
 go run -buildvcs=false ./scripts/licenses >"$new/docs/licenses.md"
 
 stale=0
-for f in docs/man completions docs/licenses.md; do
+for f in docs/man completions docs/reference.md docs/licenses.md; do
 	if [ "${1:-}" = -check ]; then
 		diff -ru "$f" "$new/$f" || stale=1
 	else

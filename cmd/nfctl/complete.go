@@ -70,7 +70,7 @@ var flagCompleters = map[string]completer{
 func addCompletions(c *cobra.Command) {
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if do, ok := flagCompleters[f.Name]; ok {
-			_ = c.RegisterFlagCompletionFunc(f.Name, do) // fails when the command has one of its own
+			_ = c.RegisterFlagCompletionFunc(f.Name, matching(do)) // fails when the command has one of its own
 		} else if f.NoOptDefVal == "" && !takesFile(f) {
 			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
 		}
@@ -80,6 +80,15 @@ func addCompletions(c *cobra.Command) {
 	}
 	for _, s := range c.Commands() {
 		addCompletions(s)
+	}
+}
+
+// matching leaves out what does not begin with what was typed. Shells do that
+// too, but of some there are thousands.
+func matching(do completer) completer {
+	return func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		list, d := do(c, args, word)
+		return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return !strings.HasPrefix(s, word) }), d
 	}
 }
 

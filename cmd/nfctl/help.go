@@ -99,7 +99,7 @@ Examples:
 {{.UsageString}}`
 
 const usageTemplate = `Usage:{{if and .Runnable (not .HasAvailableSubCommands)}}
-  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}{{if runsAlone .}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}{{if .Annotations.runs}}
   {{.UseLine}}{{end}}
   {{.CommandPath}} COMMAND [flags]{{end}}{{if gt (len .Aliases) 0}}
 
@@ -118,11 +118,20 @@ Global flags:
 
 // setHelp gives a command and those below it the form of help.
 func setHelp(root *cobra.Command) {
-	cobra.AddTemplateFunc("runsAlone", func(c *cobra.Command) bool {
-		return c.LocalNonPersistentFlags().HasAvailableFlags() && c.Name() == "queue"
-	})
+	mark(root)
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
+}
+
+// mark notes of commands with others below them that they run by themselves too:
+// they have flags of their own.
+func mark(c *cobra.Command) {
+	if c.HasSubCommands() && c.LocalNonPersistentFlags().HasFlags() {
+		c.Annotations = map[string]string{"runs": "yes"}
+	}
+	for _, s := range c.Commands() {
+		mark(s)
+	}
 }
 
 func helpFields() []byte {

@@ -77,7 +77,6 @@ connection tracking table and its expectations.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
-		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	f := root.PersistentFlags()
 	f.StringVarP(&a.output, "output", "o", "", "output `format`, see 'nfctl help output'")
@@ -92,7 +91,7 @@ connection tracking table and its expectations.`,
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
 
 	root.AddCommand(newQueue(a), newCt(a))
-	root.AddCommand(newAttr(a), newDoctor(a), newVersion(a))
+	root.AddCommand(newAttr(a), newDoctor(a), newVersion(a), newCompletion(a, root))
 	root.SetHelpCommand(newHelp(a, root))
 	for _, c := range root.Commands() {
 		guard(c)

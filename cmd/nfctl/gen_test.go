@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// TestGenerated fails when docs/man, docs/reference.md or completions are not what the commands say
+// now. With NFCTL_GEN=DIR it writes them into that directory instead, which is
+// what 'make gen' does.
+func TestGenerated(t *testing.T) {
+	files := map[string][]byte{}
+	root := newRoot(&app{})
+	for _, shell := range shells {
+		var b bytes.Buffer
+		if err := writeCompletion(root, shell, &b); err != nil {
+			t.Fatal(err)
+		}
+		files["completions/nfctl."+shell] = b.Bytes()
+	}
+	for _, c := range everyCommand(root) {
+		files["docs/man/"+manName(c)+".1"] = manPage(c)
+	}
+	for _, p := range topics {
+		files["docs/man/nfctl-"+p.name+".1"] = manTopic(p)
+	}
+	files["docs/reference.md"] = reference(root)
+
+	if dir := os.Getenv("NFCTL_GEN"); dir != "" {
+		for name, text := range files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	for name, text := range files {
+		if old, err := os.ReadFile("../../" + name); err != nil || !bytes.Equal(old, text) {
+			t.Errorf("%s is stale: run make gen (%v)", name, err)
+		}
+	}
+	for _, dir := range []string{"docs/man", "completions"} {
+		list, err := os.ReadDir("../../" + dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			if files[dir+"/"+f.Name()] == nil {
+				t.Errorf("%s/%s belongs to nothing: run make gen", dir, f.Name())
+			}
+		}
+	}
+}
+
+// everyCommand returns c and those below it that users see.
+func everyCommand(c *cobra.Command) []*cobra.Command {
+	list := []*cobra.Command{c}
+	for _, s := range c.Commands() {
+		if !s.Hidden && s.Name() != "help" {
+			list = append(list, everyCommand(s)...)
+		}
+	}
+	return list
+}
+
+func manName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
+
+// roff escapes text for troff.
+func roff(s string) string {
+	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`, "…", "...").Replace(s)
+	if strings.HasPrefix(s, ".") {
+		s = `\&` + s
+	}
+	return s
+}
+
+// verbatim appends text as it is.
+func verbatim(b []byte, text string) []byte {
+	b = append(b, ".nf\n"...)
+	for line := range strings.Lines(strings.Trim(text, "\n")) {
+		b = append(append(b, roff(strings.TrimRight(line, "\n"))...), '\n')
+	}
+	return append(b, ".fi\n"...)
+}
+
+// paragraphs appends text whose paragraphs are filled, except indented ones.
+func paragraphs(b []byte, text string) []byte {
+	for p := range strings.SplitSeq(strings.Trim(text, "\n"), "\n\n") {
+		b = append(b, ".PP\n"...)
+		if strings.HasPrefix(p, " ") {
+			b = verbatim(b, p)
+			continue
+		}
+		for line := range strings.Lines(p) {
+			b = append(append(b, roff(strings.TrimRight(line, "\n"))...), '\n')
+		}
+	}
+	return b
+}
+
+func manHead(name, short string) []byte {
+	b := fmt.Appendf(nil, ".\\\" Generated from the commands' own help: run make gen.\n.TH %s 1 \"\" nfctl \"nfctl manual\"\n", strings.ToUpper(roff(name)))
+	return fmt.Appendf(b, ".SH NAME\n%s \\- %s\n", roff(name), roff(short))
+}
+
+func manPage(c *cobra.Command) []byte {
+	b := manHead(manName(c), c.Short)
+	b = append(b, ".SH SYNOPSIS\n"...)
+	if !c.HasSubCommands() || c.Annotations["runs"] != "" {
+		b = fmt.Appendf(b, ".B %s\n", roff(c.UseLine()))
+	}
+	if c.HasSubCommands() {
+		if c.Annotations["runs"] != "" {
+			b = append(b, ".br\n"...)
+		}
+		b = fmt.Appendf(b, ".B %s\nCOMMAND [flags]\n", roff(c.CommandPath()))
+	}
+	if c.HasExample() {
+		b = verbatim(append(b, ".SH EXAMPLES\n"...), c.Example)
+	}
+	if c.Long != "" {
+		b = paragraphs(append(b, ".SH DESCRIPTION\n"...), c.Long)
+	}
+	if len(c.Aliases) > 0 {
+		b = fmt.Appendf(b, ".SH ALIASES\n%s\n", roff(strings.Join(c.Aliases, ", ")))
+	}
+	var see []string
+	if c.HasSubCommands() {
+		b = append(b, ".SH COMMANDS\n"...)
+		for _, s := range c.Commands() {
+			if !s.Hidden && s.Name() != "help" {
+				b = fmt.Appendf(b, ".TP\n.B %s\n%s\n", roff(s.Name()), roff(s.Short))
+				see = append(see, manName(s))
+			}
+		}
+	}
+	flags := func(title string, set *pflag.FlagSet) {
+		if !set.HasAvailableFlags() {
+			return
+		}
+		b = fmt.Appendf(b, ".SH %s\n", title)
+		set.VisitAll(func(f *pflag.Flag) {
+			if f.Hidden {
+				return
+			}
+			kind, usage := pflag.UnquoteUsage(f)
+			head := roff("--" + f.Name)
+			if f.Shorthand != "" {
+				head = roff("-"+f.Shorthand) + ", " + head
+			}
+			if kind != "" && f.NoOptDefVal == "" {
+				head += ` \fI` + roff(kind) + `\fP`
+			}
+			if d := f.DefValue; d != "" && d != "false" && d != "0" && d != "[]" && d != "0s" {
+				usage += " (default " + d + ")"
+			}
+			b = fmt.Appendf(b, ".TP\n\\fB%s\\fP\n%s\n", head, roff(usage))
+		})
+	}
+	c.InitDefaultHelpFlag()
+	flags("FLAGS", c.LocalFlags())
+	flags("GLOBAL FLAGS", c.InheritedFlags())
+	if c.HasParent() {
+		see = append(see, manName(c.Parent()))
+	} else {
+		b = append(b, ".SH EXIT STATUS\n"...)
+		for _, e := range exitCodes {
+			b = fmt.Appendf(b, ".TP\n.B %d\n%s\n", e.code, roff(e.text))
+		}
+		b = append(b, ".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nno colours, unless \\-\\-color always\n.TP\n.B NOTIFY_SOCKET\nsystemd is told when a queue or a watch is ready\n"...)
+		for _, p := range topics {
+			see = append(see, "nfctl-"+p.name)
+		}
+	}
+	b = append(b, ".SH SEE ALSO\n"...)
+	for i, s := range see {
+		if i > 0 {
+			b = append(b, ",\n"...)
+		}
+		b = fmt.Appendf(b, ".BR %s (1)", roff(s))
+	}
+	return append(b, '\n')
+}
+
+func manTopic(p topic) []byte {
+	b := manHead("nfctl-"+p.name, p.short)
+	b = verbatim(append(b, ".SH DESCRIPTION\n"...), string(p.text()))
+	return append(b, ".SH SEE ALSO\n.BR nfctl (1)\n"...)
+}
+
+// reference is a page of all commands with their flags, exit statuses and
+// attributes.
+func reference(root *cobra.Command) []byte {
+	b := []byte(`# Reference
+
+Generated from the commands themselves (` + "`make gen`" + `). ` + "`nfctl COMMAND --help`" + ` and the pages in [man](man) say more; keys of JSON
+are in [json.md](json.md), formats in [output.md](output.md).
+
+`)
+	cell := strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace
+	flags := func(set *pflag.FlagSet) {
+		if !set.HasAvailableFlags() {
+			return
+		}
+		b = append(b, "\n| flag | |\n|---|---|\n"...)
+		set.VisitAll(func(f *pflag.Flag) {
+			if f.Hidden || f.Name == "help" {
+				return
+			}
+			kind, usage := pflag.UnquoteUsage(f)
+			if f.NoOptDefVal != "" {
+				kind = ""
+			}
+			word := strings.TrimSpace("--" + f.Name + " " + kind)
+			if f.Shorthand != "" {
+				word = "-" + f.Shorthand + ", " + word
+			}
+			b = fmt.Appendf(b, "| `%s` | %s |\n", word, cell(usage))
+		})
+	}
+	for _, c := range everyCommand(root) {
+		b = fmt.Appendf(b, "## %s\n\n%s.\n", c.CommandPath(), cell(c.Short))
+		if len(c.Aliases) > 0 {
+			b = fmt.Appendf(b, "Also `%s`.\n", strings.Join(c.Aliases, "`, `"))
+		}
+		if c.HasExample() {
+			b = append(b, "\n```\n"...)
+			for line := range strings.Lines(c.Example) {
+				b = append(b, strings.TrimPrefix(line, "  ")...)
+			}
+			b = append(b, "\n```\n"...)
+		}
+		flags(c.LocalFlags())
+		b = append(b, '\n')
+	}
+	b = append(b, "## Exit statuses\n\n| status | |\n|---|---|\n"...)
+	for _, e := range exitCodes {
+		b = fmt.Appendf(b, "| %d | %s |\n", e.code, cell(e.text))
+	}
+	b = append(b, "\n## Attributes\n\n| name | also | of | path | type | bits | create | update | |\n|---|---|---|---|---|---|---|---|---|\n"...)
+	for _, r := range attrTable() {
+		path, bits := "`"+r.Path+"`", fmt.Sprint(r.Bits)
+		if r.Path == "" {
+			path = ""
+		}
+		if r.Bits == 0 {
+			bits = ""
+		}
+		b = fmt.Appendf(b, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", r.Name, strings.Join(r.Aliases, ", "), r.Of, path, r.Type, bits, cell(r.Create), cell(r.Update), cell(r.Doc))
+	}
+	return b
+}
