@@ -41,6 +41,7 @@ type queueOptions struct {
 	secctx   bool
 	ct       bool
 	dryRun   bool
+	keep     bool // all privileges
 
 	payload string
 	ready   string
@@ -145,6 +146,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.BoolVar(&o.secctx, "secctx", false, "ask for security contexts")
 	f.BoolVar(&o.ct, "conntrack", false, "ask for the packets' connections: ct.* in output and expressions")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when the queues are bound and the rules in force")
+	keepPrivilegesFlag(f, &o.keep)
 	o.stream.register(f, "packets")
 	for _, name := range []string{"default", "on-uneditable"} {
 		_ = c.RegisterFlagCompletionFunc(name, fixed("accept", "drop"))
@@ -321,6 +323,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	go r.watch()
 	if err := ready(o.ready); err != nil {
 		return err
+	}
+	if !o.keep {
+		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every verdict
 	}
 	if a.verbose > 0 {
 		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
@@ -613,6 +618,9 @@ func (a *app) queueList(ctx context.Context, interval time.Duration) error {
 	defer st.stop()
 	for {
 		list, err := queue.List()
+		if errors.Is(err, os.ErrPermission) {
+			return &statusError{exitPermission, err, "the kernel shows its queues to uid 0 and CAP_DAC_READ_SEARCH only; try sudo"}
+		}
 		if err != nil {
 			return err
 		}

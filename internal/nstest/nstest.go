@@ -493,7 +493,9 @@ func Build(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "nfctl")
-		if out, err := exec.Command("go", "build", "-o", built.path, "nfctl/cmd/nfctl").CombinedOutput(); err != nil {
+		c := exec.Command("go", "build", "-o", built.path, "nfctl/cmd/nfctl")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+		if out, err := c.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("go build: %w\n%s", err, out)
 		}
 	})

@@ -155,7 +155,7 @@ var InfoFields = field.New([]field.Row[Info]{
 // A BusyError says that another socket has bound the queue.
 type BusyError struct {
 	Num   uint16
-	Owner nl.Owner
+	Owner nl.Owner // zero when the kernel does not show it
 }
 
 // ErrBusy is what errors.Is finds in a *BusyError.
@@ -163,6 +163,9 @@ var ErrBusy = errors.New("queue is held by another socket")
 
 func (e *BusyError) Error() string {
 	s := "queue " + strconv.Itoa(int(e.Num)) + ": bind: held by "
+	if e.Owner.Port == 0 {
+		return s + "another program (which one is shown to root and CAP_DAC_READ_SEARCH)"
+	}
 	if e.Owner.PID == 0 {
 		return s + "the socket with port id " + strconv.FormatUint(uint64(e.Owner.Port), 10) + " (process unknown)"
 	}

@@ -212,8 +212,9 @@ func (q *Queue) lacks(name, need string, forMark bool) error {
 
 // Commands of NFQA_CFG_CMD.
 const (
-	nfqnlBind   = 1
-	nfqnlUnbind = 2
+	nfqnlBind     = 1
+	nfqnlUnbind   = 2
+	nfqnlPFUnbind = 4 // of families, long without effect, but still for CAP_NET_ADMIN
 
 	cfgCmd, cfgParams, cfgMaxLen, cfgMask, cfgFlags = 1, 2, 3, 4, 5
 )
@@ -261,8 +262,12 @@ func (q *Queue) refused(want uint32) uint32 {
 }
 
 // busy names the socket that holds the queue, if the kernel's list shows one.
+// Who may not read the list, and yet is let do nothing, knows as much.
 func (q *Queue) busy() error {
 	list, err := List()
+	if errors.Is(err, os.ErrPermission) && q.ask(q.command(nfqnlPFUnbind)) == nil {
+		return &BusyError{Num: q.conf.Num}
+	}
 	if err != nil {
 		return nil
 	}
