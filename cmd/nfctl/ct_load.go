@@ -161,37 +161,103 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	return nil
 }
 
+// A loadItem is a line that was read.
+type loadItem struct {
+	line
+	made ct.Flow
+	err  error
+}
+
+// reader reads lines on a goroutine of its own, so that reading and the kernel's
+// work go on side by side, and hands them on in pieces, which come back by used.
+// It ends when stop is closed.
+func (l *loading) reader(in io.Reader, stop <-chan struct{}) (full <-chan []loadItem, used chan<- []loadItem) {
+	const pieces = 4
+	out, back := make(chan []loadItem, pieces), make(chan []loadItem, pieces)
+	for range pieces {
+		back <- make([]loadItem, 0, batchSize)
+	}
+	go func() {
+		defer close(out)
+		piece := <-back
+		for s, err := range format.Load(countingReader{in, &l.read}) {
+			piece = piece[:len(piece)+1]
+			item := &piece[len(piece)-1]
+			item.err = err
+			if err == nil {
+				item.line = line{number: s.Line, insist: insists(s.Text)}
+				if f := s.Flow; f.Has(ct.HasHelper) || f.Has(ct.HasHelperInfo) {
+					item.made = *f.Clone()
+				} else {
+					item.made = *f
+				}
+			}
+			if len(piece) < cap(piece) {
+				continue
+			}
+			select {
+			case out <- piece:
+			case <-stop:
+				return
+			}
+			select {
+			case piece = <-back:
+				piece = piece[:0]
+			case <-stop:
+				return
+			}
+		}
+		select {
+		case out <- piece:
+		case <-stop:
+		}
+	}()
+	return out, back
+}
+
 func (l *loading) run(ctx context.Context, in io.Reader) error {
-	for s, err := range format.Load(countingReader{in, &l.read}) {
-		if ctx.Err() != nil {
+	stop := make(chan struct{})
+	defer close(stop)
+	full, used := l.reader(in, stop)
+	for {
+		select {
+		case piece, ok := <-full:
+			if !ok {
+				if err := l.flush(); err != nil || l.stop != nil {
+					return cmp.Or(err, l.stop)
+				}
+				return l.families()
+			}
+			for i := range piece {
+				if err := l.item(&piece[i]); err != nil {
+					return err
+				}
+			}
+			used <- piece
+		case <-ctx.Done():
 			return cmp.Or(l.flush(), ctx.Err())
 		}
-		var bad *format.LineError
-		switch {
-		case errors.As(err, &bad):
-			// What came before is done first, so that messages come in the order of
-			// the lines and --strict stops where it says.
-			if err := l.flush(); err != nil {
-				return err
-			}
-			l.lines++
-			l.failed(bad)
-		case err != nil:
-			return cmp.Or(l.flush(), fmt.Errorf("%s: %w", l.name, err))
-		default:
-			l.lines++
-			if err := l.add(line{number: s.Line, insist: insists(s.Text)}, s.Flow); err != nil {
-				return err
-			}
-		}
-		if l.stop != nil {
-			return l.stop
-		}
 	}
-	if err := l.flush(); err != nil || l.stop != nil {
-		return cmp.Or(err, l.stop)
+}
+
+// item takes a line.
+func (l *loading) item(i *loadItem) error {
+	var bad *format.LineError
+	switch {
+	case i.err == nil:
+		l.lines++
+		return cmp.Or(l.add(i.line, &i.made), l.stop)
+	case errors.As(i.err, &bad):
+		// What came before is done first, so that messages come in the order of
+		// the lines and --strict stops where it says.
+		if err := l.flush(); err != nil || l.stop != nil {
+			return cmp.Or(err, l.stop)
+		}
+		l.lines++
+		l.failed(bad)
+		return l.stop
 	}
-	return l.families()
+	return cmp.Or(l.flush(), fmt.Errorf("%s: %w", l.name, i.err))
 }
 
 // insists reports whether a line asks for a new flow: conntrack's -A leaves one
