@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nstest"
+)
+
+// ordinaryUser returns a command that runs nfctl as user nobody with these
+// capabilities, as setcap and systemd's AmbientCapabilities give them.
+func ordinaryUser(t *testing.T, caps []uintptr, args ...string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 || os.Getenv("NFCTL_TEST_INNER") != "" {
+		t.Skip("needs root to give root up")
+	}
+	dir := t.TempDir()
+	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		_ = os.Chmod(d, 0o755)
+	}
+	copied := filepath.Join(dir, "nfctl")
+	if out, err := exec.Command("cp", nstest.Build(t), copied).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
+	}
+	c := exec.Command(copied, args...)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: caps}
+	return c
+}
+
+// threadStatus returns the values of one line of /proc/PID/task/*/status.
+func threadStatus(t *testing.T, pid int, name string) map[string]int {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("process %d has no threads: %v", pid, err)
+	}
+	out := map[string]int{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // that thread has ended
+		}
+		for line := range strings.Lines(string(b)) {
+			if v, ok := strings.CutPrefix(line, name+":"); ok {
+				out[strings.TrimSpace(v)]++
+			}
+		}
+	}
+	return out
+}
+
+// capabilities writes a mask as /proc does.
+func capabilities(caps ...int) string {
+	var mask uint64
+	for _, c := range caps {
+		mask |= 1 << c
+	}
+	return fmt.Sprintf("%016x", mask)
+}
+
+// TestQueueGivesUpPrivileges: every thread keeps what verdicts need, and nfctl
+// does all it did with that: verdicts, new rules, its own rule's end.
+func TestQueueGivesUpPrivileges(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	ns.TCPEcho("127.0.0.1:22")
+	ns.TCPEcho("127.0.0.1:80")
+	rules := filepath.Join(t.TempDir(), "rules")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(rules, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("drop tcp > :22\n")
+	p := startQueue(t, ns, "-q", "--attach", "output", "--rules", rules)
+	pid := p.Cmd.Process.Pid
+	only := func(name, want string) func() bool {
+		return func() bool { got := threadStatus(t, pid, name); return len(got) == 1 && got[want] > 0 }
+	}
+	nstest.Until(t, "all threads have the one capability", only("CapPrm", capabilities(unix.CAP_NET_ADMIN)))
+	nstest.Until(t, "no_new_privs is set", only("NoNewPrivs", "1"))
+	if !opens(ns, "127.0.0.1:80", 10*time.Second) || opens(ns, "127.0.0.1:22", 300*time.Millisecond) {
+		t.Error("the verdicts are wrong")
+	}
+	write("drop tcp > :80\n")
+	p.Signal(unix.SIGHUP)
+	nstest.Until(t, "the new rules are in force", func() bool { return opens(ns, "127.0.0.1:22", 200*time.Millisecond) })
+	if opens(ns, "127.0.0.1:80", 300*time.Millisecond) {
+		t.Error("port 80 is open under the new rules")
+	}
+	if got := threadStatus(t, pid, "CapEff"); len(got) != 1 || got[capabilities(unix.CAP_NET_ADMIN)] == 0 {
+		t.Errorf("effective capabilities of threads: %v", got)
+	}
+	p.Signal(unix.SIGTERM)
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d: %s", status, p.Stderr())
+	}
+	if !opens(ns, "127.0.0.1:80", 10*time.Second) {
+		t.Error("port 80 is closed after nfctl ended")
+	}
+
+	p = startQueue(t, ns, "--num", "1", "--keep-privileges")
+	pid = p.Cmd.Process.Pid
+	p.WaitOutput("hint: no packet") // two seconds later
+	if got := threadStatus(t, pid, "NoNewPrivs"); got["1"] != 0 {
+		t.Errorf("with --keep-privileges, no_new_privs: %v", got)
+	}
+	if got := threadStatus(t, pid, "CapPrm"); got[capabilities(unix.CAP_NET_ADMIN)] != 0 {
+		t.Errorf("with --keep-privileges, capabilities: %v", got)
+	}
+}
+
+// TestOrdinaryUser runs nfctl as nobody with CAP_NET_ADMIN alone: what the kernel
+// gives to that works, what it does not give is null, with a hint.
+func TestOrdinaryUser(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	ns.TCPEcho("127.0.0.1:22")
+	dir := t.TempDir()
+	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		_ = os.Chmod(d, 0o777)
+	}
+	admin := []uintptr{unix.CAP_NET_ADMIN}
+	ready := filepath.Join(dir, "ready")
+	p := ns.StartCmd(ordinaryUser(t, admin, "queue", "--num", "5", "--attach", "output", "--drop-port", "22", "--ready-file", ready))
+	nstest.WaitFile(t, ready)
+	if opens(ns, "127.0.0.1:22", 300*time.Millisecond) {
+		t.Error("port 22 is open")
+	}
+
+	list := ns.StartCmd(ordinaryUser(t, admin, "queue", "list", "-o", "json"))
+	if status := list.Wait(); status != exitPermission || !strings.Contains(list.Stderr(), "CAP_DAC_READ_SEARCH") {
+		// The kernel shows its list to uid 0 and CAP_DAC_READ_SEARCH only.
+		t.Errorf("queue list: status %d: %s%s", status, list.Stdout(), list.Stderr())
+	}
+	list = ns.StartCmd(ordinaryUser(t, append(admin, unix.CAP_DAC_READ_SEARCH), "queue", "list", "-o", "json"))
+	if status := list.Wait(); status != 0 || !strings.Contains(list.Stdout(), `"queue":5`) {
+		t.Errorf("queue list with CAP_DAC_READ_SEARCH: status %d: %s%s", status, list.Stdout(), list.Stderr())
+	}
+	for _, tt := range []struct {
+		args   string
+		status int
+		words  string
+	}{
+		{"ct create --timeout 60|tcp 10.0.0.1:1 > 10.0.0.2:2", 0, ""},
+		{"ct list -o flow", 0, "10.0.0.2:2"},
+		{"ct count", 0, "1"},
+		{"ct delete|tcp > :2", 0, ""},
+		{"queue --num 5", exitExists, "queue 5"},
+		{"doctor", 0, ""},
+	} {
+		head, flow, _ := strings.Cut(tt.args, "|")
+		args := strings.Fields(head)
+		if flow != "" {
+			args = append(args, flow)
+		}
+		p := ns.StartCmd(ordinaryUser(t, admin, args...))
+		if status := p.Wait(); status != tt.status || !strings.Contains(p.Stdout()+p.Stderr(), tt.words) {
+			t.Errorf("%s: status %d, want %d: %s%s", tt.args, status, tt.status, p.Stdout(), p.Stderr())
+		}
+	}
+	none := ns.StartCmd(ordinaryUser(t, admin, "--netns", strconv.Itoa(os.Getpid()), "ct", "list"))
+	if status := none.Wait(); status != exitPermission || !strings.Contains(none.Stderr(), "hint:") {
+		t.Errorf("--netns: status %d: %s", status, none.Stderr())
+	}
+	p.Signal(unix.SIGTERM)
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d: %s", status, p.Stderr())
+	}
+	if !opens(ns, "127.0.0.1:22", 10*time.Second) {
+		t.Error("port 22 is closed after nfctl ended")
+	}
+}
