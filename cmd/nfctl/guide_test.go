@@ -1,0 +1,229 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nfctl/internal/nstest"
+)
+
+// A recipe is a section of docs/guide.md with a block to run.
+type recipe struct {
+	title, text string
+	background  bool
+}
+
+func recipes(t *testing.T) (out []recipe) {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for section := range strings.SplitSeq(string(b), "\n## ") {
+		title, rest, _ := strings.Cut(section, "\n")
+		_, block, ok := strings.Cut(rest, "```sh")
+		if !ok {
+			continue
+		}
+		head, text, _ := strings.Cut(block, "\n")
+		text, _, _ = strings.Cut(text, "```")
+		out = append(out, recipe{title, text, strings.TrimSpace(head) == "background"})
+	}
+	return out
+}
+
+// try is the stage that a recipe plays on.
+type try struct {
+	*testing.T
+	ns    *nstest.NS
+	nfctl string
+}
+
+// do runs nfctl, which must succeed, and returns what it printed.
+func (t *try) do(args ...string) string {
+	t.Helper()
+	return t.ns.Run(t.nfctl, args...)
+}
+
+// connects reports whether a TCP connection inside comes about.
+func (t *try) connects(addr string) bool {
+	c, err := t.ns.Dial("tcp", addr, time.Second)
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// stages says of each recipe what must be there before it, what happens while it
+// runs, and what must be so of its output, or, of one in the background, of what
+// happens.
+var stages = map[string]struct {
+	before, during func(t *try)
+	after          func(t *try, out string)
+}{
+	"Drop a port": {during: func(t *try) {
+		if t.connects("127.0.0.1:22") || !t.connects("127.0.0.1:80") {
+			t.Error("want no connection to port 22, and one to port 80")
+		}
+	}},
+	"Wait for a connection": {during: func(t *try) { t.connects("127.0.0.1:22") }, after: func(t *try, out string) {
+		if !strings.Contains(out, "[NEW]") || !strings.Contains(out, "somebody is at the door") {
+			t.Errorf("%s", out)
+		}
+	}},
+	"Who is behind this NAT": {before: func(t *try) {
+		t.do("ct", "create", "udp 10.0.0.5:1234 > 198.51.100.9:53", "--src-nat", "192.0.2.1:4000", "--timeout", "1m")
+		t.do("ct", "create", "udp 10.0.0.6:1234 > 198.51.100.9:53", "--timeout", "1m")
+	}, after: func(t *try, out string) {
+		if !strings.Contains(out, "10.0.0.5\t1234\t198.51.100.9\t53\n") || strings.Contains(out, "10.0.0.6") {
+			t.Errorf("%s", out)
+		}
+	}},
+	"Kill a client's flows": {before: func(t *try) {
+		t.do("ct", "create", "udp 10.0.0.7:1 > 10.0.0.9:53", "--timeout", "1m")
+		t.do("ct", "create", "udp 10.0.0.9:2 > 10.0.0.7:53", "--timeout", "1m")
+		t.do("ct", "create", "udp 10.0.0.8:3 > 10.0.0.9:53", "--timeout", "1m")
+	}, after: func(t *try, out string) {
+		if left := t.do("ct", "list", "-o", "flow"); left != "udp 10.0.0.8:3 > 10.0.0.9:53\n" || strings.Count(out, "10.0.0.7") < 4 {
+			t.Errorf("%s left:\n%s", out, left)
+		}
+	}},
+	"Copy a table between namespaces": {before: func(t *try) {
+		for _, name := range []string{"old", "new"} {
+			t.ns.Run("ip", "netns", "add", name)
+		}
+		t.do("--netns", "old", "ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:22", "--mark", "7")
+	}, after: func(t *try, _ string) {
+		if out := t.do("--netns", "new", "ct", "list", "-o", "text"); !strings.Contains(out, "dport=22 ") || !strings.Contains(out, "mark=7") {
+			t.Errorf("%s", out)
+		}
+	}},
+	"Log NEW and DESTROY to jq": {during: func(t *try) {
+		t.do("ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:22")
+		t.do("ct", "delete", "tcp > :22")
+	}, after: func(t *try, out string) {
+		if !strings.Contains(out, "\tnew\ttcp\t10.0.0.1\t10.0.0.2\t22") || !strings.Contains(out, "\tdestroy\ttcp") {
+			t.Errorf("%s", out)
+		}
+	}},
+	"Rewrite UDP answers": {before: func(t *try) { t.ns.UDPEcho("127.0.0.1:5353") }, during: func(t *try) {
+		if got, ok := t.ns.Ask("127.0.0.1:5353", "say hello", nstest.Patience); !ok || got != "say good day" {
+			t.Errorf("answer %q", got)
+		}
+	}},
+	"Expectations for an unknown protocol": {after: func(t *try, _ string) {
+		if out := t.do("expect", "list", "-o", "json"); !strings.Contains(out, `"dport":5000`) || !strings.Contains(out, `"sport":40000`) {
+			t.Errorf("%s", out)
+		}
+	}},
+	"Count by destination": {before: func(t *try) {
+		for _, f := range []string{"udp 10.0.0.1:1 > 10.0.0.9:53", "udp 10.0.0.2:1 > 10.0.0.9:53", "udp 10.0.0.2:1 > 10.0.0.8:99"} {
+			t.do("ct", "create", f, "--timeout", "1m")
+		}
+	}, after: func(t *try, out string) {
+		if first, _, _ := strings.Cut(out, "10.0.0.8"); !strings.Contains(first, "10.0.0.9") {
+			t.Errorf("%s", out)
+		}
+	}},
+	"Verdicts by user": {during: func(t *try) {
+		as := func(uid string) int {
+			_, _, status := t.ns.Exec("setpriv", "--reuid", uid, "--clear-groups", "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/80")
+			return status
+		}
+		if as("1000") == 0 || as("1001") != 0 {
+			t.Error("want no connection of user 1000, and one of user 1001")
+		}
+	}},
+}
+
+// Each recipe of the guide does what it says, run as it is written.
+func TestGuide(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "bash", "jq", "iptables", "ip", "setpriv", "unshare")
+	all := recipes(t)
+	if len(all) != len(stages) {
+		t.Errorf("%d recipes, %d stages", len(all), len(stages))
+	}
+	for _, r := range all {
+		t.Run(r.title, func(t *testing.T) {
+			t.Parallel()
+			stage, ok := stages[r.title]
+			if !ok {
+				t.Fatal("no stage for this recipe")
+			}
+			s := &try{t, nstest.Enter(t), nstest.Build(t)}
+			// /run is the test's own, so that named namespaces are. The thread is
+			// locked and ends with the test.
+			if err := syscall.Unshare(syscall.CLONE_FS | syscall.CLONE_NEWNS); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			s.ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT") // makes the kernel track
+			s.ns.TCPEcho("127.0.0.1:22")
+			s.ns.TCPEcho("127.0.0.1:80")
+			if stage.before != nil {
+				stage.before(s)
+			}
+			ready := filepath.Join(t.TempDir(), "nfctl")
+			if err := os.Symlink(s.nfctl, ready); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("bash", "-euo", "pipefail", "-c", r.text)
+			if r.background {
+				cmd = exec.Command("bash", "-euc", "exec "+r.text) // signals are for nfctl
+			}
+			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(ready)+":"+os.Getenv("PATH"))
+			p := s.ns.StartCmd(cmd)
+			if stage.during != nil {
+				s.listening(r.background, p)
+				stage.during(s)
+			}
+			if r.background {
+				p.Signal(os.Interrupt)
+			}
+			status := p.Wait()
+			if status != 0 {
+				t.Errorf("status %d\n%s%s", status, p.Stdout(), p.Stderr())
+			}
+			if stage.after != nil {
+				stage.after(s, p.Stdout())
+			}
+			if t.Failed() {
+				t.Logf("%s%s", p.Stdout(), p.Stderr())
+			}
+		})
+	}
+}
+
+// listening waits until nfctl has bound its queue, or listens to events.
+func (t *try) listening(queue bool, p *nstest.Proc) {
+	t.Helper()
+	nstest.Until(t, "nfctl at work", func() bool {
+		if p.Ended() {
+			t.Fatalf("it ended: %s%s", p.Stdout(), p.Stderr())
+		}
+		if queue {
+			return strings.Contains(t.do("queue", "list", "-o", "json"), `"kind":"queue"`)
+		}
+		b, err := os.ReadFile("/proc/thread-self/net/netlink")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > 3 && f[1] == "12" && f[3] != "00000000" {
+				return true // a netfilter socket with groups
+			}
+		}
+		return false
+	})
+}
