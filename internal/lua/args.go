@@ -16,7 +16,7 @@ import (
 // the caller is no Lua function.
 func raise(L *lua.LState, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if at := L.Where(1); !strings.HasPrefix(at, "[G]") {
+	if at := L.Where(1); at != "" && !strings.HasPrefix(at, "[G]") {
 		text = at + " " + text
 	}
 	L.Error(lua.LString(text), 0)
@@ -26,12 +26,18 @@ func raise(L *lua.LState, format string, args ...any) {
 // function is called what its caller calls it, and '?' when no name is known.
 func argError(L *lua.LState, n int, format string, args ...any) {
 	name := "?"
-	if d, ok := L.GetStack(0); ok {
+	if d, ok := L.GetStack(0); ok && calledByLua(L) {
 		if _, err := L.GetInfo("n", d, lua.LNil); err == nil && d.Name != "" && d.Name[0] != '(' && d.Name[0] != '<' {
 			name = d.Name[strings.LastIndexAny(d.Name, ".:")+1:]
 		}
 	}
 	raise(L, "bad argument #%d to '%s' (%s)", n, name, fmt.Sprintf(format, args...))
+}
+
+// calledByLua reports whether a Lua function called the function that runs.
+func calledByLua(L *lua.LState) bool {
+	_, ok := L.GetStack(1)
+	return ok
 }
 
 func typeName(L *lua.LState, n int) string {

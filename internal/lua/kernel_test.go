@@ -40,7 +40,7 @@ func newLab(t *testing.T) *lab {
 	if l.near, err = l.ns.Dial("udp", l.far.LocalAddr().String(), time.Second); err != nil {
 		t.Fatal(err)
 	}
-	l.v = newVM(&Options{Out: &l.out, Warn: func(s string) { l.warn = append(l.warn, s) }}, ".")
+	l.v = newVM(&Options{Out: &l.out, Warn: func(s string) { l.warn = append(l.warn, s) }}, ".", callDepth)
 	t.Cleanup(l.v.close)
 	g := func(name string, f lua.LGFunction) { l.v.L.SetGlobal(name, l.v.L.NewFunction(f)) }
 	g("send", func(L *lua.LState) int {

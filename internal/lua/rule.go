@@ -111,13 +111,15 @@ type RuleAction struct {
 // Open makes an interpreter and runs the file in it.
 func (f *RuleFile) Open() (*RuleAction, error) {
 	o := &Options{Out: f.o.Out, Warn: f.o.Warn}
-	a := &RuleAction{f: f, v: newVM(o, filepath.Dir(f.name)), edits: map[string]*packet.Edit{}}
+	a := &RuleAction{f: f, v: newVM(o, filepath.Dir(f.name), ruleDepth), edits: map[string]*packet.Edit{}}
 	L := a.v.L
 	L.SetField(L.GetGlobal("string"), "rep", L.NewFunction(stringRep))
-	a.limit.done = make(chan struct{})
+	a.limit.done, a.limit.tick = make(chan struct{}), max(f.o.Timeout/10, time.Millisecond)
 	a.limit.start(max(f.o.Timeout, loadTime))
 	defer a.limit.stop()
+	a.v.limit = &a.limit
 	L.SetContext(&a.limit)
+	a.v.limitCoroutines()
 	L.Push(L.NewFunctionFromProto(f.proto))
 	if err := L.PCall(0, 2, nil); err != nil {
 		a.v.close()
@@ -370,7 +372,8 @@ type limit struct {
 	context.Context // never used: all methods are here
 
 	done    chan struct{}
-	started atomic.Int64 // when the call under way began; 0: none, late: cut off
+	tick    time.Duration // how often the watcher looks
+	started atomic.Int64  // when the call under way began; 0: none, late: cut off
 	most    atomic.Int64
 	watched atomic.Bool
 }
@@ -382,6 +385,10 @@ func (l *limit) Err() error                  { return errLate }
 func (l *limit) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (l *limit) Value(any) any               { return nil }
 
+// AfterFunc lets contexts be made of this one without a goroutine each; what the
+// interpreter makes of it is replaced by it.
+func (l *limit) AfterFunc(func()) (stop func() bool) { return func() bool { return false } }
+
 var errLate = errors.New("cut off: it took too long")
 
 var epoch = time.Now()
@@ -390,7 +397,7 @@ func (l *limit) start(most time.Duration) {
 	l.most.Store(int64(most))
 	l.started.Store(int64(time.Since(epoch)) + 1)
 	if !l.watched.Load() && l.watched.CompareAndSwap(false, true) {
-		go l.watch(most)
+		go l.watch()
 	}
 }
 
@@ -407,8 +414,8 @@ func (l *limit) stop() bool {
 // idleTicks is how often the watcher looks without seeing a call before it ends.
 const idleTicks = 50
 
-func (l *limit) watch(most time.Duration) {
-	tick := time.NewTicker(max(most/10, time.Millisecond))
+func (l *limit) watch() {
+	tick := time.NewTicker(l.tick)
 	defer tick.Stop()
 	for idle := 0; ; {
 		<-tick.C

@@ -15,6 +15,9 @@ import (
 func (v *vm) fixLibraries() {
 	L := v.L
 	L.SetGlobal("print", L.NewFunction(v.print))
+	L.SetGlobal("pcall", L.NewFunction(v.pcall))
+	L.SetGlobal("xpcall", L.NewFunction(v.xpcall))
+	L.SetGlobal("error", L.NewFunction(raiseValue))
 	L.SetField(L.GetGlobal("string"), "format", L.NewFunction(stringFormat))
 	if v.o.Untrusted {
 		return

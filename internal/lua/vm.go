@@ -67,7 +67,7 @@ func Run(o Options) error {
 	if o.Untrusted && (o.File == "" || o.File == "-") {
 		folder = ""
 	}
-	v := newVM(&o, folder)
+	v := newVM(&o, folder, callDepth)
 	defer v.close()
 	arg := v.L.NewTable()
 	arg.RawSetInt(-2, lua.LString("nfctl"))
@@ -95,6 +95,10 @@ type vm struct {
 	root *os.Root // where untrusted modules may come from; nil: nowhere
 	out  error    // standard output failed
 
+	threads []*lua.LState // for protected calls, unused now
+	depth   int           // protected calls under way
+	limit   *limit        // of a rule; nil: none
+
 	qhandles  map[*qhandle]struct{}
 	cthandles map[*cthandle]struct{}
 }
@@ -102,16 +106,17 @@ type vm struct {
 // Sizes of an interpreter's stacks: nested calls, and values. A script that needs
 // more gets an error.
 const (
-	callDepth     = 4096
-	stackValues   = 16 << 10
+	callDepth     = 8 << 10 // an error costs the square of its depth
+	ruleDepth     = 1 << 10
+	stackValues   = 2 << 10
 	stackMost     = 1 << 20
 	biggestModule = 16 << 20
 )
 
 // newVM makes an interpreter; folder is the script's, "" for none.
-func newVM(o *Options, folder string) *vm {
+func newVM(o *Options, folder string, depth int) *vm {
 	v := &vm{o: o, qhandles: map[*qhandle]struct{}{}, cthandles: map[*cthandle]struct{}{},
-		L: lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: callDepth, RegistrySize: stackValues, RegistryMaxSize: stackMost})}
+		L: lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: depth, RegistrySize: stackValues, RegistryMaxSize: stackMost, MinimizeStackMemory: true})}
 	libs := []struct {
 		name string
 		open lua.LGFunction
