@@ -408,6 +408,15 @@ func wellFormed(t *testing.T, doc string) {
 func TestConntrackExpect(t *testing.T) {
 	f := fill(t)
 	theirs := f.Start("conntrack", "-E", "expect", "-o", "timestamp")
+	// A connection that is older than the first listener never has events.
+	nstest.Until(t, "conntrack -E expect joined its groups", func() bool {
+		for line := range strings.Lines(f.Run("cat", "/proc/net/netlink")) {
+			if w := strings.Fields(line); w[1] == "12" && w[3] != "00000000" { // NETLINK_NETFILTER, groups
+				return true
+			}
+		}
+		return false
+	})
 	control := f.traffic()
 	ours := func(o Output, family uint8) string {
 		p, err := New(Expects, o, Options{})
