@@ -31,13 +31,13 @@ Flows in words have a '>' in them and must be quoted. Of a list of values any ma
 be the flow's; '!' before a value means every other.`,
 	}
 	c.AddCommand(newCtList(a), newCtGet(a), newCtCreate(a), newCtUpdate(a), newCtDelete(a), newCtFlush(a),
-		newCtCount(a), newCtStats(a), newCtSave(a), newCtLoad(a))
+		newCtCount(a), newCtStats(a), newCtWatch(a), newCtSave(a), newCtLoad(a))
 	return c
 }
 
 // total prints how a command went, also with -q.
 func (a *app) total(format string, args ...any) {
-	fmt.Fprintf(a.err, "nfctl: "+format+"\n", args...)
+	fmt.Fprintf(a.err, "%s: %s\n", a.me(), fmt.Sprintf(format, args...))
 }
 
 // flows says how many there are.
@@ -79,7 +79,7 @@ func (x *failures) add(err error) {
 		x.first = err
 	}
 	if x.n <= maxFailures {
-		fmt.Fprintf(x.a.err, "nfctl: %v\n", err)
+		fmt.Fprintf(x.a.err, "%s: %v\n", x.a.me(), err)
 	}
 }
 

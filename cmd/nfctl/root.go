@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -28,12 +29,17 @@ type app struct {
 	color    string // --color
 	quiet    bool   // -q
 	verbose  int    // -v
+
+	name string // under which messages are printed; "": nfctl
 }
+
+// me is what messages begin with.
+func (a *app) me() string { return cmp.Or(a.name, "nfctl") }
 
 // warn prints one line on standard error, unless -q was given.
 func (a *app) warn(format string, args ...any) {
 	if !a.quiet {
-		fmt.Fprintf(a.err, "nfctl: "+format+"\n", args...)
+		fmt.Fprintf(a.err, "%s: %s\n", a.me(), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -90,8 +96,8 @@ connection tracking table and its expectations.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
 
-	root.AddCommand(newQueue(a), newCt(a))
-	root.AddCommand(newAttr(a), newDoctor(a), newVersion(a), newCompletion(a, root))
+	root.AddCommand(newQueue(a), newCt(a), newExpect(a), newWatch(a))
+	root.AddCommand(newAttr(a), newLua(a), newDoctor(a), newVersion(a), newCompletion(a, root))
 	root.SetHelpCommand(newHelp(a, root))
 	for _, c := range root.Commands() {
 		guard(c)
