@@ -471,24 +471,27 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 		a.total("%s would be changed", flows(n))
 		return notFound(o.failEmpty, n)
 	}
-	edits, err := ct.Dial()
+	matched, changed, err := a.updateEach(ctx, choose, ch, w)
+	err = cmp.Or(err, w.end())
+	a.total("%s updated", flows(changed))
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
-	defer edits.Close()
-	reads, err := ct.Dial()
-	if err != nil {
-		return err
+	return notFound(o.failEmpty, matched)
+}
+
+// updateEach changes what was chosen, and prints it as it then is.
+func (a *app) updateEach(ctx context.Context, choose *chooser[ct.Flow], ch *change, w *flowPrinter) (matched, changed uint64, err error) {
+	var conns [3]*ct.Conn
+	for i := range conns {
+		if conns[i], err = ct.Dial(); err != nil {
+			return 0, 0, err
+		}
+		defer conns[i].Close()
 	}
-	defer reads.Close()
-	single, err := ct.Dial()
-	if err != nil {
-		return err
-	}
-	defer single.Close()
+	edits, reads, single := conns[0], conns[1], conns[2]
 	bad := &failures{a: a}
 	var failed error // of output
-	var matched, changed uint64
 	again := reads.NewBatch(batchSize, nil)
 	again.Reply(func(f *ct.Flow) { failed = cmp.Or(failed, w.print(f)) })
 	b := edits.NewBatch(batchSize, func(f *ct.Flow, err error) {
@@ -522,13 +525,10 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 		return nil
 	})
 	err = cmp.Or(err, b.Flush())
-	err = cmp.Or(err, again.Flush(), failed)
-	err = cmp.Or(err, w.end())
-	a.total("%s updated", flows(changed))
-	if err != nil {
-		return ended(ctx, err)
+	if err = cmp.Or(err, again.Flush(), failed); err == nil {
+		err = bad.result()
 	}
-	return cmp.Or(bad.result(), notFound(o.failEmpty, matched))
+	return matched, changed, err
 }
 
 // each hands every flow that was chosen to f, and returns how many there were.
@@ -676,8 +676,14 @@ func flushFilter(choose *chooser[ct.Flow]) (family uint8, k ct.KernelFilter, exa
 
 // deleteEach reads what was chosen and deletes it, flow by flow.
 func (a *app) deleteEach(ctx context.Context, choose *chooser[ct.Flow], out format.Output, failEmpty bool) error {
-	l := &lister{a: a, choose: choose, out: out, silent: a.quiet}
-	d := dumpOptions(choose)
+	matched, deleted, err := a.deleteListed(ctx, &lister{a: a, choose: choose, out: out, silent: a.quiet})
+	a.total("%s deleted", flows(deleted))
+	return cmp.Or(err, notFound(failEmpty, matched))
+}
+
+// deleteListed deletes what l would list, and prints it as l would.
+func (a *app) deleteListed(ctx context.Context, l *lister) (matched, deleted uint64, err error) {
+	d := dumpOptions(l.choose)
 	var all []*deleter
 	defer func() {
 		for _, w := range all {
@@ -688,7 +694,7 @@ func (a *app) deleteEach(ctx context.Context, choose *chooser[ct.Flow], out form
 	for range 2 { // sockets are opened here, in this thread's namespace
 		conn, err := ct.Dial()
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
 		all = append(all, &deleter{conn: conn})
 	}
@@ -696,28 +702,25 @@ func (a *app) deleteEach(ctx context.Context, choose *chooser[ct.Flow], out form
 	worker := func() *deleter {
 		w := all[next]
 		next++
-		w.start(l.worker(), choose, bad, &l.mu)
+		w.start(l.worker(), l.choose, bad, &l.mu)
 		return w
 	}
-	var err error
-	if out.Format == format.Table && !a.quiet {
+	if l.out.Format == format.Table && !a.quiet {
 		w := worker()
 		l.result, err = ct.Dump(ctx, d, w.Flow)
 	} else {
 		l.result, err = ct.DumpParallel(ctx, d, func() ct.Worker { return worker() })
 	}
-	var matched, deleted uint64
 	for _, w := range all[:next] {
 		err = cmp.Or(err, w.batch.Flush(), w.failed)
 		matched, deleted = matched+w.matched, deleted+w.deleted
 	}
 	err = cmp.Or(err, l.end())
 	a.dumpNote(l.result)
-	a.total("%s deleted", flows(deleted))
-	if err != nil {
-		return err
+	if err == nil {
+		err = bad.result()
 	}
-	return cmp.Or(bad.result(), notFound(failEmpty, matched))
+	return matched, deleted, err
 }
 
 // A deleter deletes the flows of one dump.

@@ -174,6 +174,8 @@ type lister struct {
 	choose *chooser[ct.Flow]
 	out    format.Output
 	silent bool
+	bare   bool                     // neither head nor end
+	form   *format.Subject[ct.Flow] // nil: format.Flows
 
 	mu      sync.Mutex // standard output
 	workers []*listWorker
@@ -190,7 +192,7 @@ type listWorker struct {
 }
 
 func (l *lister) worker() *listWorker {
-	p, _ := format.New(format.Flows, l.out, format.Options{Color: l.a.colored()}) // begin tried it
+	p, _ := format.New(cmp.Or(l.form, format.Flows), l.out, format.Options{Color: l.a.colored()}) // begin tried it
 	w := &listWorker{flowPrinter: flowPrinter{p, &sink{w: l.a.out, mu: &l.mu}}, keep: l.choose.match, quiet: l.silent}
 	l.workers = append(l.workers, w)
 	return w
@@ -234,7 +236,7 @@ func (l *lister) end() error {
 		if l.silent {
 			continue
 		}
-		if i < len(l.workers)-1 {
+		if l.bare || i < len(l.workers)-1 {
 			w.b = w.p.Flush(w.b)
 		} else {
 			w.b = w.p.End(w.b)
