@@ -1,4 +1,7 @@
 package main
 
 // extensions gives the rule language the actions that other packages provide.
-func (a *app) extensions(r *queueRun) {}
+func (a *app) extensions(r *queueRun) {
+	r.lua = &luaRules{timeout: r.o.lua, warn: a.warn, out: a.err}
+	r.rules.Lua = r.lua.open
+}

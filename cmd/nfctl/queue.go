@@ -246,6 +246,7 @@ type queueRun struct {
 	set    atomic.Pointer[rule.Set]
 	until  *filter.Program[queue.Packet]
 	needs  rule.Needs // of output and --until
+	lua    *luaRules
 	queues []*queue.Queue
 	table  *nft.Table
 	stream *stream
@@ -583,6 +584,9 @@ func (r *queueRun) totals() {
 			line("queue %d: with --fail-open, packets that passed unseen cannot be counted", s.Queue)
 		}
 		_, _ = r.a.err.Write(b)
+	}
+	if failed, cut := r.lua.failures(); failed+cut > 0 {
+		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)
 	}
 	if n := r.set.Load().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nfctl/internal/lua"
+	"nfctl/internal/packet"
+	"nfctl/internal/queue"
+	"nfctl/internal/rule"
+)
+
+func newLua(a *app) *cobra.Command {
+	o := lua.Options{}
+	c := &cobra.Command{
+		Use:   "lua SCRIPT [ARGS...]",
+		Short: "Run a netfilter-lua script: the modules nfq and nfct, without a C library",
+		Long: `Runs a script in Lua 5.1 with netfilter-lua's modules nfq (verdicts on queued
+packets) and nfct (connection tracking). Scripts written for netfilter-lua run as
+they are; what is behind SCRIPT is theirs, in the table arg. "-" reads the script
+from standard input, as does nothing at all.
+
+Modules are looked for beside the script, then where LUA_PATH says. Scripts may
+begin with '#!/usr/bin/env -S nfctl lua'.
+
+--untrusted takes os, io, debug, dofile and loadfile away, and modules come from
+the script's folder alone. Such a script still decides on packets and changes
+the connection tracking table.`,
+		Example: `  nfctl lua events.lua conntrack
+  nfctl lua -e 'print(nfct.htons(80))'
+  nfctl queue --attach output --rule 'lua decide.lua udp > :53'`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			o.In, o.Out, o.Err = a.in, a.out, a.err
+			o.Warn = func(text string) { a.warn("lua: %s", text) }
+			if c.Flags().Changed("execute") {
+				o.Args = args
+				return luaStatus(lua.Run(o))
+			}
+			switch {
+			case len(args) > 0:
+				o.File, o.Args = args[0], args[1:]
+			case isTerminalInput(a.in):
+				return usagef("which script? nfctl lua SCRIPT [ARGS...], nfctl lua -e CODE, or a script on standard input")
+			default:
+				o.File = "-"
+			}
+			return luaStatus(lua.Run(o))
+		},
+	}
+	f := c.Flags()
+	f.SetInterspersed(false)
+	f.StringVarP(&o.Code, "execute", "e", "", "run this `code` instead of a script")
+	f.BoolVar(&o.Untrusted, "untrusted", false, "take os and io away, and load modules from the script's folder alone")
+	return c
+}
+
+func isTerminalInput(in any) bool {
+	f, ok := in.(*os.File)
+	return ok && isTerminal(f)
+}
+
+// luaStatus keeps the status of a failed script apart from those of requests: a
+// script that ends with an error ends with 1.
+func luaStatus(err error) error {
+	var script *lua.Error
+	if errors.As(err, &script) && exitCode(err) != exitOK {
+		return &statusError{code: exitFailed, err: err}
+	}
+	return err
+}
+
+// luaRules opens the files of 'lua FILE' actions. A file that fails on packets is
+// told of once a second at most.
+type luaRules struct {
+	timeout time.Duration
+	warn    func(format string, args ...any)
+	out     interface{ Write([]byte) (int, error) }
+
+	mu    sync.Mutex
+	files []*lua.RuleFile
+	last  time.Time
+}
+
+func (l *luaRules) open(file string) (rule.Opener, error) {
+	f, err := lua.OpenRule(file, lua.RuleOptions{Timeout: l.timeout, Out: l.out, Warn: l.complain})
+	if err != nil {
+		return rule.Opener{}, err
+	}
+	l.mu.Lock()
+	l.files = append(l.files, f)
+	l.mu.Unlock()
+	return rule.Opener{
+		Open: func() (rule.Extension, error) {
+			x, err := f.Open()
+			if err != nil {
+				return nil, err
+			}
+			return luaAction{x}, nil
+		},
+		Needs: rule.NeedsOf(f.Fields()...),
+	}, nil
+}
+
+// A luaAction is the rule engine's view of a script.
+type luaAction struct{ *lua.RuleAction }
+
+func (x luaAction) Act(p *queue.Packet, d *queue.Decision, e *packet.Editor) (bool, error) {
+	return x.RuleAction.Act(p, d, e)
+}
+
+func (l *luaRules) complain(text string) {
+	l.mu.Lock()
+	quiet := time.Since(l.last) < time.Second
+	if !quiet {
+		l.last = time.Now()
+	}
+	l.mu.Unlock()
+	if !quiet && l.warn != nil {
+		l.warn("lua: %s", text)
+	}
+}
+
+// failures returns on how many packets scripts failed, and of how many they were
+// cut off, since the beginning.
+func (l *luaRules) failures() (failed, cut uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.files {
+		a, b := f.Errors()
+		failed, cut = failed+a, cut+b
+	}
+	return failed, cut
+}
