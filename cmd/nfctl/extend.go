@@ -4,4 +4,6 @@ package main
 func (a *app) extensions(r *queueRun) {
 	r.lua = &luaRules{timeout: r.o.lua, warn: a.warn, out: a.err}
 	r.rules.Lua = r.lua.open
+	r.expect = &expectRules{warn: a.warn, dryRun: r.o.dryRun}
+	r.rules.Expect = r.expect.parse
 }

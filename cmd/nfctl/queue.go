@@ -247,6 +247,7 @@ type queueRun struct {
 	until  *filter.Program[queue.Packet]
 	needs  rule.Needs // of output and --until
 	lua    *luaRules
+	expect *expectRules
 	queues []*queue.Queue
 	table  *nft.Table
 	stream *stream
@@ -588,6 +589,7 @@ func (r *queueRun) totals() {
 	if failed, cut := r.lua.failures(); failed+cut > 0 {
 		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)
 	}
+	r.expect.totals(r.a.total)
 	if n := r.set.Load().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)
 	}
