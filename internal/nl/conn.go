@@ -33,8 +33,7 @@ type Conn struct {
 	// must not keep m.Data. Unset, they are lost.
 	Other func(m *Msg)
 
-	nc   *netlink.Conn
-	rc   syscall.RawConn
+	rc   *file
 	port uint32
 	seq  atomic.Uint32
 	buf  []byte // for replies, made at the first request
@@ -63,15 +62,21 @@ func Dial(c Config) (*Conn, error) {
 	return conn, nil
 }
 
-// Wrap makes a Conn of a netlink socket that something else opened. The two
-// share the socket; closing one closes both. Extended acknowledgements are
-// switched on.
+// Wrap makes a Conn of a netlink socket that something else opened, and closes
+// nc: the socket itself lives on as the Conn's, away from Go's poller (see file).
+// Extended acknowledgements are switched on.
 func Wrap(nc *netlink.Conn) (*Conn, error) {
+	c := &Conn{port: nc.PID()}
 	rc, err := nc.SyscallConn()
+	if err == nil {
+		if e := rc.Control(func(fd uintptr) { c.rc, err = newFile(fd) }); e != nil {
+			err = e
+		}
+	}
 	if err != nil {
 		return nil, &OpError{Op: "open", Object: "netlink socket", Err: cause(err)}
 	}
-	c := &Conn{nc: nc, rc: rc, port: nc.PID()}
+	_ = nc.Close()
 	c.sender.f, c.sender.quick = c.sender.send, c.sender.sendQuick
 	c.seq.Store(uint32(time.Now().UnixNano()))
 	// Both only shorten or explain errors; kernels before 4.12 lack EXT_ACK.
@@ -97,12 +102,9 @@ func cause(err error) error {
 // (/proc/net/netlink, the owner of a queue).
 func (c *Conn) PortID() uint32 { return c.port }
 
-// Netlink returns the library's connection on the same socket.
-func (c *Conn) Netlink() *netlink.Conn { return c.nc }
-
 // Close closes the socket. A Read or Recv under way ends with os.ErrClosed, one
 // in the kernel within 10 ms.
-func (c *Conn) Close() error { return cause(c.nc.Close()) }
+func (c *Conn) Close() error { return c.rc.Close() }
 
 // control runs f on the socket's descriptor.
 func (c *Conn) control(f func(fd int) error) error {
@@ -113,8 +115,8 @@ func (c *Conn) control(f func(fd int) error) error {
 	return err
 }
 
-// closed names the errors of syscall.RawConn: besides a deadline only a closed
-// socket is one, for which the poller has several errors without a name.
+// closed names the errors of a file: besides a deadline only a closed socket is
+// one.
 func closed(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return os.ErrDeadlineExceeded
@@ -276,7 +278,7 @@ func (c *Conn) Request(req []byte) (seq uint32, err error) {
 // up to the largest buffer it has seen, 32 KiB at most.
 const ReadSize = 64 << 10
 
-// Read reads one datagram into b, waiting in Go's poller. Errors are ErrOverrun
+// Read reads one datagram into b, waiting in the kernel. Errors are ErrOverrun
 // (read on), ErrTruncated, os.ErrClosed and os.ErrDeadlineExceeded.
 func (c *Conn) Read(b []byte) (int, error) {
 	r := reader{b: b}
@@ -322,7 +324,7 @@ func (r *reader) recv(fd uintptr) bool {
 }
 
 // SetReadDeadline bounds Read; the zero time lifts the bound.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.rc.SetReadDeadline(t) }
 
 func (c *Conn) replyBuffer() []byte {
 	if c.buf == nil {

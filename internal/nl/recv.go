@@ -18,7 +18,7 @@ import (
 // scheduler, which takes a fifth of the time that parking and waking the
 // goroutine does. Such a wait lasts 10 ms at most, ends when the garbage
 // collector wants the thread (its signal interrupts the call), and is left for
-// Go's poller as soon as nothing came for so long. All but one of the program's
+// poll(2), of which the scheduler knows, as soon as nothing came for so long. All but one of the program's
 // processors (GOMAXPROCS) may wait so at a time, so that other goroutines run;
 // with a single one they wait for up to 10 ms, as long as traffic flows.
 //
@@ -38,7 +38,7 @@ type Receiver struct {
 	// Made once: a closure made at each call would be an allocation.
 	now   func(uintptr)      // do not wait
 	block func(uintptr)      // wait in the kernel
-	poll  func(uintptr) bool // one try for the poller
+	poll  func(uintptr) bool // one try before poll(2)
 }
 
 type mmsghdr struct {
