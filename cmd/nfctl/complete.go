@@ -41,7 +41,7 @@ var flagCompleters = map[string]completer{
 	"label-add":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
 	"label-del":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
 	"helper":       completeWith(ct.KnownHelpers),
-	"events":       listOf(func(*cobra.Command) []string { return []string{"new", "update", "destroy"} }),
+	"events":       listOf(func(*cobra.Command) []string { return []string{"new", "update", "destroy", "all"} }),
 	"status":       listOf(func(*cobra.Command) []string { return wordsOf(ct.StatusNames) }),
 	"state":        listOf(func(*cobra.Command) []string { return wordsOf(ct.StateNames) }),
 	"family":       fixed("ipv4", "ipv6"),

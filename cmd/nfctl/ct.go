@@ -23,12 +23,12 @@ func newCt(a *app) *cobra.Command {
 		Long: `Works on the kernel's connection tracking table of this network namespace, or of
 the one that --netns names.
 
-Flows are chosen by words, by flags and by expressions, all of which must hold:
-
-  nfctl ct list 'tcp 10.0.0.0/8 > :22,443' --status '!ASSURED' --filter 'age > 60'
-
+Flows are chosen by words, by flags and by expressions, all of which must hold.
 Flows in words have a '>' in them and must be quoted. Of a list of values any may
 be the flow's; '!' before a value means every other.`,
+		Example: `  nfctl ct list 'tcp 10.0.0.0/8 > :22,443' --status '!ASSURED' --filter 'age > 60'
+  nfctl ct delete --host 10.0.0.7
+  nfctl ct watch --events new,destroy -o json`,
 	}
 	c.AddCommand(newCtList(a), newCtGet(a), newCtCreate(a), newCtUpdate(a), newCtDelete(a), newCtFlush(a),
 		newCtCount(a), newCtStats(a), newCtWatch(a), newCtSave(a), newCtLoad(a))

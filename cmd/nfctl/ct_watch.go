@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -27,6 +28,7 @@ type watchFlags struct {
 	resync   time.Duration
 	buffer   uint64
 	ready    string
+	keep     bool // all privileges
 	stream   streamFlags
 }
 
@@ -45,8 +47,8 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	size := func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }
 	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, text: "64MiB", kind: "size"}, "buffer", "b", "receive buffer: room for what comes faster than it is read")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when nothing that happens is missed any more")
+	keepPrivilegesFlag(f, &o.keep)
 	o.stream.register(f, "events")
-	_ = c.RegisterFlagCompletionFunc("events", fixed("new", "update", "destroy", "all"))
 }
 
 // parseEvents reads event types, ours and as conntrack(8) spells them.
@@ -518,6 +520,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if err := ready(w.o.ready); err != nil {
 		return err
 	}
+	if !w.o.keep {
+		w.a.lessPrivileges(w.needs()...)
+	}
 	err = watcher.Run(w.stream, w.h)
 	if !w.silent {
 		w.k.b = w.end(w.k.b)
@@ -531,6 +536,19 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		return err
 	}
 	return w.stream.result()
+}
+
+// needs are the capabilities that the watch cannot go on without. Events come
+// without any; listing the table takes one, and so does looking which process
+// holds a socket, to say who changed a flow.
+func (w *watchRun) needs() (caps []int) {
+	if w.o.existing || w.o.resync > 0 {
+		caps = append(caps, unix.CAP_NET_ADMIN)
+	}
+	if !w.silent {
+		caps = append(caps, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH)
+	}
+	return caps
 }
 
 // olderFlows tells of flows that will send no event.

@@ -210,7 +210,9 @@ are in [json.md](json.md), formats in [output.md](output.md).
 `)
 	cell := strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace
 	flags := func(set *pflag.FlagSet) {
-		if !set.HasAvailableFlags() {
+		some := false
+		set.VisitAll(func(f *pflag.Flag) { some = some || !f.Hidden && f.Name != "help" })
+		if !some {
 			return
 		}
 		b = append(b, "\n| flag | |\n|---|---|\n"...)

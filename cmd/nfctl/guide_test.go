@@ -5,10 +5,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"nfctl/internal/nft"
 	"nfctl/internal/nstest"
 )
 
@@ -64,6 +64,7 @@ func (t *try) connects(addr string) bool {
 // happens.
 var stages = map[string]struct {
 	before, during func(t *try)
+	prefix, suffix string // run by the shell of the recipe, before and after it
 	after          func(t *try, out string)
 }{
 	"Drop a port": {during: func(t *try) {
@@ -93,16 +94,14 @@ var stages = map[string]struct {
 			t.Errorf("%s left:\n%s", out, left)
 		}
 	}},
-	"Copy a table between namespaces": {before: func(t *try) {
-		for _, name := range []string{"old", "new"} {
-			t.ns.Run("ip", "netns", "add", name)
-		}
-		t.do("--netns", "old", "ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:22", "--mark", "7")
-	}, after: func(t *try, _ string) {
-		if out := t.do("--netns", "new", "ct", "list", "-o", "text"); !strings.Contains(out, "dport=22 ") || !strings.Contains(out, "mark=7") {
-			t.Errorf("%s", out)
-		}
-	}},
+	"Copy a table between namespaces": {
+		prefix: "ip netns add old; ip netns add new; nfctl --netns old ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:22' --mark 7 >/dev/null",
+		suffix: "nfctl --netns new ct list",
+		after: func(t *try, out string) {
+			if !strings.Contains(out, "dport=22 ") || !strings.Contains(out, "mark=7") {
+				t.Errorf("%s", out)
+			}
+		}},
 	"Log NEW and DESTROY to jq": {during: func(t *try) {
 		t.do("ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:22")
 		t.do("ct", "delete", "tcp > :22")
@@ -157,32 +156,19 @@ func TestGuide(t *testing.T) {
 				t.Fatal("no stage for this recipe")
 			}
 			s := &try{t, nstest.Enter(t), nstest.Build(t)}
-			// /run is the test's own, so that named namespaces are. The thread is
-			// locked and ends with the test.
-			if err := syscall.Unshare(syscall.CLONE_FS | syscall.CLONE_NEWNS); err != nil {
-				t.Fatal(err)
-			}
-			if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-				t.Fatal(err)
-			}
-			if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
-				t.Fatal(err)
-			}
 			s.ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT") // makes the kernel track
 			s.ns.TCPEcho("127.0.0.1:22")
 			s.ns.TCPEcho("127.0.0.1:80")
 			if stage.before != nil {
 				stage.before(s)
 			}
-			ready := filepath.Join(t.TempDir(), "nfctl")
-			if err := os.Symlink(s.nfctl, ready); err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.Command("bash", "-euo", "pipefail", "-c", r.text)
+			// /run is the recipe's own, so that named namespaces are.
+			shell := "mount -t tmpfs tmpfs /run; mkdir /run/netns\n" + stage.prefix + "\n"
 			if r.background {
-				cmd = exec.Command("bash", "-euc", "exec "+r.text) // signals are for nfctl
+				shell += "exec " // signals are for nfctl
 			}
-			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(ready)+":"+os.Getenv("PATH"))
+			cmd := exec.Command("unshare", "--mount", "bash", "-euo", "pipefail", "-c", shell+strings.TrimSpace(r.text)+"\n"+stage.suffix)
+			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(s.nfctl)+":"+os.Getenv("PATH"))
 			p := s.ns.StartCmd(cmd)
 			if stage.during != nil {
 				s.listening(r.background, p)
@@ -213,7 +199,11 @@ func (t *try) listening(queue bool, p *nstest.Proc) {
 			t.Fatalf("it ended: %s%s", p.Stdout(), p.Stderr())
 		}
 		if queue {
-			return strings.Contains(t.do("queue", "list", "-o", "json"), `"kind":"queue"`)
+			fed, err := nft.Feeders()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(fed) > 0 && strings.Contains(t.do("queue", "list", "-o", "json"), `"kind":"queue"`)
 		}
 		b, err := os.ReadFile("/proc/thread-self/net/netlink")
 		if err != nil {
