@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
 )
 
@@ -117,6 +119,61 @@ func TestQueueGivesUpPrivileges(t *testing.T) {
 	}
 	if got := threadStatus(t, pid, "CapPrm"); got[capabilities(unix.CAP_NET_ADMIN)] != 0 {
 		t.Errorf("with --keep-privileges, capabilities: %v", got)
+	}
+}
+
+// TestWatchGivesUpPrivileges: a watch goes on with none, or with those that
+// listing and naming take, and does all it did.
+func TestWatchGivesUpPrivileges(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	var c *ct.Conn // stays open: else who looks for its holder finds nobody
+	var err error
+	ns.Do(func() { c, err = ct.Dial() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	admin, names := []int{unix.CAP_NET_ADMIN}, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
+	tests := []struct {
+		args []string
+		caps []int
+		root bool // all
+	}{
+		{args: []string{"ct", "watch", "-q"}},
+		{args: []string{"ct", "watch", "-o", "json"}, caps: names},
+		{args: []string{"watch", "-o", "json"}, caps: names},
+		{args: []string{"expect", "watch", "-q"}},
+		{args: []string{"ct", "watch", "-o", "json", "--with-existing"}, caps: append(admin, names...)},
+		{args: []string{"ct", "watch", "-q", "--resync", "1s"}, caps: admin},
+		{args: []string{"ct", "watch", "--keep-privileges"}, root: true},
+	}
+	for _, tt := range tests {
+		p := startReady(t, ns, tt.args...)
+		if !tt.root {
+			want := capabilities(tt.caps...)
+			nstest.Until(t, fmt.Sprintf("%v: threads have %s only", tt.args, want), func() bool {
+				got := threadStatus(t, p.Cmd.Process.Pid, "CapPrm")
+				return len(got) == 1 && got[want] > 0
+			})
+		}
+		if err := c.Create(udpFlow(netip.MustParseAddr("10.0.0.9"), 53, 600), false); err != nil {
+			t.Fatal(err)
+		}
+		if tt.root {
+			p.WaitOutput("10.0.0.9")
+		}
+		if strings.Contains(strings.Join(tt.args, " "), "json") {
+			// This process made them, with all privileges.
+			p.WaitOutput(fmt.Sprintf(`"pid":%d`, os.Getpid()))
+		}
+		p.Signal(unix.SIGTERM)
+		if status := p.Wait(); status != 0 {
+			t.Errorf("%v: status %d: %s", tt.args, status, p.Stderr())
+		}
+		if err := c.Flush(0, ct.KernelFilter{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

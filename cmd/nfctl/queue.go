@@ -567,13 +567,14 @@ func (r *queueRun) totals() {
 		if len(s.Rules) > 0 {
 			line("queue %d: default %s: %d packets, %d bytes", s.Queue, r.o.dflt, s.Default.Packets, s.Default.Bytes)
 		}
+		// Of packets lost behind the last that came only the kernel knows.
 		for _, c := range []struct {
 			n    uint64
 			text string
 		}{
 			{s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"}, {s.Undecoded, "malformed messages, decided by default"},
 			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},
-			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {s.SocketLost, "lost: receive buffer full, see --buffer"},
+			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {max(s.SocketLost, uint64(s.UserDropped)), "lost: receive buffer full, see --buffer"},
 			{s.Vanished, "vanished: the kernel dropped them before their verdict"},
 			{s.Vanishing, "at most vanished as well"},
 		} {
