@@ -30,8 +30,10 @@ be the flow's; '!' before a value means every other.`,
   nfctl ct delete --host 10.0.0.7
   nfctl ct watch --events new,destroy -o json`,
 	}
-	c.AddCommand(newCtList(a), newCtGet(a), newCtCreate(a), newCtUpdate(a), newCtDelete(a), newCtFlush(a),
-		newCtCount(a), newCtStats(a), newCtWatch(a), newCtSave(a), newCtLoad(a))
+	c.AddCommand(a.choose(1, []maker{
+		{"list", newCtList}, {"get", newCtGet}, {"create", newCtCreate}, {"update", newCtUpdate}, {"delete", newCtDelete},
+		{"flush", newCtFlush}, {"count", newCtCount}, {"stats", newCtStats}, {"watch", newCtWatch}, {"save", newCtSave}, {"load restore", newCtLoad},
+	})...)
 	return c
 }
 

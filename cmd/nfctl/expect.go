@@ -32,8 +32,10 @@ The kernel's helpers make expectations; so do these commands.`,
   nfctl expect create --master 'tcp 10.0.0.1:1000 > 10.0.0.2:21' 'tcp 10.0.0.1 > 10.0.0.2:5000' --timeout 10s
   nfctl expect delete --helper ftp`,
 	}
-	c.AddCommand(newExpectList(a), newExpectGet(a), newExpectCreate(a), newExpectUpdate(a), newExpectDelete(a),
-		newExpectFlush(a), newExpectCount(a), newExpectStats(a), newExpectWatch(a))
+	c.AddCommand(a.choose(1, []maker{
+		{"list", newExpectList}, {"get", newExpectGet}, {"create", newExpectCreate}, {"update", newExpectUpdate}, {"delete", newExpectDelete},
+		{"flush", newExpectFlush}, {"count", newExpectCount}, {"stats", newExpectStats}, {"watch", newExpectWatch},
+	})...)
 	return c
 }
 
@@ -306,7 +308,8 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 		}
 		t.Src, bits = prefix.Addr(), prefix.Bits()
 	}
-	*m = ct.Tuple{Family: t.Family, Src: maskAddr(bits, all), Dst: maskAddr(all, all), Proto: 0xff, Present: ct.TupleFamily | ct.TupleProto}
+	// The kernel reads the mask's ports as those of the protocol that it names.
+	*m = ct.Tuple{Family: t.Family, Src: maskAddr(bits, all), Dst: maskAddr(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
 	switch {
 	case ct.HasPorts(p.Proto):
 		port, ok := p.Dst.Ports.Num()

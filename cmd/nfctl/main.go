@@ -29,6 +29,7 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	if filepath.Base(args[0]) == "conntrack" {
 		words = append([]string{"compat", "conntrack"}, words...)
 	}
+	a.words, a.lazy = words, true
 	root := newRoot(a)
 	root.SetArgs(words)
 	root.SetIn(in)

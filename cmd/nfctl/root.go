@@ -19,6 +19,8 @@ import (
 // app is what all commands share: the three streams and the global flags.
 type app struct {
 	args     []string // the command line, the program's name included
+	words    []string // what follows the name, as nfctl reads it
+	lazy     bool     // only the commands that words name need be made
 	in       io.Reader
 	out, err io.Writer
 
@@ -96,14 +98,19 @@ connection tracking table and its expectations.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
 
-	root.AddCommand(newQueue(a), newCt(a), newExpect(a), newWatch(a))
-	root.AddCommand(newAttr(a), newLua(a), newDoctor(a), newVersion(a), newCompletion(a, root))
+	root.AddCommand(a.choose(0, []maker{
+		{"queue q", newQueue}, {"conntrack ct", newCt}, {"expect exp", newExpect}, {"watch", newWatch}, {"attr", newAttr},
+		{"lua", newLua}, {"doctor", newDoctor}, {"version", newVersion}, {"compat", newCompat},
+		{"completion", func(a *app) *cobra.Command { return newCompletion(a, root) }},
+	})...)
 	root.SetHelpCommand(newHelp(a, root))
 	for _, c := range root.Commands() {
 		guard(c)
 	}
 	root.RunE, root.Args = group, cobra.ArbitraryArgs
-	addCompletions(root)
+	if !a.lazy {
+		addCompletions(root)
+	}
 	setHelp(root)
 	return root
 }

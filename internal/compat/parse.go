@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"nfctl/internal/field"
 	"nfctl/internal/value"
 )
 
@@ -29,11 +28,10 @@ type Command struct {
 	File  string // of -R; "-": standard input
 
 	// Choose are flags of 'nfctl ct list', all of which must hold; so must
-	// Conditions, which no flag says, and Masks.
-	Choose     []Flag
-	Conditions []field.Cond
-	Masks      []Mask
-	NAT        bool // a translation is among what Choose asks for
+	// Exprs, expressions about flows, and Masks.
+	Choose []Flag
+	Exprs  []string
+	Masks  []Mask
 
 	// Entry are flags of 'nfctl ct create' or 'nfctl expect create'.
 	Entry []Flag
@@ -446,7 +444,7 @@ func (p *parser) build() error {
 			}
 		}
 	}
-	if c.Zero && (len(c.Choose) > 0 || len(c.Conditions) > 0) {
+	if c.Zero && (len(c.Choose) > 0 || len(c.Exprs) > 0) {
 		return bad("Can't use -z with filtering parameters")
 	}
 	if c.Family != "" && p.verb&(choose) != 0 {
@@ -544,7 +542,7 @@ func (p *parser) take(o *option, text string) error {
 		if err != nil {
 			return bad("invalid id `%s'", text)
 		}
-		c.Conditions = append(c.Conditions, field.Cond{Paths: []string{"id"}, Set: value.Single(n)})
+		c.Exprs = append(c.Exprs, "id == "+strconv.FormatUint(n, 10))
 	case "secmark":
 		if err := number("secmark", 1<<32-1, 0); err != nil {
 			return err
@@ -553,6 +551,11 @@ func (p *parser) take(o *option, text string) error {
 	case "zone", "orig-zone", "reply-zone":
 		if err := number("zone", 65535, 0); err != nil {
 			return err
+		}
+		if n, _ := strconv.ParseUint(text, 0, 16); n == 0 && name != "zone" && p.verb&choose != 0 {
+			// A flow that has no zone in this direction is in zone 0 there.
+			c.Exprs = append(c.Exprs, "not ("+strings.TrimSuffix(name, "-zone")+".zone > 0)")
+			return nil
 		}
 		p.put(name, name, text)
 	case "src-nat", "dst-nat", "any-nat":
@@ -717,7 +720,6 @@ func (p *parser) nat(name, text string) error {
 	if text == "" {
 		if p.verb&choose != 0 {
 			p.put(name, name, "any")
-			p.c.NAT = true
 		}
 		return nil
 	}
@@ -751,7 +753,6 @@ func (p *parser) nat(name, text string) error {
 		out += ":" + port
 	}
 	p.put(name, name, out)
-	p.c.NAT = true
 	return nil
 }
 
