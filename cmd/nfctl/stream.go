@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Why a stream ended.
+// Why a stream ended: none is a failure.
 var (
-	endSignal   = errors.New("signal")
-	endCount    = errors.New("--count")
-	endUntil    = errors.New("--until")
-	endDuration = errors.New("--duration")
-	endIdle     = errors.New("--idle")
+	errSignal   = errors.New("signal")
+	errCount    = errors.New("--count")
+	errUntil    = errors.New("--until")
+	errDuration = errors.New("--duration")
+	errIdle     = errors.New("--idle")
 )
 
 // streamFlags say when a stream ends by itself.
@@ -78,13 +78,13 @@ func (s *stream) wait(signals chan os.Signal, totals func()) {
 				os.Exit(128 + int(sig.(unix.Signal)))
 			default:
 				ended = true
-				s.cancel(endSignal)
+				s.cancel(errSignal)
 			}
 		case <-end:
-			s.cancel(endDuration)
+			s.cancel(errDuration)
 		case <-idle:
 			if time.Since(time.Unix(0, s.last.Load())) >= s.flags.idle {
-				s.cancel(endIdle)
+				s.cancel(errIdle)
 			}
 		}
 	}
@@ -98,7 +98,7 @@ func (s *stream) take() bool {
 		return true
 	}
 	if n >= s.flags.count {
-		s.cancel(endCount)
+		s.cancel(errCount)
 	}
 	return n <= s.flags.count
 }
@@ -110,14 +110,14 @@ func (s *stream) touch() { s.last.Store(time.Now().UnixNano()) }
 func (s *stream) stop() { s.cancel(context.Canceled) }
 
 // met ends the stream because --until's expression held.
-func (s *stream) met() { s.cancel(endUntil) }
+func (s *stream) met() { s.cancel(errUntil) }
 
 // result is the stream's status: 3 when --count or --until was asked for and
 // something else ended the stream by itself.
 func (s *stream) result() error {
 	cause := context.Cause(s)
 	wanted := s.flags.count > 0 || s.flags.until != ""
-	if wanted && (cause == endDuration || cause == endIdle) {
+	if wanted && (cause == errDuration || cause == errIdle) {
 		return &statusError{code: exitNotFound}
 	}
 	return nil
