@@ -388,7 +388,7 @@ func createHint(err error, o *expectOptions) error {
 	case errors.Is(err, unix.EOPNOTSUPP) && o.helper == "":
 		hint = "with --create-master --helper ftp nfctl makes the master itself; else a rule must give it a helper: iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp"
 	case errors.Is(err, unix.EOPNOTSUPP):
-		hint = "a helper belongs to a family and a protocol, and may be missing in this kernel; 'nfctl doctor' shows which there are"
+		hint = "the helper is the master's own, and belongs to a family and a protocol; 'nfctl doctor' shows which this kernel has"
 	case errors.Is(err, unix.ENOENT):
 		hint = "'nfctl ct list' shows what is there; --create-master --helper NAME makes the master; --zone N when it is in another zone"
 	case errors.Is(err, unix.EEXIST):

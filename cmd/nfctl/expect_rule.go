@@ -154,7 +154,7 @@ func (r *expectRule) expect(p *queue.Packet, groups [][]byte) error {
 	if r.proto != 0 {
 		e.Tuple.Proto = r.proto
 	}
-	e.Mask = ct.Tuple{Family: o.Family, Proto: 0xff, Src: maskAddr(all, all), Dst: maskAddr(all, all), Dport: 0xffff, Present: has}
+	e.Mask = ct.Tuple{Family: o.Family, Proto: e.Tuple.Proto, Src: maskAddr(all, all), Dst: maskAddr(all, all), Dport: 0xffff, Present: has}
 	if r.timeout != 0 {
 		e.Timeout, e.Present = r.timeout, e.Present|ct.ExpectHasTimeout
 	}
