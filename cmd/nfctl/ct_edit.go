@@ -333,13 +333,15 @@ be removed: --set helper=.`,
 	f.SortFlags = false
 	f.StringArrayVar(&o.sets, "set", nil, "change an attribute: `NAME=VALUE`")
 	f.StringArrayVar(&o.labelAdd, "label-add", nil, "add these `labels`")
-	f.StringArrayVar(&o.labelDel, "label-del", nil, "take these `labels` away; without a value all")
-	f.Lookup("label-del").NoOptDefVal = anyValue
+	f.StringArrayVar(&o.labelDel, "label-del", nil, "take these `labels` away, or 'all'")
 	registerFlowFilter(c, &o.filter)
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be changed, as it is")
 	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
 	return c
 }
+
+// allLabels stands for every label where labels are taken away.
+const allLabels = "all"
 
 // A change is what an update does to flows; some of it depends on the protocol.
 type change struct {
@@ -402,7 +404,7 @@ func (c *change) make(proto uint8) (*ct.Flow, error) {
 	}{{"--label-del", c.o.labelDel, false}, {"--label-add", c.o.labelAdd, true}} {
 		for _, text := range l.list {
 			bits, err := ct.ParseLabelBits(text)
-			if text == anyValue && !l.add {
+			if text == allLabels && !l.add {
 				for i := range bits {
 					bits[i] = 0xff
 				}

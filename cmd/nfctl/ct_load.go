@@ -283,8 +283,8 @@ func (l *loading) add(at line, f *ct.Flow) error {
 }
 
 func (l *loading) send(at line, f *ct.Flow) error {
-	if l.head == len(l.waiting) {
-		l.waiting, l.head = l.waiting[:0], 0
+	if l.head >= batchSize { // the batch sends when one more is added, so some always wait
+		l.waiting, l.head = append(l.waiting[:0], l.waiting[l.head:]...), 0
 	}
 	l.waiting = append(l.waiting, at)
 	return l.batch.Create(f, l.o.orUpdate)
@@ -368,7 +368,7 @@ func (l *loading) notes() {
 		}
 	}
 	if l.translated && l.made > 0 && !translates() {
-		l.a.hint("some flows are translated (NAT), but no NAT chain is registered here, so that the kernel does not translate their packets: load the firewall's rules, or add an empty chain of type nat")
+		l.a.hint("some flows are translated (NAT), but no NAT chain is registered here, so that the kernel does not translate their packets: load the firewall's rules first")
 	}
 }
 
