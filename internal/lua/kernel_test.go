@@ -13,6 +13,7 @@ import (
 	lua "github.com/yuin/gopher-lua"
 
 	"nfctl/internal/nstest"
+	"nfctl/internal/queue"
 )
 
 // A lab is a namespace with an interpreter in it, whose scripts can send and
@@ -171,6 +172,15 @@ func TestVerdicts(t *testing.T) {
 			while sum > 65535 do sum = sum % 65536 + math.floor(sum/65536) end
 			return "accept", head:sub(1,10)..be(65535-sum)..head:sub(13)..p:sub(21,24)..be(#p-20).."\0\0"..p:sub(29)
 		end))
+		print(try("shorter by far", function(d)
+			local p = nfq.get_payload(d)
+			local function be(n) return string.char(math.floor(n/256), n%256) end
+			p = p:sub(1,2)..be(33)..p:sub(5,10).."\0\0"..p:sub(13,33)
+			local sum = 0
+			for i = 1, 20, 2 do sum = sum + p:byte(i)*256 + p:byte(i+1) end
+			while sum > 65535 do sum = sum % 65536 + math.floor(sum/65536) end
+			return "accept", p:sub(1,10)..be(65535-sum)..p:sub(13,24)..be(13).."\0\0"..p:sub(29)
+		end))
 		print(try("bad checksum", function(d) local p = nfq.get_payload(d) return "accept", p:sub(1,26).."\1\1"..p:sub(29) end))
 		print(try("number", function() return "accept", 12345 end))
 		print(try("dropped", function(d) return "drop", nfq.get_payload(d) end))`, `
@@ -187,6 +197,8 @@ nil	timeout	11
 HELLO
 nil	timeout	11
 helloEXTRA
+nil	timeout	11
+short
 nil	timeout	11
 nil
 nil	timeout	11
@@ -254,6 +266,30 @@ func TestQueueGoesOn(t *testing.T) {
 			print(#got(1))
 		end
 		nfq.close(h)`, "3028\n3000\n4228\n4200\n60028\n60000")
+}
+
+func TestQueueOverrun(t *testing.T) {
+	l := newLab(t)
+	l.queue(0)
+	if _, err := l.try(`h = assert(nfq.open()) nfq.setblocking(h)`); err != nil {
+		t.Fatal(err)
+	}
+	for h := range l.v.qhandles { // one with next to no buffer
+		_ = h.sock.Close()
+		var err error
+		if h.sock, err = queue.OpenSocket(4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.expect(`
+		q = assert(nfq.create_queue(h, 0)) nfq.set_mode(q)
+		for i = 1, 200 do send(string.rep("x", 500)) end
+		n = 0 print(nfq.catch(h, function() n = n + 1 end)) print(n > 0, n < 200)
+		local before = n send("last") print(nfq.catch(h, function() n = n + 1 end)) print(n - before)
+		for i = 1, n - 1 do assert(#got(1) == 500) end print(got(1), got())`, "nil\ttimeout\t11\ntrue\ttrue\nnil\ttimeout\t11\n1\nlast\tnil")
+	if len(l.warn) == 0 || !strings.Contains(l.warn[0], "packets were lost") {
+		t.Errorf("%q", l.warn)
+	}
 }
 
 func TestBothFamilies(t *testing.T) {
