@@ -34,6 +34,8 @@ func (d *doctor) kernel() {
 	if c, err := ct.Dial(); err == nil {
 		if _, _, err = c.Count(); err != nil {
 			d.noTable(err)
+		} else {
+			d.add(OK, "tracking table", "", "it can be read")
 		}
 		_ = c.Close()
 	}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"nfctl/internal/nstest"
+)
+
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "setpriv")
+	ns := nstest.Enter(t)
+	out, errText, status := call("doctor", "-o", "json")
+	if status != 0 || errText != "" {
+		t.Fatalf("%d %s", status, errText)
+	}
+	seen := map[string]string{}
+	for line := range strings.Lines(out) {
+		var f struct{ Kind, Status, Check, Text string }
+		if err := json.Unmarshal([]byte(line), &f); err != nil || f.Kind != "doctor" || f.Text == "" {
+			t.Errorf("%v: %s", err, line)
+		}
+		seen[f.Check] = f.Status
+	}
+	for check, want := range map[string]string{"privileges": "ok", "queues": "ok", "--attach": "ok", "tracking table": "ok", "tracking here": "warn", "bound queues": "ok"} {
+		if seen[check] != want {
+			t.Errorf("%s: %q, want %s", check, seen[check], want)
+		}
+	}
+	problems, _, status := call("doctor", "--problems")
+	if status != 0 || strings.Contains(problems, "ok      ") || !strings.Contains(problems, "tracking here") {
+		t.Errorf("--problems: %d\n%s", status, problems)
+	}
+	if _, errText, status := call("doctor", "-o", "save"); status != exitUsage || !strings.Contains(errText, "save") {
+		t.Errorf("-o save: %d %s", status, errText)
+	}
+
+	// Root without capabilities.
+	nfctl := nstest.Build(t)
+	out, _, status = ns.Exec("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", nfctl, "doctor")
+	if status != exitPermission || !strings.Contains(out, "fail    privileges") {
+		t.Errorf("without capabilities: %d\n%s", status, out)
+	}
+	// With just the one that nfctl's main work takes.
+	out, _, status = ns.Exec("setpriv", "--bounding-set", "-all,+net_admin", "--inh-caps", "-all", nfctl, "doctor")
+	if status != exitOK || !strings.Contains(out, "ok      queues: a queue can be bound") || !strings.Contains(out, "ok      tracking table") || !strings.Contains(out, "unknown kernel options") {
+		t.Errorf("with CAP_NET_ADMIN alone: %d\n%s", status, out)
+	}
+}
+
+func TestHelpTopics(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args   string
+		status int
+		out    string // a part of standard output
+		err    string
+	}{
+		{"help exit-codes", 0, "5  not permitted", ""},
+		{"help fields", 0, "tcp.dport", ""},
+		{"help expressions", 0, `orig.src in "10.0.0.0/8"`, ""},
+		{"help output", 0, "ct list", ""},
+		{"help ct list", 0, "nfctl ct list 'tcp > :443'", ""},
+		{"help q list", 0, "Show every queue", ""},
+		{"help", 0, "exit-codes", ""},
+		{"help expresions", 2, "", `unknown command "expresions"`},
+		{"help ct lst", 2, "", `did you mean`},
+		{"version", 0, "nfctl ", ""},
+		{"version x", 2, "", `"x"`},
+	} {
+		out, err, status := call(strings.Fields(c.args)...)
+		if status != c.status || !strings.Contains(out, c.out) || !strings.Contains(err, c.err) {
+			t.Errorf("%s: %d\n%s%s", c.args, status, out, err)
+		}
+	}
+	// Examples come first in the help of a command.
+	out, _, _ := call("queue", "--help")
+	if ex, usage := strings.Index(out, "Examples:"), strings.Index(out, "Usage:"); ex < 0 || ex > 200 || usage < ex {
+		t.Errorf("examples at %d, usage at %d", ex, usage)
+	}
+}
