@@ -24,9 +24,10 @@ import (
 
 func newCompat(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "compat",
-		Short: "Command lines of other programs",
-		Long:  "Takes the command line of another program, and prints and ends as that program does.",
+		Use:     "compat",
+		Short:   "Command lines of other programs",
+		Long:    "Takes the command line of another program, and prints and ends as that program does.",
+		Example: "  nfctl compat conntrack -L -p tcp --dport 443",
 	}
 	c.AddCommand(&cobra.Command{
 		Use:   "conntrack [ARGS…]",
