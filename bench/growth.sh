@@ -1,7 +1,7 @@
 #!/bin/bash
 # growth.sh: how nfctl's cost grows with the work: list, load, delete and watch at
 # SIZES entries, and queue with RULES ports and addresses. Prints two Markdown
-# tables and writes docs/growth.svg from them.
+# tables; UPDATE=1 puts them into docs/performance.md and draws docs/growth.svg.
 # RUNS=3 SIZES="1000 10000 100000 1000000" RULES="1 10 100 10000"
 set -u
 RUNS=${RUNS:-3}
@@ -32,19 +32,23 @@ for n in $counts; do
 		./queue.sh "nfctl=$NFCTL queue --num 0 -q --rules $tmp/rules.$n" >&2
 done
 
-echo "| entries | list, ms | conntrack -L | load, ms | conntrack -R | delete, ms | conntrack -D | watch, events lost | conntrack -E |"
-echo "|---|---|---|---|---|---|---|---|---|"
-for n in $sizes; do
-	echo "$n $(value "list.$n" nfctl wall) $(value "list.$n" conntrack-L wall) $(value "$n.load" nfctl wall) $(value "$n.load" conntrack-R wall)" \
-		"$(value "$n.delete" nfctl wall) $(value "$n.delete" conntrack-D wall) $(value "$n.events.churn" nfctl lost) $(value "$n.events.churn" conntrack-E lost)"
-done | tee "$tmp/entries" | awk '{ printf "| %d | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f %% | %.1f %% |\n", $1, $2 * 1e3, $3 * 1e3, $4 * 1e3, $5 * 1e3, $6 * 1e3, $7 * 1e3, $8, $9 }'
-echo
-echo "| rules | CPU, s a million packets | of c-batch | verdicts/s |"
-echo "|---|---|---|---|"
-for n in $counts; do
-	s=rules.$n.paced.64
-	echo "$n $(value "$s" nfctl cpu) $(value "$s" c-batch cpu) $(value "$s" nfctl rate)"
-done | awk '{ printf "| %d | %.2f | %.2f | %.0f |\n", $1, $2, $3 ? $2 / $3 : 0, $4 }'
+{
+	echo "| entries | list, ms | conntrack -L | load, ms | conntrack -R | delete, ms | conntrack -D | watch, events lost | conntrack -E |"
+	echo "|---|---|---|---|---|---|---|---|---|"
+	for n in $sizes; do
+		echo "$n $(value "list.$n" nfctl wall) $(value "list.$n" conntrack-L wall) $(value "$n.load" nfctl wall) $(value "$n.load" conntrack-R wall)" \
+			"$(value "$n.delete" nfctl wall) $(value "$n.delete" conntrack-D wall) $(value "$n.events.churn" nfctl lost) $(value "$n.events.churn" conntrack-E lost)"
+	done | tee "$tmp/entries" | awk '{ printf "| %d | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f %% | %.1f %% |\n", $1, $2 * 1e3, $3 * 1e3, $4 * 1e3, $5 * 1e3, $6 * 1e3, $7 * 1e3, $8, $9 }'
+	echo
+	echo "| rules | CPU, s a million packets | of c-batch | verdicts/s |"
+	echo "|---|---|---|---|"
+	for n in $counts; do
+		s=rules.$n.paced.64
+		echo "$n $(value "$s" nfctl cpu) $(value "$s" c-batch cpu) $(value "$s" nfctl rate)"
+	done | awk '{ printf "| %d | %.2f | %.2f | %.0f |\n", $1, $2, $3 ? $2 / $3 : 0, $4 }'
+} | tee "$tmp/tables"
+[ -n "${UPDATE:-}" ] || exit 0
+./insert.sh growth ../docs/performance.md <"$tmp/tables"
 
 # The plot: entries across and milliseconds up, both logarithmic.
 awk '

@@ -5,6 +5,7 @@
 #
 #	RUNS=1 ENTRIES=100000 PARTS="queue list" bench/run.sh
 #
+# UPDATE=1 puts machine and table into docs/performance.md.
 # PARTS: queue tcp latency rules list filter load delete events start
 set -u
 cd "$(dirname "$0")" || exit 1
@@ -49,3 +50,10 @@ q="$NFCTL queue --num 0 -q"
 	echo "load at the end: $(cut -d ' ' -f 1-3 /proc/loadavg)"
 	./table.sh "$RESULTS"
 } | tee "$out.txt"
+
+if [ -n "${UPDATE:-}" ]; then
+	{
+		head -n 2 "$out.txt" | sed 's/$/  /'
+		./table.sh "$RESULTS"
+	} | ./insert.sh peers ../docs/performance.md
+fi
