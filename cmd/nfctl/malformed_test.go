@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -125,22 +126,27 @@ func TestQueueMalformed(t *testing.T) {
 	if os.Getenv("NFCTL_TEST_INNER") != "" {
 		t.Skip("/dev/net/tun and the kernel's list of queues need root")
 	}
+	script := filepath.Join(t.TempDir(), "rule.lua")
+	if err := os.WriteFile(script, []byte("return function(p) if p.udp and p.udp.dport == 53 then return \"drop\" end end, {\"ip\", \"udp\", \"tcp\", \"payload\"}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name   string
 		rounds int
 		args   []string
 	}{
-		{"flags", 150, []string{"-q", "--drop-port", "22", "--accept-sport", "1-1000", "--drop-dport", "53", "--drop-proto", "icmp,132", "--accept-proto", "gre",
+		{"flags", 60, []string{"-q", "--drop-port", "22", "--accept-sport", "1-1000", "--drop-dport", "53", "--drop-proto", "icmp,132", "--accept-proto", "gre",
 			"--drop-src", "10.0.0.1", "--accept-dst", "fd00::/64", "--drop", "tcp 10.0.0.0/8 > :22", "--default", "drop"}},
-		{"expressions", 150, []string{"-q", "--drop-if", `payload contains "load" and udp.dport == 53`, "--accept-if", `"SYN" in tcp.flags or ip.ttl < 3`,
+		{"expressions", 60, []string{"-q", "--drop-if", `payload contains "load" and udp.dport == 53`, "--accept-if", `"SYN" in tcp.flags or ip.ttl < 3`,
 			"--drop-if", `length > 1000 and ip.src in ["10.0.0.0/8", "fd00::/8"]`, "--drop-if", `not (ip.proto in ["tcp", "udp"]) and ip.ttl > 1`}},
-		{"edits", 150, []string{"-q", "--rule", "mark 7", "--rule", "set ip.ttl=9", "--rule", `set tcp.dport=2222`, "--rule", `set udp.sport=7`, "--rule", "set ip.dst=10.0.0.2 udp >",
+		{"edits", 60, []string{"-q", "--rule", "mark 7", "--rule", "set ip.ttl=9", "--rule", `set tcp.dport=2222`, "--rule", `set udp.sport=7`, "--rule", "set ip.dst=10.0.0.2 udp >",
 			"--rule", `replace "payload" "pay" resize`, "--rule", `replace "hello" "HELLO"`, "--rule", "log icmp >"}},
-		{"edits that may fail", 150, []string{"-q", "--on-uneditable", "accept", "--snaplen", "60", "--rule", `set ip.ttl=9`, "--rule", `replace "l" "LL" resize`}},
-		{"ends", 150, []string{"-q", "--rule", "mark 0x10/0x10 repeat tcp >", "--rule", "stop udp >", "--rule", "queue 9 bypass", "--max-len", "100000"}},
+		{"edits that may fail", 60, []string{"-q", "--on-uneditable", "accept", "--snaplen", "60", "--rule", `set ip.ttl=9`, "--rule", `replace "l" "LL" resize`}},
+		{"ends", 60, []string{"-q", "--rule", "mark 0x10/0x10 repeat tcp >", "--rule", "stop udp >", "--rule", "queue 9 bypass", "--max-len", "100000"}},
+		{"lua", 10, []string{"-q", "--rule", "lua " + script}},
 		{"text", 10, []string{"--print-payload", "hex", "-v"}},
 		{"json", 10, []string{"-o", "json", "--print-payload", "hex"}},
-		{"headers only", 150, []string{"-q", "--meta", "--drop-if", "mark == 1"}},
+		{"headers only", 60, []string{"-q", "--meta", "--drop-if", "mark == 1"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
