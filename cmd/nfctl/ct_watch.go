@@ -516,6 +516,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	defer w.stream.stop()
 	if !w.silent {
 		w.k.b = w.begin(w.k.b)
+		go w.stream.endWithReader(w.a.out)
 	}
 	if err := ready(w.o.ready); err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -20,6 +21,7 @@ var (
 	errUntil    = errors.New("--until")
 	errDuration = errors.New("--duration")
 	errIdle     = errors.New("--idle")
+	errReader   = errors.New("reader gone")
 )
 
 // streamFlags say when a stream ends by itself.
@@ -105,6 +107,25 @@ func (s *stream) take() bool {
 
 // touch tells that something came, for --idle.
 func (s *stream) touch() { s.last.Store(time.Now().UnixNano()) }
+
+// endWithReader ends the stream when w is a pipe or socket whose reader has gone,
+// also while there is nothing to write that would fail.
+func (s *stream) endWithReader(w io.Writer) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return
+	}
+	for s.Err() == nil {
+		fds := []unix.PollFd{{Fd: int32(f.Fd())}} // errors are always polled for
+		switch _, err := unix.Poll(fds, 1000); {
+		case err != nil && err != unix.EINTR:
+			return
+		case fds[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0:
+			s.cancel(errReader)
+			return
+		}
+	}
+}
 
 // stop gives the stream's resources back.
 func (s *stream) stop() { s.cancel(context.Canceled) }
