@@ -10,6 +10,8 @@ import (
 
 	lua "github.com/yuin/gopher-lua"
 	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nstest"
 )
 
 // newCtLab is a lab whose namespace tracks connections. In scripts flow(sport,
@@ -26,7 +28,11 @@ func newCtLab(t *testing.T) *lab {
 	var last net.Conn
 	g := func(name string, f lua.LGFunction) { l.v.L.SetGlobal(name, l.v.L.NewFunction(f)) }
 	g("connect", func(L *lua.LState) int {
-		c, err := l.ns.Dial("tcp", L.CheckString(1), 300*time.Millisecond)
+		wait := nstest.Patience
+		if L.ToBool(2) { // it should not work
+			wait = 300 * time.Millisecond
+		}
+		c, err := l.ns.Dial("tcp", L.CheckString(1), wait)
 		if err == nil {
 			last = c
 			sport := c.LocalAddr().(*net.TCPAddr).Port
@@ -372,11 +378,11 @@ nil	No such file or directory	2
     [NEW] 300 proto=6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5001 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=127.0.0.1 master-dst=127.0.0.1 sport=S dport=21 class=0 helper=ftp
 [DESTROY] 7 proto=6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5001 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=127.0.0.1 master-dst=127.0.0.1 sport=S dport=21 class=0 helper=ftp`)
 	l.expect(`
-		print("without", connect("127.0.0.1:5001"))
+		print("without", connect("127.0.0.1:5001", true))
 		assert(nfct.exp_query(h, "create", expectation(5001)))
-		print("expected", type(connect("127.0.0.1:5001")), "used up", connect("127.0.0.1:5001"))
+		print("expected", type(connect("127.0.0.1:5001")), "used up", connect("127.0.0.1:5001", true))
 		assert(nfct.exp_query(h, "create", expectation(5001, "inactive")))
-		print("inactive", connect("127.0.0.1:5001"))
+		print("inactive", connect("127.0.0.1:5001", true))
 		assert(nfct.exp_query(h, "flush"))
 		assert(nfct.exp_query(h, "create", expectation(5001, "permanent", nil, "userspace")))
 		seen = {} nfct.exp_query(h, "dump", "inet") print(shown():match("PERMANENT.-$"):sub(1, 10))

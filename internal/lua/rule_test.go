@@ -136,7 +136,7 @@ func TestRuleFailures(t *testing.T) {
 		{`local function f() return 1 + f() end return f()`, "overflow"},
 	} {
 		var warned []string
-		a := action(t, "return function(p) p.mark = 0 "+c.body+" end", RuleOptions{Warn: func(s string) { warned = append(warned, s) }})
+		a := action(t, "return function(p) p.mark = 0 "+c.body+" end", RuleOptions{Timeout: time.Minute, Warn: func(s string) { warned = append(warned, s) }})
 		for range 3 {
 			p := udpPacket("text")
 			d, decided, err := act(t, a, p)
