@@ -305,14 +305,33 @@ var Attrs = &Subject[Attr]{
 			name string
 			get  func(*Attr) string
 		}{
-			{"name", func(a *Attr) string { return a.Name }}, {"path", func(a *Attr) string { return a.Path }}, {"type", func(a *Attr) string { return a.Type }},
-			{"create", func(a *Attr) string { return yesNo(a.Create) }}, {"update", func(a *Attr) string { return yesNo(a.Update) }},
+			{"name", func(a *Attr) string { return a.Name }}, {"aliases", func(a *Attr) string { return strings.Join(a.Aliases, ",") }},
+			{"path", func(a *Attr) string { return a.Path }}, {"type", func(a *Attr) string { return a.Type }}, {"bits", attrBits},
+			{"readable", func(a *Attr) string { return messages(a.Readable) }}, {"create", func(a *Attr) string { return yesNo(a.Create) }}, {"update", func(a *Attr) string { return yesNo(a.Update) }},
 			{"doc", func(a *Attr) string { return a.Doc }},
 		} {
 			cols = append(cols, Column[Attr]{Name: c.name, Append: func(b []byte, a *Attr) []byte { return append(b, c.get(a)...) }})
 		}
 		return cols
 	},
+}
+
+func attrBits(a *Attr) string {
+	if a.Bits == 0 {
+		return ""
+	}
+	return strconv.Itoa(a.Bits)
+}
+
+// messages returns the kinds of messages that the text of Attr.Readable names.
+func messages(readable string) string {
+	var out []string
+	for _, m := range []string{"dump", "new", "update", "destroy"} {
+		if strings.Contains(readable, m) && !strings.Contains(readable, "not "+m) {
+			out = append(out, m)
+		}
+	}
+	return strings.Join(out, ",")
 }
 
 func yesNo(s string) string {
