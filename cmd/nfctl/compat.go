@@ -82,7 +82,8 @@ func failed(verb byte, err error) error {
 	}
 	var writing writeError
 	var status *statusError
-	if errors.As(err, &writing) || errors.As(err, &status) {
+	var said *compat.Error
+	if errors.As(err, &writing) || errors.As(err, &status) || errors.As(err, &said) {
 		return err
 	}
 	text := ""
@@ -368,7 +369,11 @@ func (r *compatRun) get(c *compat.Command, out format.Output) error {
 	if err := conn.Get(f, got, false); err != nil {
 		return err
 	}
-	if choose.keep(got) {
+	found := got.Orig // the kernel looks for a tuple in both directions
+	if c.Reply {
+		found = got.Reply
+	}
+	if found.Src == f.Orig.Src && found.Dst == f.Orig.Dst && choose.keep(got) {
 		err = w.flow(got)
 	}
 	if err = cmp.Or(err, w.close()); err != nil {
@@ -603,7 +608,6 @@ func (r *compatRun) watch(c *compat.Command, out format.Output, expect bool) err
 		watchInto(w, p, choice[ct.Flow]{show: choose.match}, &w.h.Flow)
 	}
 	if c.Buffer > 0 {
-		r.a.verbose = max(r.a.verbose, 0)
 		fmt.Fprintf(r.a.err, "NOTICE: Netlink socket buffer size has been set to %d bytes.\n", c.Buffer)
 	}
 	err := w.run(r.cmd.Context(), out)

@@ -33,8 +33,10 @@ type Command struct {
 	Exprs  []string
 	Masks  []Mask
 
-	// Entry are flags of 'nfctl ct create' or 'nfctl expect create'.
+	// Entry are flags of 'nfctl ct create' or 'nfctl expect create'. With Reply
+	// they say for -G how a flow's reply direction is.
 	Entry []Flag
+	Reply bool
 
 	// Sets are what 'nfctl ct update' sets, each NAME=VALUE. LabelDel may be
 	// AllLabels.
@@ -452,8 +454,21 @@ func (p *parser) build() error {
 	}
 	if p.verb&keyed != 0 {
 		p.mirror()
+		if id := strings.TrimSuffix(p.first(), "-type") + "-id"; strings.HasPrefix(id, "icmp") {
+			if _, ok := p.given[id]; !ok { // the kernel wants one
+				p.put(id, id, "0")
+			}
+		}
 	}
 	return nil
+}
+
+// first returns the name of the first of the protocol's options, or "".
+func (p *parser) first() string {
+	if p.proto == nil {
+		return ""
+	}
+	return p.proto.opts[0].names[0]
 }
 
 func (p *parser) protocolOptions() []option {
@@ -780,6 +795,7 @@ func (p *parser) protocolOption(name, text string, number func(string, uint64, i
 		if text != "client" && text != "server" {
 			return bad("Unknown DCCP role `%s'", text)
 		}
+		return nil // of kernels that still tracked DCCP
 	case strings.HasSuffix(name, "vtag"):
 		if err := number("tag", 1<<32-1, 0); err != nil {
 			return err
@@ -836,6 +852,7 @@ func (p *parser) mirror() {
 	names := map[string]string{"reply-src": "dst", "reply-dst": "src", "reply-port-src": "dport", "reply-port-dst": "sport",
 		"reply-key-src": "dstkey", "reply-key-dst": "srckey"}
 	if p.verb == get {
+		p.c.Reply = true
 		names = map[string]string{"reply-src": "src", "reply-dst": "dst", "reply-port-src": "sport", "reply-port-dst": "dport",
 			"reply-key-src": "srckey", "reply-key-dst": "dstkey"}
 	}
