@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -478,66 +477,25 @@ func statLines(cpus, before []ct.CPUStats, passed time.Duration) (lines []format
 	return append(lines, total)
 }
 
-// A flowGroup is the flows that are alike in some fields.
-type flowGroup struct {
-	key                   string
-	values                []groupValue
-	count, packets, bytes uint64
-	counted               bool // some have counters
-}
-
-// A groupValue is the value of a field, as its kind is.
-type groupValue struct {
-	ok   bool
-	num  uint64
-	addr netip.Addr
-	data []byte
-}
-
-// groupSubject makes the kind of object that groups by some fields are.
-func groupSubject(names []string) (*format.Subject[flowGroup], []*field.Row[ct.Flow], error) {
-	var by []*field.Row[ct.Flow]
+// groupFields reads --group-by.
+func groupFields(names []string) (by []*field.Row[ct.Flow], err error) {
 	for _, name := range names {
 		r, err := ct.FlowFields.Find(strings.TrimSpace(name))
 		if err != nil {
-			return nil, nil, named("--group-by", err)
+			return nil, named("--group-by", err)
 		}
-		if slices.Contains(by, r) {
-			return nil, nil, named("--group-by", &value.Error{What: "field", Text: name, Valid: "each field once"})
+		if r.Path == "kind" || slices.Contains(by, r) {
+			return nil, named("--group-by", &value.Error{What: "field", Text: name, Valid: "fields of flows, each once"})
 		}
 		by = append(by, r)
 	}
-	// Rows of one JSON object stand together.
-	parent := func(r *field.Row[ct.Flow]) string { head, _, _ := strings.Cut(r.Path, "."); return head }
-	order := slices.Clone(by)
-	slices.SortStableFunc(order, func(a, b *field.Row[ct.Flow]) int {
-		at := func(r *field.Row[ct.Flow]) int {
-			return slices.IndexFunc(by, func(o *field.Row[ct.Flow]) bool { return parent(o) == parent(r) })
-		}
-		return at(a) - at(b)
-	})
-	by = order
-	num := func(path, doc string, get func(*flowGroup) (uint64, bool)) field.Row[flowGroup] {
-		return field.Row[flowGroup]{Path: path, Kind: field.Uint, Doc: doc, Num: get}
-	}
-	var rows []field.Row[flowGroup]
-	for i, r := range by {
-		row := field.Row[flowGroup]{Path: r.Path, Aliases: r.Aliases, Kind: r.Kind, Doc: r.Doc, Names: r.Names, Max: r.Max, Parse: r.Parse, AppendNum: r.AppendNum, Bit: r.Bit}
-		switch {
-		case r.Num != nil:
-			row.Num = func(g *flowGroup) (uint64, bool) { return g.values[i].num, g.values[i].ok }
-		case r.IP != nil:
-			row.IP = func(g *flowGroup) (netip.Addr, bool) { return g.values[i].addr, g.values[i].ok }
-		default:
-			row.Data = func(g *flowGroup) ([]byte, bool) { return g.values[i].data, g.values[i].ok }
-		}
-		rows = append(rows, row)
-	}
-	rows = append(rows,
-		num("count", "how many flows", func(g *flowGroup) (uint64, bool) { return g.count, true }),
-		num("packets", "their packets, of both directions", func(g *flowGroup) (uint64, bool) { return g.packets, g.counted }),
-		num("bytes", "their bytes, of both directions", func(g *flowGroup) (uint64, bool) { return g.bytes, g.counted }))
-	return &format.Subject[flowGroup]{Kind: "group", Fields: field.New(rows)}, by, nil
+	return by, nil
+}
+
+// A flowGroup is a group and what tells it from others.
+type flowGroup struct {
+	key string
+	format.Group
 }
 
 // A grouper counts the flows of one dump by group.
@@ -561,29 +519,29 @@ func (w *grouper) Flow(f *ct.Flow) error {
 	if g == nil {
 		g = &flowGroup{key: string(w.key)}
 		for _, r := range w.by {
-			g.values = append(g.values, valueOf(r, f))
+			g.Values = append(g.Values, valueOf(r, f))
 		}
 		w.groups[g.key] = g
 	}
-	g.count++
-	g.counted = g.counted || f.Present&(ct.HasOrigCounters|ct.HasReplyCounters) != 0
-	g.packets += f.OrigCounters.Packets + f.ReplyCounters.Packets
-	g.bytes += f.OrigCounters.Bytes + f.ReplyCounters.Bytes
+	g.Count++
+	g.Counted = g.Counted || f.Present&(ct.HasOrigCounters|ct.HasReplyCounters) != 0
+	g.Packets += f.OrigCounters.Packets + f.ReplyCounters.Packets
+	g.Bytes += f.OrigCounters.Bytes + f.ReplyCounters.Bytes
 	return nil
 }
 
 // Rest implements ct.Worker.
 func (w *grouper) Rest() error { return nil }
 
-func valueOf(r *field.Row[ct.Flow], f *ct.Flow) (v groupValue) {
+func valueOf(r *field.Row[ct.Flow], f *ct.Flow) (v format.GroupValue) {
 	switch {
 	case r.Num != nil:
-		v.num, v.ok = r.Num(f)
+		v.Num, v.OK = r.Num(f)
 	case r.IP != nil:
-		v.addr, v.ok = r.IP(f)
+		v.Addr, v.OK = r.IP(f)
 	case r.Data != nil:
 		d, ok := r.Data(f)
-		v.data, v.ok = bytes.Clone(d), ok
+		v.Data, v.OK = bytes.Clone(d), ok
 	}
 	return v
 }
@@ -610,10 +568,11 @@ func appendKey(b []byte, r *field.Row[ct.Flow], f *ct.Flow) []byte {
 }
 
 func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output, choose *chooser[ct.Flow], d ct.DumpOptions) error {
-	subject, by, err := groupSubject(o.groupBy)
+	by, err := groupFields(o.groupBy)
 	if err != nil {
 		return err
 	}
+	subject, by := format.Groups(by...)
 	if _, err := format.New(subject, out, format.Options{}); err != nil {
 		return &usageError{err}
 	}
@@ -631,8 +590,8 @@ func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output,
 	for _, w := range workers {
 		for key, g := range w.groups {
 			if have := all[key]; have != nil {
-				have.count, have.packets, have.bytes = have.count+g.count, have.packets+g.packets, have.bytes+g.bytes
-				have.counted = have.counted || g.counted
+				have.Count, have.Packets, have.Bytes = have.Count+g.Count, have.Packets+g.Packets, have.Bytes+g.Bytes
+				have.Counted = have.Counted || g.Counted
 			} else {
 				all[key] = g
 			}
@@ -643,7 +602,7 @@ func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output,
 		list = append(list, g)
 	}
 	slices.SortFunc(list, func(a, b *flowGroup) int {
-		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.key, b.key))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.key, b.key))
 	})
 	groups := len(list)
 	if o.top > 0 && uint64(groups) > o.top {
@@ -658,7 +617,7 @@ func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output,
 		return notFound(o.failEmpty, uint64(groups))
 	}
 	for _, g := range list {
-		k.b = p.Append(k.b, g)
+		k.b = p.Append(k.b, &g.Group)
 		if k.full() {
 			if err := k.flush(); err != nil {
 				return err

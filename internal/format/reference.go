@@ -50,6 +50,8 @@ func KeyTables() []byte {
 	b = keys(b, Losses, "what a stream lacks where this stands", Losses.Fields.Rows())
 	b = keys(b, Marks, "a mark between events: `existing`, `resync` or `resynced`", Marks.Fields.Rows())
 	b = keys(b, Counts, "how many entries a table has", Counts.Fields.Rows())
+	groups, _ := Groups()
+	b = keys(b, groups, "flows that are alike in some fields (`ct list --group-by`); it has those fields, as a flow has them, and", groups.Fields.Rows())
 	b = keys(b, FlowStats, "the kernel's counters of flows", FlowStats.Fields.Rows())
 	b = keys(b, ExpectStats, "the kernel's counters of expectations", ExpectStats.Fields.Rows())
 	b = keys(b, Queues, "a queue in the kernel's list", Queues.Fields.Rows())

@@ -28,6 +28,7 @@ func Schema() []byte {
 		{"count", define(Counts, []string{"of", "count"})},
 		{"stats", define(FlowStats, []string{"of"})},
 		{"expect_stats", define(ExpectStats, []string{"of"})},
+		{"group", define(everyGroup(), []string{"count"})},
 		{"queue", define(Queues, []string{"queue"})},
 		{"attr", define(Attrs, []string{"of", "name"})},
 		{"value", define(Values, []string{"of", "name", "number"})},

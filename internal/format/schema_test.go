@@ -149,8 +149,10 @@ func TestSchema(t *testing.T) {
 	everything.SNAT = ct.NAT{Addr: everything.Orig.Src, AddrMax: everything.Orig.Dst, Port: 1, PortMax: 2}
 	everything.DNAT = everything.SNAT
 	expect := &ct.Expect{Present: ^ct.ExpectHas(0), Tuple: everything.Orig, Mask: everything.Orig, Master: everything.Orig, NATTuple: everything.Orig, Flags: 255, Event: ct.Destroy, Time: 5}
+	groups, _ := Groups(ct.FlowFields.Row("reply.src"), ct.FlowFields.Row("state"), ct.FlowFields.Row("reply.dport"))
+	group := &Group{Values: []GroupValue{{OK: true, Addr: everything.Orig.Src}, {OK: true, Num: 5}, {}}, Count: 3, Packets: 1, Counted: true}
 	for _, line := range []string{
-		lineOf(t, Flows, nil, everything), lineOf(t, Flows, nil, typical()), lineOf(t, Flows, nil, &ct.Flow{}),
+		lineOf(t, groups, nil, group), lineOf(t, Flows, nil, everything), lineOf(t, Flows, nil, typical()), lineOf(t, Flows, nil, &ct.Flow{}),
 		lineOf(t, Expects, nil, expect), lineOf(t, Expects, nil, &ct.Expect{}),
 		lineOf(t, Packets, []string{"payload"}, samplePacket()), lineOf(t, Losses, nil, &Loss{Time: 1, Where: "socket"}),
 		lineOf(t, Losses, nil, &Loss{Time: 1, Where: "queue", Known: true, Count: 3}),
