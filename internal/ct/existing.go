@@ -57,6 +57,9 @@ func (m *merge) event(f *Flow) bool {
 		m.born[k] = true
 	case Destroy:
 		delete(m.born, k)
+		// The same flow made anew can have the same id.
+		delete(m.shown[0], k)
+		delete(m.shown[1], k)
 	}
 	return true
 }

@@ -240,6 +240,9 @@ func (w *Watcher) run(ctx context.Context) error {
 			return err
 		}
 		if ending {
+			if err := w.lost(); err != nil {
+				return err
+			}
 			if w.o.Existing && w.o.Resync > 0 {
 				return w.list(context.Background(), MarkResync)
 			}
@@ -273,13 +276,21 @@ func (w *Watcher) rest() error {
 	return nil
 }
 
-// drainMost bounds how many reads a drain makes, so that one whose events come
-// as fast as they are read ends too.
-const drainMost = 10000
+// Bounds of a drain: how many datagrams it reads where the kernel does not say how
+// many there are, and the memory that one takes at least (sk_buff and data).
+const (
+	drainMost = 1 << 20
+	drainSize = 512
+)
 
-// drain reads what is there.
+// drain reads what is there when it begins, and more only until the socket is
+// empty: events that come as fast as they are read do not hold it up.
 func (w *Watcher) drain() error {
-	for range drainMost {
+	left := drainMost
+	if n, err := w.c.Queued(); err == nil {
+		left = int(n)/drainSize + 1
+	}
+	for left > 0 {
 		n, err := w.r.Recv(0)
 		if n == 0 && err == nil {
 			return w.lost()
@@ -287,6 +298,7 @@ func (w *Watcher) drain() error {
 		if err := w.events(n, err); err != nil {
 			return err
 		}
+		left -= max(n, 1)
 	}
 	return nil
 }

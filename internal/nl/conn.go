@@ -160,9 +160,21 @@ func (c *Conn) SetBuffer(bytes int) (reached int, err error) {
 // receive buffer since it was opened: the drop counter of SO_MEMINFO (Linux
 // 4.12, include/uapi/linux/sock_diag.h). It wraps at 32 bits.
 func (c *Conn) Drops() (uint32, error) {
-	var mem [9]uint32 // SK_MEMINFO_VARS
+	mem, err := c.memInfo()
+	return mem[8], err // SK_MEMINFO_DROPS
+}
+
+// Queued returns how much of the receive buffer holds datagrams that were not read
+// yet, in bytes of memory: each takes more than its length.
+func (c *Conn) Queued() (uint32, error) {
+	mem, err := c.memInfo()
+	return mem[0], err // SK_MEMINFO_RMEM_ALLOC
+}
+
+// memInfo reads SO_MEMINFO (linux/sock_diag.h).
+func (c *Conn) memInfo() (mem [9]uint32, err error) {
 	n := uint32(unsafe.Sizeof(mem))
-	err := c.control(func(fd int) error {
+	err = c.control(func(fd int) error {
 		_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&n)), 0)
 		if e != 0 {
@@ -173,7 +185,7 @@ func (c *Conn) Drops() (uint32, error) {
 	if err == nil && n < uint32(unsafe.Sizeof(mem)) {
 		err = unix.EOPNOTSUPP
 	}
-	return mem[8], err // SK_MEMINFO_DROPS
+	return mem, err
 }
 
 // SetReliable asks for delivery reports (NETLINK_BROADCAST_ERROR): an event that
