@@ -234,3 +234,51 @@ func TestAttrGetSet(t *testing.T) {
 		t.Errorf("%v, timeout %d", err, got.Timeout)
 	}
 }
+
+// What decode prints encode reads, for every attribute that is kept as bytes.
+func TestAttrStoredBothWays(t *testing.T) {
+	t.Parallel()
+	n := 0
+	// Of these not every value that fits the width is one.
+	bounded := map[string]bool{"dccp-role": true, "exp-flags": true, "exp-nat-dir": true,
+		"timestamp-event": true, "timestamp-start": true, "timestamp-stop": true} // until the year 2262
+	for _, row := range attrTable() {
+		if row.Of == "group" || row.Bits == 0 {
+			continue
+		}
+		for _, pattern := range []string{"00", "01", "7f", "a5"} {
+			stored := strings.Repeat(pattern, row.Bits/8)
+			text, err, status := call("attr", "decode", row.Name, stored)
+			if status != 0 {
+				t.Errorf("decode %s %s: %d %s", row.Name, stored, status, err)
+				continue
+			}
+			again, err, status := call("attr", "encode", row.Name, "--", strings.TrimSuffix(text, "\n"))
+			if status == exitUsage && bounded[row.Name] && pattern != "00" {
+				continue
+			}
+			if status != 0 || again != stored+"\n" {
+				t.Errorf("%s: %s is %s, which is %s%s", row.Name, stored, strings.TrimSpace(text), again, err)
+			}
+			n++
+		}
+	}
+	if n < 250 {
+		t.Errorf("only %d values", n)
+	}
+}
+
+// Bytes and words that are no values are refused, not more.
+func FuzzAttrDecode(f *testing.F) {
+	f.Add("port-dst", "0016", "ssh")
+	f.Add("connlabels", "ff", "0,127")
+	f.Add("exp-flags", "07000000", "permanent")
+	f.Add("timestamp-start", "0000000000000000", "2026-01-01T00:00:00Z")
+	f.Fuzz(func(t *testing.T, name, stored, text string) {
+		for _, args := range [][]string{{"decode", name, stored}, {"encode", name, text}, {"build", name + "=" + text}, {"values", name}, {"show", name}} {
+			if _, errText, status := call(append([]string{"attr", args[0], "--"}, args[1:]...)...); status != exitOK && status != exitUsage {
+				t.Errorf("%q: %d %s", args, status, errText)
+			}
+		}
+	})
+}

@@ -249,3 +249,23 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// Every exit status that the code names is explained, once, and in order.
+func TestExitCodesBothWays(t *testing.T) {
+	t.Parallel()
+	src, err := os.ReadFile("exit.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, m := range regexp.MustCompile(`(?m)^\texit[A-Za-z]+ += (\d+)$`).FindAllStringSubmatch(string(src), -1) {
+		want = append(want, m[1])
+	}
+	var have []string
+	for _, e := range exitCodes {
+		have = append(have, fmt.Sprint(e.code))
+	}
+	if len(want) < 7 || !slices.Equal(have, want) {
+		t.Errorf("there are %v, explained %v", want, have)
+	}
+}
