@@ -122,6 +122,9 @@ func (a *app) prepare(c *cobra.Command) error {
 	default:
 		return usagef("--color: %w", &value.Error{What: "colour setting", Text: a.color, Valid: "auto, always or never"})
 	}
+	if f := c.Flag("netns"); f != nil && f.Changed && a.netns == "" { // an empty variable is not "here"
+		return usagef("--netns: %w", &value.Error{What: "network namespace", Valid: "a name of 'ip netns', a process id or a path"})
+	}
 	if a.netns != "" {
 		err := nl.EnterNamespace(a.netns, a.args)
 		if errors.Is(err, os.ErrNotExist) {

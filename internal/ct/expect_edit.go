@@ -12,10 +12,10 @@ import (
 // appendExpectDump appends the request to list expectations: of a family or, with
 // master, of one connection.
 func appendExpectDump(b []byte, family uint8, master *Flow) []byte {
-	at, flags := len(b), uint16(0)
+	at, flags := len(b), uint16(nl.FlagDump)
 	if master != nil {
 		family = master.Orig.family()
-		flags = nl.FlagAck // else the kernel says nothing at all of a master without helper
+		flags |= nl.FlagAck // else the kernel says nothing at all of a master without helper
 	}
 	b = nl.AppendHeader(b, nl.Type(nl.SubsysExpect, msgGet), flags, family, 0)
 	if master != nil {

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -44,13 +45,16 @@ func Parse(text string, o Options) (Rule, error) {
 	return r, nil
 }
 
+// maxLine bounds a line of a file of rules, in bytes.
+const maxLine = 1 << 20
+
 // ParseFile reads rules, one a line; a line's part behind a # outside quotes is a
 // comment, and empty lines are skipped. name is for messages. Errors are of type
 // *Error.
 func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 	var rules []Rule
 	s := bufio.NewScanner(in)
-	s.Buffer(nil, 1<<20)
+	s.Buffer(nil, maxLine)
 	for line := 1; s.Scan(); line++ {
 		text := strings.TrimSpace(uncomment(s.Text()))
 		if text == "" {
@@ -65,6 +69,9 @@ func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 		rules = append(rules, r)
 	}
 	if err := s.Err(); err != nil {
+		if errors.Is(err, bufio.ErrTooLong) {
+			err = fmt.Errorf("a line is longer than %d bytes", maxLine)
+		}
 		return nil, fmt.Errorf("%s: read: %w", name, err)
 	}
 	return rules, nil

@@ -119,6 +119,9 @@ func (n *Names) Parse(s string) (uint64, error) {
 		words = append(words, e.Word)
 	}
 	valid := "a name or a number from 0 to " + strconv.FormatUint(n.Max, 10)
+	if n.Max == 0 && len(words) > 0 {
+		valid = "a name, as " + words[0]
+	}
 	if len(words) <= 16 {
 		valid = strings.Join(words, ", ")
 	}

@@ -15,9 +15,17 @@ type Error struct {
 	Near  string // the nearest valid word, or ""
 }
 
+// errorText bounds how much of a text an error quotes, in bytes: a file that was
+// named by mistake may be one long line.
+const errorText = 200
+
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%q is not a valid %s", e.Text, e.What)
-	if e.Near != "" {
+	text := e.Text
+	if len(text) > errorText {
+		text = text[:errorText] + "…"
+	}
+	s := fmt.Sprintf("%q is not a valid %s", text, e.What)
+	if e.Near != "" && e.Near != e.Text { // what is right elsewhere may be wrong where it stands
 		s += fmt.Sprintf(" (did you mean %q?)", e.Near)
 	}
 	if e.Valid != "" {
