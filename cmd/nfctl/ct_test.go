@@ -464,6 +464,65 @@ func TestCtNotPermitted(t *testing.T) {
 	}
 }
 
+// pty opens a pseudo terminal.
+func pty(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no pseudo terminals: %v", err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	if err != nil {
+		t.Skipf("no pseudo terminals: %v", err)
+	}
+	t.Cleanup(func() { _, _ = master.Close(), slave.Close() })
+	return master, slave
+}
+
+// TestCtAsks has a terminal's user asked before everything is deleted.
+func TestCtAsks(t *testing.T) {
+	t.Parallel()
+	nf := nstest.Build(t)
+	for _, c := range []struct {
+		args, answer string
+		status, left int
+	}{
+		{"flush", "n\n", exitFailed, 1}, {"flush", "\n", exitFailed, 1}, {"flush", "yes\n", 0, 0},
+		{"delete", "n\n", exitFailed, 1}, {"delete", "y\n", 0, 0},
+	} {
+		ns := nstest.New(t)
+		ns.Run(nf, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2")
+		master, slave := pty(t)
+		cmd := exec.Command(nf, "ct", c.args)
+		cmd.Stdin, cmd.Stderr = slave, slave
+		if _, err := master.WriteString(c.answer); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		ns.Do(func() { err = cmd.Run() })
+		said, buf := "", make([]byte, 4096)
+		fd := int(master.Fd())
+		_ = unix.SetNonblock(fd, true) // what was written is there
+		for {
+			n, err := unix.Read(fd, buf)
+			if err != nil || n == 0 {
+				break
+			}
+			said += string(buf[:n])
+		}
+		if cmd.ProcessState.ExitCode() != c.status || !strings.Contains(said, "[y/N]") {
+			t.Errorf("%s, answer %q: %v: %s", c.args, c.answer, err, said)
+		}
+		nstest.Until(t, "the table is as it should be", func() bool { return strings.TrimSpace(ns.Run(nf, "ct", "count")) == strconv.Itoa(c.left) })
+	}
+}
+
 func TestCtCreate(t *testing.T) {
 	t.Parallel()
 	ns := nstest.Enter(t)
