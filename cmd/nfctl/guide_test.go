@@ -130,6 +130,9 @@ var stages = map[string]struct {
 		}
 	}},
 	"Verdicts by user": {during: func(t *try) {
+		if _, _, status := t.ns.Exec("setpriv", "--reuid", "1000", "--clear-groups", "true"); status != 0 {
+			t.Skip("this user namespace has no user 1000")
+		}
 		as := func(uid string) int {
 			_, _, status := t.ns.Exec("setpriv", "--reuid", uid, "--clear-groups", "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/80")
 			return status
