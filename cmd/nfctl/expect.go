@@ -152,8 +152,9 @@ func newExpectList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			n := uint64(0)
 			res, err := eachExpect(c.Context(), conn, fo, flt, func(e *ct.Expect) error {
-				if a.quiet {
+				if n++; a.quiet {
 					return nil
 				}
 				k.b = p.Append(k.b, e)
@@ -166,6 +167,9 @@ func newExpectList(a *app) *cobra.Command {
 				return err
 			}
 			a.dumpNote(res)
+			if a.quiet {
+				a.total("%s", plural(n, "expectation"))
+			}
 			return nil
 		},
 	}
