@@ -655,11 +655,9 @@ func flushFilter(choose *chooser[ct.Flow]) (family uint8, k ct.KernelFilter, exa
 		if len(c.Paths) != 1 || c.Set.Not || seen[c.Paths[0]] {
 			return 0, k, false
 		}
-		n, single := c.Set.Num()
 		switch path := c.Paths[0]; path {
 		case "mark", "status", "zone", "family":
-			// The kernel's filter cannot say zone 0.
-			if !single || path == "zone" && n == 0 {
+			if _, single := c.Set.Num(); !single {
 				return 0, k, false
 			}
 			seen[path] = true
@@ -673,6 +671,7 @@ func flushFilter(choose *chooser[ct.Flow]) (family uint8, k ct.KernelFilter, exa
 	} else if seen["family"] {
 		return 0, k, false
 	}
+	// What was said must be in the filter, which cannot say zone 0.
 	return family, k, k.MarkMask != 0 == seen["mark"] && k.StatusMask != 0 == seen["status"] && k.Zone != 0 == seen["zone"]
 }
 
