@@ -270,6 +270,16 @@ func flowForm(verb byte) *format.Subject[ct.Flow] {
 			return b
 		}
 	}
+	s.XML = func(o *format.Output, opt format.Options) func([]byte, *ct.Flow) []byte {
+		appendXML := format.Flows.XML(o, opt)
+		return func(b []byte, f *ct.Flow) []byte {
+			by := f.By // of which conntrack(8)'s XML says nothing
+			f.By = ct.By{}
+			b = appendXML(b, f)
+			f.By = by
+			return b
+		}
+	}
 	return &s
 }
 
