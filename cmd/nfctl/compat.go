@@ -894,7 +894,10 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 		}
 		lines = append(lines, l)
 	}
-	return lines, sc.Err()
+	if err = sc.Err(); errors.Is(err, bufio.ErrTooLong) {
+		err = fmt.Errorf("a line is longer than %d bytes", maxLoadLine)
+	}
+	return lines, err
 }
 
 func seconds(n uint64) time.Duration { return time.Duration(n) * time.Second }

@@ -33,7 +33,28 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot(a)
 	root.SetArgs(words)
 	root.SetIn(in)
-	root.SetOut(out)
+	help := &helpWriter{w: out}
+	root.SetOut(help)
 	root.SetErr(errOut)
-	return a.finish(root.Execute())
+	err := root.Execute()
+	if err == nil {
+		err = help.err
+	}
+	return a.finish(err)
+}
+
+// A helpWriter keeps the error of a write for the end: cobra prints it in words of
+// its own, and goes on as if nothing had happened.
+type helpWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (h *helpWriter) Write(b []byte) (int, error) {
+	if h.err == nil {
+		if _, err := h.w.Write(b); err != nil {
+			h.err = writeError{err}
+		}
+	}
+	return len(b), nil
 }

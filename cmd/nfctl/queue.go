@@ -295,6 +295,12 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	defer r.close()
+	if err := r.loops(set); err != nil {
+		return err
+	}
+	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 && uint32(o.snaplen) < min(set.Needs().CopyRange, wholeHeaders) {
+		a.warn("rules look at more of the packets than --meta or --snaplen let them see: what is not copied matches no rule")
+	}
 
 	r.begun = time.Now()
 	r.stream = o.stream.start(c.Context(), r.totals)
@@ -512,10 +518,28 @@ func (r *queueRun) hints() {
 	}
 }
 
+// wholeHeaders holds the headers of IPv6 and TCP without options.
+const wholeHeaders = 60
+
+// loops finds rules that hand packets back to the one queue that they come from.
+// With several queues a condition may tell one from the other.
+func (r *queueRun) loops(set *rule.Set) error {
+	if len(r.o.nums) != 1 {
+		return nil
+	}
+	if text := set.Loops(r.o.nums[0]); text != "" {
+		return usagef("rule '%s': packets would come to queue %d again, for ever: want the number of another queue", text, r.o.nums[0])
+	}
+	return nil
+}
+
 // reload reads the rules anew. Either all queues get the new rules or none.
 func (r *queueRun) reload() error {
 	set, err := r.o.rules(r.rules)
 	if err != nil {
+		return err
+	}
+	if err := r.loops(set); err != nil {
 		return err
 	}
 	if len(r.o.attach) > 0 {

@@ -96,6 +96,17 @@ func (r *Rule) matcher() (func(*queue.Packet) bool, error) {
 // Needs returns what the rules must be given of each packet.
 func (s *Set) Needs() Needs { return s.needs }
 
+// Loops returns the text of the first rule that hands packets of queue num to that
+// same queue, from which they would come again, for ever; or "".
+func (s *Set) Loops(num uint16) string {
+	for i, r := range s.rules {
+		if r.decides && (r.verdict == queue.ToQueue(num, false) || r.verdict == queue.ToQueue(num, true)) {
+			return s.texts[i]
+		}
+	}
+	return ""
+}
+
 // Rules returns the rules' texts in order.
 func (s *Set) Rules() []string { return s.texts }
 
