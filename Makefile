@@ -7,7 +7,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERS
 export CGO_ENABLED ?= 0
 
 # No VCS stamp: -X main.version says it, and a clone that git distrusts builds too.
-BUILD    := go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+BUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 KERNELS  ?= linux-image-cloud-amd64 linux-image-6.12-cloud-amd64
 FUZZTIME ?= 30s
 SOAKTIME ?= 10m
@@ -30,10 +30,9 @@ setup: ## install what the tests use (root, apt-get), or say what to install
 
 test: setup race ## setup, then every test with the race detector
 
-race: export CGO_ENABLED = 1
 race: build ## every test with the race detector; PKGS=./internal/queue TESTARGS=-v narrow and widen it
 	NFCTL_TEST_NETNS=require NFCTL_BIN=$(CURDIR)/nfctl GORACE=atexit_sleep_ms=0 \
-		go test -race -count=1 -timeout 20m $(TESTARGS) $(PKGS)
+		CGO_ENABLED=1 go test -race -count=1 -timeout 20m $(TESTARGS) $(PKGS)
 
 bench: ## Go benchmarks, for benchstat; PKGS and TESTARGS as for race
 	go test -run '^$$' -bench . -benchmem $(TESTARGS) $(PKGS)
