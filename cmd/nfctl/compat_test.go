@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -247,4 +248,31 @@ func (c compatCase) check(t *testing.T, pair [2]*twin, file string) {
 
 func (o outcome) String() string {
 	return fmt.Sprintf("status %d, %q\n%s\ntable:\n%s", o.status, o.summary, o.stdout, o.table)
+}
+
+var updateCompat = flag.Bool("update-compat", false, "write the table of docs/compat-conntrack.md")
+
+// TestCompatDocument holds the page of differences to the table of these tests.
+func TestCompatDocument(t *testing.T) {
+	const path = "../../docs/compat-conntrack.md"
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _, ok := strings.Cut(string(page), "| | conntrack(8) |")
+	if !ok {
+		t.Fatalf("%s: no table", path)
+	}
+	b := &strings.Builder{}
+	b.WriteString(head + "| | conntrack(8) | nfctl | why |\n|---|---|---|---|\n")
+	for _, d := range differences {
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", d.name, d.theirs, d.ours, d.why)
+	}
+	if *updateCompat {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if b.String() != string(page) {
+		t.Errorf("%s is not what the tests hold: go test ./cmd/nfctl -run TestCompatDocument -update-compat", path)
+	}
 }
