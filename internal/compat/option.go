@@ -83,7 +83,6 @@ type option struct {
 	may    verbs // it may be given
 	must   verbs // it has to be given
 	pair   verbs // it has to be given, with its like, or the other pair has
-	flag   string
 	kind   string
 	doc    string
 	extra  bool // nfctl's: in no help of conntrack's, and never meant by a shortened name

@@ -104,7 +104,7 @@ func TestExampleExpect(t *testing.T) {
 	if stderr, status := script(portOf(c.LocalAddr()), "21", "5001", "15", "permanent"); status != 0 {
 		t.Fatal(stderr)
 	}
-	if !connects() || !connects() {
+	if first, second := connects(), connects(); !first || !second {
 		t.Error("a permanent expectation was used up")
 	}
 	plain, err := ns.Dial("tcp", "127.0.0.1:22", nstest.Patience)

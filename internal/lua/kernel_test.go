@@ -397,7 +397,7 @@ nil	Operation not permitted`)
 	}
 	p := l.ns.Start(bin, "lua", script)
 	nstest.Until(t, "the loop answers", func() bool {
-		_, err := l.try(fmt.Sprintf(`send("looped") r = got()`))
+		_, err := l.try(`send("looped") r = got()`)
 		return err == nil && l.v.L.GetGlobal("r") != lua.LNil
 	})
 	p.WaitOutput("looped")
