@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -37,12 +38,15 @@ status. nfctl called by the name conntrack, through a link, does the same.`,
 		Example: `  nfctl compat conntrack -L -p tcp --dport 443
   ln -s nfctl /usr/local/sbin/conntrack; conntrack -D -s 10.0.0.1`,
 		DisableFlagParsing: true,
-		RunE: func(c *cobra.Command, args []string) error {
-			r := &compatRun{a: a, cmd: c}
-			return r.result(r.main(args))
-		},
+		RunE:               func(c *cobra.Command, args []string) error { return a.conntrack(c, args) },
 	})
 	return c
+}
+
+// conntrack does what conntrack(8) does with these arguments.
+func (a *app) conntrack(c *cobra.Command, args []string) error {
+	r := &compatRun{a: a, cmd: c}
+	return r.result(r.main(args))
 }
 
 // A compatRun does one command line of conntrack(8).
@@ -205,7 +209,8 @@ func (r *compatRun) chooser(c *compat.Command) (*chooser[ct.Flow], error) {
 	return choose, nil
 }
 
-func givens(flags []compat.Flag) (list []given) {
+func givens(flags []compat.Flag) []given {
+	list := make([]given, 0, len(flags))
 	for _, f := range flags {
 		list = append(list, given{f.Name, f.Text})
 	}
@@ -797,6 +802,9 @@ func (r *compatRun) load(file string) error {
 		defer f.Close()
 		in = f
 	}
+	// The lines are kept until all are read, so that collecting garbage again and
+	// again among them finds little.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	lines, err := r.lines(in)
 	if err != nil || len(lines) == 0 {
 		return err

@@ -4,11 +4,13 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,8 +28,10 @@ func main() {
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	a := &app{args: args, in: in, out: out, err: errOut}
 	words := args[1:]
-	if filepath.Base(args[0]) == "conntrack" {
-		words = append([]string{"compat", "conntrack"}, words...)
+	if filepath.Base(args[0]) == "conntrack" { // without the time that making commands takes
+		c := &cobra.Command{}
+		c.SetContext(context.Background())
+		return a.finish(a.conntrack(c, words))
 	}
 	a.words, a.lazy = words, true
 	root := newRoot(a)

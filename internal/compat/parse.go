@@ -71,7 +71,7 @@ func Parse(args []string) (*Command, error) {
 	if len(args) > 1 && (args[0] == "-R" || args[0] == "--load-file") {
 		return &Command{Verb: 'R', Table: tables[0], File: args[1]}, nil
 	}
-	p := &parser{args: args, c: &Command{Table: tables[0]}, given: map[string]string{}}
+	p := &parser{args: args, c: &Command{Table: tables[0]}, opts: make([]*option, 0, 16), texts: make([]string, 0, 16)}
 	if err := p.words(); err != nil {
 		return nil, err
 	}
@@ -109,9 +109,9 @@ type parser struct {
 	num   uint8 // protocol
 	has   bool  // a protocol was given
 	opts  []*option
-	given map[string]string // first names of options, and the last value of each
-	lists [3][]string       // of --label, --label-add, --label-del
-	state []string          // words of --status
+	texts []string    // the last value of each of opts
+	lists [3][]string // of --label, --label-add, --label-del
+	state []string    // words of --status
 }
 
 // words reads all words as getopt_long(3) does: options in any place, long ones
@@ -305,11 +305,22 @@ func (p *parser) option(o *option, word, text string, attached bool) error {
 		}
 		p.c.Family = text
 	}
-	if !slices.Contains(p.opts, o) {
-		p.opts = append(p.opts, o)
+	if i := slices.Index(p.opts, o); i >= 0 {
+		p.texts[i] = text
+	} else {
+		p.opts, p.texts = append(p.opts, o), append(p.texts, text)
 	}
-	p.given[name] = text
 	return nil
+}
+
+// given returns the value of an option by its first name, and whether it was given.
+func (p *parser) given(name string) (string, bool) {
+	for i, o := range p.opts {
+		if o.names[0] == name {
+			return p.texts[i], true
+		}
+	}
+	return "", false
 }
 
 // others are protocols by the names that /etc/protocols has for them.
@@ -365,9 +376,9 @@ func (p *parser) output(text string) error {
 // check refuses options that do not go with the command or with each other, and
 // misses those that it wants.
 func (p *parser) check() error {
-	_, any := p.given["any-nat"]
-	_, src := p.given["src-nat"]
-	_, dst := p.given["dst-nat"]
+	_, any := p.given("any-nat")
+	_, src := p.given("src-nat")
+	_, dst := p.given("dst-nat")
 	if any && (src || dst) {
 		return bad("cannot specify `--src-nat' or `--dst-nat' with `--any-nat'")
 	}
@@ -401,8 +412,8 @@ func (p *parser) allowed(list []option, pairs [2][2]string) error {
 	}
 	missing := pairs[0]
 	for i, pair := range pairs {
-		_, a := p.given[pair[0]]
-		_, b := p.given[pair[1]]
+		_, a := p.given(pair[0])
+		_, b := p.given(pair[1])
 		switch {
 		case a && b:
 			return nil
@@ -415,8 +426,8 @@ func (p *parser) allowed(list []option, pairs [2][2]string) error {
 
 // lacks reports whether neither of a pair was given.
 func (p *parser) lacks(pair [2]string) bool {
-	_, a := p.given[pair[0]]
-	_, b := p.given[pair[1]]
+	_, a := p.given(pair[0])
+	_, b := p.given(pair[1])
 	return !a && !b
 }
 
@@ -438,10 +449,11 @@ func (p *parser) build() error {
 	// wrong with the first is said first.
 	for _, list := range [2][]option{options, p.protocolOptions()} {
 		for i := range list {
-			if !slices.Contains(p.opts, &list[i]) {
+			at := slices.Index(p.opts, &list[i])
+			if at < 0 {
 				continue
 			}
-			if err := p.take(&list[i], p.given[list[i].names[0]]); err != nil {
+			if err := p.take(&list[i], p.texts[at]); err != nil {
 				return err
 			}
 		}
@@ -455,7 +467,7 @@ func (p *parser) build() error {
 	if p.verb&keyed != 0 {
 		p.mirror()
 		if id := strings.TrimSuffix(p.first(), "-type") + "-id"; strings.HasPrefix(id, "icmp") {
-			if _, ok := p.given[id]; !ok { // the kernel wants one
+			if _, ok := p.given(id); !ok { // the kernel wants one
 				p.put(id, id, "0")
 			}
 		}
@@ -509,7 +521,7 @@ func (p *parser) take(o *option, text string) error {
 		return err
 	case "mask-src", "mask-dst":
 		if p.verb != expectCreate {
-			if _, ok := p.given[name[len("mask-"):]]; !ok {
+			if _, ok := p.given(name[len("mask-"):]); !ok {
 				return bad("Can't use --%s without --%s", name, name[len("mask-"):])
 			}
 			return nil // network looks at it
@@ -638,7 +650,7 @@ func (p *parser) network(name, text string) error {
 	if n < a.BitLen() && p.verb&choose == 0 {
 		return bad("Illegal option `--mask-%s' with this command", name)
 	}
-	if mask, ok := p.given["mask-"+name]; ok && p.verb&choose != 0 {
+	if mask, ok := p.given("mask-" + name); ok && p.verb&choose != 0 {
 		m, err := p.address("mask-"+name, mask)
 		if err != nil {
 			return err
@@ -845,7 +857,7 @@ func (p *parser) protocolOption(name, text string, number func(string, uint64, i
 // mirror turns an entry that only its reply direction describes into one that
 // its original direction does.
 func (p *parser) mirror() {
-	if _, orig := p.given["src"]; orig {
+	if _, orig := p.given("src"); orig {
 		return
 	}
 	// A key is looked for in both directions, so that the reply is one as it is.
