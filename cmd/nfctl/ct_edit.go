@@ -223,6 +223,9 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if err != nil {
 		return err
 	}
+	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
+		return named("--timeout", &value.Error{What: "timeout", Text: "0", Valid: "a second or more: the entry would be gone at once"})
+	}
 	defaults(f, ct.LoadTimeouts())
 	if o.dryRun {
 		return cmp.Or(w.print(f), w.end())

@@ -552,13 +552,13 @@ func (w *watchRun) needs() (caps []int) {
 	return caps
 }
 
-// olderFlows tells of flows that will send no event.
+// olderFlows tells of flows that may send no event.
 func (w *watchRun) olderFlows(p ct.Policy, n uint64) {
-	why := "they are older than the first listener (net.netfilter.nf_conntrack_events is 2; 1 makes all flows send events from their start)"
+	why := "they may have begun when nobody listened (net.netfilter.nf_conntrack_events is 2; 1 makes all flows send events from their start)"
 	if p == ct.PolicyNone {
 		why = "net.netfilter.nf_conntrack_events is 0"
 	}
-	w.a.warn("%d flows of the listing will send no event: %s", n, why)
+	w.a.warn("%d flows of the listing may send no event: %s", n, why)
 	if w.o.resync == 0 {
 		w.a.hint("--resync 30s lists the table again so often, and so tells when they are gone")
 	}

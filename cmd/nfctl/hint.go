@@ -27,6 +27,8 @@ func hintFor(err error, code int) string {
 		return "needs CAP_NET_ADMIN in this network namespace; try sudo, or setcap cap_net_admin+ep on nfctl"
 	case errors.Is(err, unix.ENOBUFS):
 		return "messages were lost; raise --buffer or ask for less"
+	case errors.Is(err, unix.EMFILE):
+		return "the limit of open files is reached: raise it with ulimit -n, or ask for less at once"
 	case code == exitNotSupported:
 		return "'nfctl doctor' shows what this kernel can do"
 	case errors.Is(err, unix.ENOSPC):

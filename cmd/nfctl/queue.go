@@ -98,7 +98,13 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	varFlag(f, &o.nums, "num", "numbers", "0", value.Queues, "queue numbers: 3, 0,3 or 0-3; a free one with --attach")
+	f.Var(&ordered{kind: "numbers", add: func(text string) error {
+		nums, err := value.Queues(text)
+		o.nums = append(o.nums, nums...)
+		slices.Sort(o.nums)
+		o.nums = slices.Compact(o.nums)
+		return err
+	}}, "num", "queue numbers: 3, 0,3 or 0-3 (default 0; with --attach a free one)")
 	f.Var(&ordered{kind: "where", add: func(text string) error {
 		s, err := nft.Parse(text)
 		o.attach = append(o.attach, s)
@@ -106,7 +112,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	}}, "attach", "queue packets by a rule of nfctl's own: 'HOOK [priority N] [ip|ip6] [PATTERN] [bypass]'")
 	for _, action := range []string{"accept", "drop"} {
 		for _, what := range []struct{ name, kind, doc string }{
-			{"port", "ports", "either port"}, {"sport", "ports", "source port"}, {"dport", "ports", "destination port"},
+			{"port", "ports", "port at either end"}, {"sport", "ports", "source port"}, {"dport", "ports", "destination port"},
 			{"proto", "protocols", "protocol"}, {"src", "addresses", "source address"}, {"dst", "addresses", "destination address"},
 		} {
 			o.ruleFlag(c, action+"-"+what.name, what.kind, action+" packets with this "+what.doc, func(text string) (rule.Rule, error) {

@@ -92,7 +92,7 @@ func expectAttrs() []Attr[Expect] {
 				e.text = appendUnknown(e.text[:0], e.Unknown)
 				return e.text, len(e.Unknown) > 0
 			}}},
-		{Path: "events", Kind: field.Bool, Doc: "false: the expectation is older than the first listener and will send no event when it ends",
+		{Path: "events", Kind: field.Bool, Doc: "false: the expectation was there before; if it was made when nobody listened, no event will come when it ends",
 			access: access[Expect]{num: func(e *Expect) (uint64, bool) { return 0, e.NoEvents }}},
 		{Path: "by.portid", Kind: field.Uint, Bits: 32, Doc: "netlink port of whoever caused the event; absent: traffic",
 			access: access[Expect]{num: func(e *Expect) (uint64, bool) { return uint64(e.By.PortID), e.By.PortID != 0 && e.Event != NoEvent }}},

@@ -264,7 +264,7 @@ type Flow struct {
 	Time     uint64 // ns since the epoch when it was read; 0: not said
 	By       By
 	Idle     uint32 // seconds since the last packet, with HasIdle
-	NoEvents bool   // an existing flow that will send no event when it ends
+	NoEvents bool   // an existing flow that may send no event when it ends
 
 	text []byte // scratch of the Unknown field
 }

@@ -294,7 +294,7 @@ func flowAttrs() []Attr[Flow] {
 				f.text = appendUnknown(f.text[:0], f.Unknown)
 				return f.text, len(f.Unknown) > 0
 			}}},
-		Attr[Flow]{Path: "events", Kind: field.Bool, Doc: "false: the flow is older than the first listener and will send no event when it ends",
+		Attr[Flow]{Path: "events", Kind: field.Bool, Doc: "false: the flow was there before; if it began when nobody listened, no event will come when it ends",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return 0, f.NoEvents }}},
 		Attr[Flow]{Path: "by.portid", Kind: field.Uint, Bits: 32, Doc: "netlink port of whoever caused the event; absent: traffic",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.By.PortID), f.By.PortID != 0 && f.Event != NoEvent }}},

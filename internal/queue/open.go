@@ -136,7 +136,7 @@ func (q *Queue) open() (err error) {
 		return nl.Error("open socket", q.object(), err)
 	}
 	if q.conn, err = nl.Wrap(q.nf.Con); err != nil {
-		return err
+		return nl.Error("open socket", q.object(), err)
 	}
 	q.buffer, _ = q.conn.SetBuffer(q.conf.Buffer)
 	_ = q.conn.SetNoENOBUFS() // only spares the loop an error that it passes over
