@@ -181,6 +181,21 @@ func TestCompatFullDisk(t *testing.T) {
 	}
 }
 
+// Who may not ask the kernel can count all the same, as with conntrack(8).
+func TestCompatCountUnprivileged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // its root is none outside, and nobody is not mapped
+	}
+	nstest.Need(t, "setpriv")
+	ns, program := nstest.New(t), asConntrack(t)
+	ns.Run(program, strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 2 -t 50")...)
+	c := exec.Command("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", program, "-C")
+	p := ns.StartCmd(c)
+	if status := p.Wait(); status != 0 || p.Stdout() != "1\n" {
+		t.Errorf("status %d: %s%s", status, p.Stdout(), p.Stderr())
+	}
+}
+
 // TestCompatExpect makes, shows and deletes an expectation as conntrack(8) does,
 // by both programs.
 func TestCompatExpect(t *testing.T) {

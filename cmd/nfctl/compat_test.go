@@ -54,6 +54,7 @@ var differences = []difference{
 	{"flush", "`-F` says that the table has been emptied before it looks whether it was", "says so when it was", "it may not have been permitted"},
 	{"expect-ports", "`-I expect --tuple-port-dst 3333` stores protocol 13 and no port (1.4.7)", "stores the port", "it is not what was asked for"},
 	{"expect-timeout", "`-I expect -t 60` stores the helper's timeout, which the kernel takes at first", "sets it by a second request", "it was asked for"},
+	{"unprivileged", "`-C` and `-S` without privileges print what /proc has, and end with status 1", "`-C` prints it with status 0; `-S` says that it is not permitted", "the count is right; the counters of /proc have other names"},
 	{"dccp", "a kernel without DCCP tracking stores `-I -p dccp` without ports and state, and nobody is told", "the same; `--role` is checked and not sent", "the kernel has nowhere to keep it"},
 }
 
