@@ -18,6 +18,7 @@ list() {
 		conntrack       conntrack
 		nftables        nft
 		iproute2        ip
+		iputils-ping    ping
 		iperf3          iperf3
 		jq              jq
 		procps          pgrep

@@ -740,7 +740,7 @@ func TestCtMillion(t *testing.T) {
 func waitLong(t *testing.T, p *nstest.Proc) (most int) {
 	t.Helper()
 	status := fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid)
-	for end := time.Now().Add(2 * time.Minute); !p.Ended(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !p.Ended(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("still running: %s", strings.Join(p.Cmd.Args, " "))
 		}
