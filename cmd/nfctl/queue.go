@@ -334,7 +334,11 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		}
 		ending = queue.Ending{DeleteRules: r.table.DeleteRules, Close: r.table.Close}
 	}
-	go r.watch()
+	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready
+	if slices.ContainsFunc(o.sources, func(s ruleSource) bool { return s.file }) {
+		signal.Notify(hup, unix.SIGHUP)
+	}
+	go r.watch(hup)
 	if err := ready(o.ready); err != nil {
 		return err
 	}
@@ -488,11 +492,7 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 
 // watch reloads the rules at SIGHUP, and hints when no packet comes or what was
 // asked for does not come with them.
-func (r *queueRun) watch() {
-	hup := make(chan os.Signal, 1)
-	if slices.ContainsFunc(r.o.sources, func(s ruleSource) bool { return s.file }) {
-		signal.Notify(hup, unix.SIGHUP)
-	}
+func (r *queueRun) watch(hup <-chan os.Signal) {
 	early := time.After(2 * time.Second)
 	for {
 		select {

@@ -173,6 +173,7 @@ func TestEvents(t *testing.T) {
 		local function brief(m, c)
 			local s = nfct.tostring(c, m)
 			assert(s:sub(1, 9) == ({new = "    [NEW]", update = " [UPDATE]", destroy = "[DESTROY]"})[m])
+			if s:find("CLOSE_WAIT") then return end -- seen only when the other end is slow to close
 			print(m, s:match("^.........[ ](%w+) "), s:match(" ([A-Z][A-Z_0-9]+) src=") or "-", s:match("%[UNREPLIED%]") or s:match("%[ASSURED%]") or "-")
 			if m == "new" then mine = c return "stolen" end
 			if s:find("TIME_WAIT") then return "stop" end
