@@ -356,7 +356,7 @@ func TestExpectations(t *testing.T) {
 		function expectation(dport, ...) return nfct.exp_new(master, tuple("tcp", 0, dport), mask, "7", ...) end
 		h = assert(nfct.open("expect", "all"))
 		seen = {}
-		nfct.exp_callback_register(h, function(m, e) seen[#seen+1] = nfct.exp_tostring(e, m):gsub("sport="..sport, "sport=S") return answer end)
+		nfct.exp_callback_register(h, function(m, e) seen[#seen+1] = nfct.exp_tostring(e, m):gsub("sport="..sport, "sport=S"):gsub("%] 299 ", "] 300 "):gsub("%] 6 ", "] 7 ") return answer end) -- a second may have begun
 		function shown(m) local s = "" for _, x in ipairs(seen) do s = s..x.."\n" end seen = {} return s end
 		e = expectation(5001)
 		print(nfct.exp_query(h, "create", e) == h)
