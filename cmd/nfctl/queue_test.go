@@ -255,7 +255,7 @@ func TestQueueEndsUnderLoad(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			p.Signal(unix.SIGTERM)
 			status := p.Wait()
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(2 * time.Second) // the sender goes on
 			close(stop)
 			n := <-sent
 			seen := rest()
