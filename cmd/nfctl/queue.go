@@ -154,10 +154,6 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when the queues are bound and the rules in force")
 	keepPrivilegesFlag(f, &o.keep)
 	o.stream.register(f, "packets")
-	for _, name := range []string{"default", "on-uneditable"} {
-		_ = c.RegisterFlagCompletionFunc(name, fixed("accept", "drop"))
-	}
-	_ = c.RegisterFlagCompletionFunc("print-payload", fixed("hex", "ascii"))
 	c.AddCommand(newQueueList(a))
 	return c
 }
