@@ -4,7 +4,7 @@
 set -eu
 n=${ENTRIES:-1000000}
 n=${n##* } # of several sizes the last
-# what | section | subject | metric | against (or -) | at most or at least | unit, factor
+# what | section | subject | metric | beside | goal, of the ratio or, with its unit, of the figure | unit, factor
 rows="
 queue, no rules: CPU a million packets|paced.64|nfctl|cpu|c-batch|<= 1.15|s 1
 queue, ten port and address rules: CPU|rules.paced.64|ten|cpu|c-batch|<= 1.3|s 1
@@ -16,34 +16,34 @@ queue, UDP expression, both sides read: CPU|rules.paced.64|expr-udp|cpu|nfctl|<=
 queue: verdicts a second|paced.64|nfctl|rate|c-lib|>= 1.2|k 0.001
 queue: verdicts a second|paced.64|nfctl|rate|c-batch|>= 0.9|k 0.001
 queue: verdicts a second|paced.64|nfctl|rate|go-florianl|>= 5|k 0.001
-queue, flood: loss|flood.64|nfctl|lost|-|< 0.5|% 1
+queue, flood: loss|flood.64|nfctl|lost|go-florianl|< 0.5 %|% 1
 queue, one TCP stream, MTU 1500|tcp|nfctl|gbit|c-gso|>= 1|Gbit/s 1
 queue, latency at 1000/s, p50|lat|nfctl|p50|c-lib|<= 1.3|us 1
 queue, latency at 1000/s, p99|lat|nfctl|p99|c-lib|<= 1.5|us 1
-queue: peak RSS|paced.64|nfctl|rss|-|<= 8|MiB 0.0009765625
+queue: peak RSS|paced.64|nfctl|rss|go-florianl|<= 8 MiB|MiB 0.0009765625
 ct list, text: wall|list.$n|nfctl-text|wall|conntrack-L|<= 0.5|ms 1000
 ct list, text: wall|list.$n|nfctl-text|wall|c-dump|<= 1|ms 1000
 ct list, json: wall|list.$n|nfctl-json|wall|conntrack-L|<= 0.5|ms 1000
 ct list, json: wall|list.$n|nfctl-json|wall|c-dump|<= 1|ms 1000
 ct list, csv: wall|list.$n|nfctl-csv|wall|conntrack-L|<= 0.5|ms 1000
 ct list, csv: wall|list.$n|nfctl-csv|wall|c-dump|<= 1|ms 1000
-ct list, json: peak RSS|list.$n|nfctl-json|rss|-|<= 16|MiB 0.0009765625
+ct list, json: peak RSS|list.$n|nfctl-json|rss|conntrack-L|<= 16 MiB|MiB 0.0009765625
 ct list, TCP to 443: wall|filter.$n|nfctl|wall|conntrack-L|<= 0.4|ms 1000
 ct load, save lines: wall|load|nfctl-save|wall|conntrack-R|<= 0.25|ms 1000
 ct load, JSON: wall|load|nfctl-json|wall|conntrack-R|<= 0.25|ms 1000
 ct delete, UDP: wall|delete|nfctl|wall|conntrack-D|<= 0.25|ms 1000
-ct watch, churn, text: lost|events.churn|nfctl-text|lost|-|<= 0|% 1
-ct watch, churn, json: lost|events.churn|nfctl-json|lost|-|<= 0|% 1
-ct watch, churn, text: CPU a million|events.churn|nfctl-text|cpu|-|<= 1.5|s 1
-ct watch, churn, json: CPU a million|events.churn|nfctl-json|cpu|-|<= 1.5|s 1
-ct watch, spray, text: lost|events.spray|nfctl-text|lost|-|<= 0|% 1
-ct watch, spray, json: lost|events.spray|nfctl-json|lost|-|<= 0|% 1
-ct watch, spray, text: CPU a million|events.spray|nfctl-text|cpu|-|<= 2.5|s 1
-ct watch, spray, json: CPU a million|events.spray|nfctl-json|cpu|-|<= 2.5|s 1
-start: ct count|start|ct-count|wall|-|<= 2.5|ms 1
-start: attr list|start|attr|wall|-|<= 2.5|ms 1
-start: expect list|start|expect|wall|-|<= 2.5|ms 1
-start: ct count, peak RSS|start|ct-count|rss|-|<= 8|MiB 0.0009765625
+ct watch, churn, text: lost|events.churn|nfctl-text|lost|conntrack-E|<= 0 %|% 1
+ct watch, churn, json: lost|events.churn|nfctl-json|lost|conntrack-E|<= 0 %|% 1
+ct watch, churn, text: CPU a million|events.churn|nfctl-text|cpu|c-read-big|<= 1.5 s|s 1
+ct watch, churn, json: CPU a million|events.churn|nfctl-json|cpu|c-read-big|<= 1.5 s|s 1
+ct watch, spray, text: lost|events.spray|nfctl-text|lost|conntrack-E|<= 0 %|% 1
+ct watch, spray, json: lost|events.spray|nfctl-json|lost|conntrack-E|<= 0 %|% 1
+ct watch, spray, text: CPU a million|events.spray|nfctl-text|cpu|c-read-big|<= 2.5 s|s 1
+ct watch, spray, json: CPU a million|events.spray|nfctl-json|cpu|c-read-big|<= 2.5 s|s 1
+start: ct count|start|ct-count|wall|go-hello|<= 2.5 ms|ms 1
+start: attr list|start|attr|wall|go-hello|<= 2.5 ms|ms 1
+start: expect list|start|expect|wall|go-hello|<= 2.5 ms|ms 1
+start: ct count, peak RSS|start|ct-count|rss|go-hello|<= 8 MiB|MiB 0.0009765625
 "
 echo
 echo "| what | nfctl | beside | ratio | goal | met |"
@@ -55,16 +55,13 @@ awk -F '\t' -v rows="$rows" '
 		n = split(rows, row, "\n")
 		for (i = 1; i <= n; i++) {
 			if (split(row[i], f, "|") < 7 || !((f[2], f[3], f[4]) in v)) continue
-			split(f[7], u, " "); split(f[6], g, " ")
+			split(f[7], u, " "); g[3] = ""; split(f[6], g, " ")
 			x = v[f[2], f[3], f[4]]
-			beside = "-"; ratio = "-"; y = x * u[2]
-			if (f[5] != "-") {
-				if (!((f[2], f[5], f[4]) in v)) continue
-				b = v[f[2], f[5], f[4]]
-				y = b > 0 ? x / b : 0
-				beside = f[5] " " show(b * u[2], u[1]); ratio = sprintf("%.2f", y)
-			}
+			if (!((f[2], f[5], f[4]) in v)) continue
+			b = v[f[2], f[5], f[4]]
+			ratio = b > 0 ? sprintf("%.2f", x / b) : "-"
+			y = g[3] != "" ? x * u[2] : ratio + 0
 			met = g[1] == "<=" ? y <= g[2] : g[1] == "<" ? y < g[2] : y >= g[2]
-			printf "| %s | %s | %s | %s | %s %s | %s |\n", f[1], show(x * u[2], u[1]), beside, ratio, g[1], f[5] == "-" ? g[2] " " u[1] : g[2], met ? "yes" : "no"
+			printf "| %s | %s | %s %s | %s | %s | %s |\n", f[1], show(x * u[2], u[1]), f[5], show(b * u[2], u[1]), ratio, f[6], met ? "yes" : "no"
 		}
 	}' "$1"
