@@ -262,12 +262,24 @@ func (w *Watcher) run(ctx context.Context) error {
 		if w.o.Resync > 0 {
 			wait = max(time.Until(next), time.Millisecond)
 		}
+		began := time.Now()
 		n, err := w.r.Recv(wait)
 		if err := w.events(n, err); err != nil {
 			return err
 		}
+		if w.Buffer >= gatherBuffer && time.Since(began) < gather {
+			time.Sleep(gather)
+		}
 	}
 }
+
+// Events that follow each other within gather are left to gather for as long
+// before the next are read: to be woken, to read and to write for every few costs
+// more than the events do. The buffer must have room for what comes meanwhile.
+const (
+	gather       = time.Millisecond
+	gatherBuffer = 4 << 20
+)
 
 func (w *Watcher) rest() error {
 	if w.h.Rest != nil {

@@ -28,7 +28,8 @@ import (
 type Receiver struct {
 	c     *Conn
 	mem   []byte
-	slot  int
+	size  int // of a buffer
+	slot  int // from one buffer to the next
 	hdrs  []mmsghdr
 	iovs  []unix.Iovec
 	n     int
@@ -47,6 +48,9 @@ type mmsghdr struct {
 }
 
 const rawWait = 10 * time.Millisecond
+
+// stagger is about what a small packet's or an event's message takes, in bytes.
+const stagger = 320
 
 // rawWaiters counts the threads of the program that wait in the kernel behind
 // the scheduler's back.
@@ -67,14 +71,20 @@ func (c *Conn) NewReceiver(buffers, size int) (*Receiver, error) {
 	if err != nil {
 		return nil, Error("set receive timeout", "netlink socket", err)
 	}
+	// Buffers at multiples of a page share their place in the processor's caches,
+	// and each datagram's beginning would push out another's.
+	slot := size
+	if slot%512 == 0 {
+		slot += stagger
+	}
 	r := &Receiver{
-		c: c, slot: size,
-		mem:  make([]byte, buffers*size),
+		c: c, size: size, slot: slot,
+		mem:  make([]byte, buffers*slot),
 		hdrs: make([]mmsghdr, buffers),
 		iovs: make([]unix.Iovec, buffers),
 	}
 	for i := range r.hdrs {
-		r.iovs[i].Base = &r.mem[i*size]
+		r.iovs[i].Base = &r.mem[i*slot]
 		r.iovs[i].SetLen(size)
 		r.hdrs[i].hdr.Iov = &r.iovs[i]
 		r.hdrs[i].hdr.SetIovlen(1)
@@ -194,7 +204,7 @@ func (r *Receiver) Wake() {
 // was cut, which Cut does.
 func (r *Receiver) Datagram(i int) (b []byte, whole bool) {
 	h := &r.hdrs[i]
-	return r.mem[i*r.slot:][:min(int(h.n), r.slot)], h.hdr.Flags&unix.MSG_TRUNC == 0
+	return r.mem[i*r.slot:][:min(int(h.n), r.size)], h.hdr.Flags&unix.MSG_TRUNC == 0
 }
 
 // Cut returns what there is of a message whose end is missing.
