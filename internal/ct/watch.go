@@ -267,7 +267,7 @@ func (w *Watcher) run(ctx context.Context) error {
 		if err := w.events(n, err); err != nil {
 			return err
 		}
-		if w.Buffer >= gatherBuffer && time.Since(began) < gather {
+		if err == nil && n > 0 && w.Buffer >= gatherBuffer && time.Since(began) < gather {
 			time.Sleep(gather)
 		}
 	}
