@@ -40,8 +40,12 @@ func eventOf(m *nl.Msg) Event {
 // carries them (NFQA_CT).
 func (f *Flow) DecodeAttrs(family uint8, b []byte) error {
 	f.Reset()
-	a := nl.NewAttrs(b)
-	for a.Next() {
+	for len(b) > 0 {
+		a, rest, ok := nl.NextAttr(b)
+		if !ok {
+			return errMalformed
+		}
+		b = rest
 		switch a.Type {
 		case ctaTupleOrig:
 			f.Orig.decode(family, a.Data)
@@ -50,19 +54,19 @@ func (f *Flow) DecodeAttrs(family uint8, b []byte) error {
 		case ctaTupleMaster:
 			f.Master.decode(family, a.Data)
 		case ctaStatus:
-			u32(&a, f, HasStatus, &f.Status)
+			u32(a, f, HasStatus, &f.Status)
 		case ctaTimeout:
-			u32(&a, f, HasTimeout, &f.Timeout)
+			u32(a, f, HasTimeout, &f.Timeout)
 		case ctaMark:
-			u32(&a, f, HasMark, &f.Mark)
+			u32(a, f, HasMark, &f.Mark)
 		case ctaMarkMask:
-			u32(&a, f, HasMarkMask, &f.MarkMask)
+			u32(a, f, HasMarkMask, &f.MarkMask)
 		case ctaUse:
-			u32(&a, f, HasUse, &f.Use)
+			u32(a, f, HasUse, &f.Use)
 		case ctaID:
-			u32(&a, f, HasID, &f.ID)
+			u32(a, f, HasID, &f.ID)
 		case ctaSecmark:
-			u32(&a, f, HasSecmark, &f.Secmark)
+			u32(a, f, HasSecmark, &f.Secmark)
 		case ctaZone:
 			if n, ok := a.U16(); ok {
 				f.Zone, f.Present = n, f.Present|HasZone
@@ -74,7 +78,7 @@ func (f *Flow) DecodeAttrs(family uint8, b []byte) error {
 		case ctaCountersReply:
 			f.decodeCounters(a.Data, &f.ReplyCounters, HasReplyPackets, HasReplyBytes)
 		case ctaHelp:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaHelpName:
 					f.Helper, f.Present = n.Text(), f.Present|HasHelper
@@ -91,22 +95,22 @@ func (f *Flow) DecodeAttrs(family uint8, b []byte) error {
 		case ctaSeqAdjReply:
 			f.decodeSeqAdj(a.Data, &f.SeqReply, HasSeqReplyPos, HasSeqReplyBefore, HasSeqReplyAfter)
 		case ctaSecctx:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				if n.Type == ctaSecctxName {
 					f.Secctx, f.Present = n.Text(), f.Present|HasSecctx
 				}
 			}
 		case ctaTimestamp:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaTimestampStart:
-					u64(&n, f, HasStart, &f.Start)
+					u64(n, f, HasStart, &f.Start)
 				case ctaTimestampStop:
-					u64(&n, f, HasStop, &f.Stop)
+					u64(n, f, HasStop, &f.Stop)
 				}
 			}
 		case ctaTimestampEv:
-			u64(&a, f, HasEventTime, &f.EventTime)
+			u64(a, f, HasEventTime, &f.EventTime)
 		case ctaLabels:
 			f.Labels, f.Present = [16]byte{}, f.Present|HasLabels
 			copy(f.Labels[:], a.Data)
@@ -114,41 +118,38 @@ func (f *Flow) DecodeAttrs(family uint8, b []byte) error {
 			f.LabelsMask, f.Present = [16]byte{}, f.Present|HasLabelsMask
 			copy(f.LabelsMask[:], a.Data)
 		case ctaSynproxy:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaSynISN:
-					u32(&n, f, HasSynISN, &f.SynISN)
+					u32(n, f, HasSynISN, &f.SynISN)
 				case ctaSynITS:
-					u32(&n, f, HasSynITS, &f.SynITS)
+					u32(n, f, HasSynITS, &f.SynITS)
 				case ctaSynTSOff:
-					u32(&n, f, HasSynTSOff, &f.SynTSOff)
+					u32(n, f, HasSynTSOff, &f.SynTSOff)
 				}
 			}
 		default:
 			f.Unknown = append(f.Unknown, Unknown{a.Type, a.Data})
 		}
 	}
-	if a.Malformed() {
-		return errMalformed
-	}
 	return nil
 }
 
-func u32(a *nl.Attrs, f *Flow, bit Has, to *uint32) {
+func u32(a nl.Attr, f *Flow, bit Has, to *uint32) {
 	if n, ok := a.U32(); ok {
 		*to = n
 		f.Present |= bit
 	}
 }
 
-func u64(a *nl.Attrs, f *Flow, bit Has, to *uint64) {
+func u64(a nl.Attr, f *Flow, bit Has, to *uint64) {
 	if n, ok := a.U64(); ok {
 		*to = n
 		f.Present |= bit
 	}
 }
 
-func u8(a *nl.Attrs, f *Flow, bit Has, to *uint8) {
+func u8(a nl.Attr, f *Flow, bit Has, to *uint8) {
 	if len(a.Data) > 0 {
 		*to = a.Data[0]
 		f.Present |= bit
@@ -171,10 +172,10 @@ func addr16(b []byte) (p netip.Addr) {
 
 func (t *Tuple) decode(family uint8, b []byte) {
 	t.Family, t.Present = family, t.Present|TupleFamily
-	for a := nl.NewAttrs(b); a.Next(); {
+	for a, b, ok := nl.NextAttr(b); ok; a, b, ok = nl.NextAttr(b) {
 		switch a.Type {
 		case ctaTupleIP:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaIPv4Src:
 					t.Src = addr4(n.Data)
@@ -187,36 +188,36 @@ func (t *Tuple) decode(family uint8, b []byte) {
 				}
 			}
 		case ctaTupleProto:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaProtoNum:
-					t.u8(&n, TupleProto, &t.Proto)
+					t.u8(n, TupleProto, &t.Proto)
 				case ctaProtoSrcPort:
-					t.u16(&n, TupleSport, &t.Sport)
+					t.u16(n, TupleSport, &t.Sport)
 				case ctaProtoDstPort:
-					t.u16(&n, TupleDport, &t.Dport)
+					t.u16(n, TupleDport, &t.Dport)
 				case ctaProtoICMPID, ctaProtoICMPv6ID:
-					t.u16(&n, TupleID, &t.ID)
+					t.u16(n, TupleID, &t.ID)
 				case ctaProtoICMPType, ctaProtoICMPv6Type:
-					t.u8(&n, TupleType, &t.Type)
+					t.u8(n, TupleType, &t.Type)
 				case ctaProtoICMPCode, ctaProtoICMPv6Code:
-					t.u8(&n, TupleCode, &t.Code)
+					t.u8(n, TupleCode, &t.Code)
 				}
 			}
 		case ctaTupleZone:
-			t.u16(&a, TupleZone, &t.Zone)
+			t.u16(a, TupleZone, &t.Zone)
 		}
 	}
 }
 
-func (t *Tuple) u8(a *nl.Attrs, bit TupleHas, to *uint8) {
+func (t *Tuple) u8(a nl.Attr, bit TupleHas, to *uint8) {
 	if len(a.Data) > 0 {
 		*to = a.Data[0]
 		t.Present |= bit
 	}
 }
 
-func (t *Tuple) u16(a *nl.Attrs, bit TupleHas, to *uint16) {
+func (t *Tuple) u16(a nl.Attr, bit TupleHas, to *uint16) {
 	if n, ok := a.U16(); ok {
 		*to = n
 		t.Present |= bit
@@ -224,17 +225,17 @@ func (t *Tuple) u16(a *nl.Attrs, bit TupleHas, to *uint16) {
 }
 
 func (f *Flow) decodeProtoinfo(b []byte) {
-	for a := nl.NewAttrs(b); a.Next(); {
+	for a, b, ok := nl.NextAttr(b); ok; a, b, ok = nl.NextAttr(b) {
 		switch a.Type {
 		case ctaProtoinfoTCP:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaTCPState:
-					u8(&n, f, HasTCPState, &f.TCPState)
+					u8(n, f, HasTCPState, &f.TCPState)
 				case ctaTCPWscaleOrig:
-					u8(&n, f, HasTCPWscaleOrig, &f.TCPWscaleOrig)
+					u8(n, f, HasTCPWscaleOrig, &f.TCPWscaleOrig)
 				case ctaTCPWscaleReply:
-					u8(&n, f, HasTCPWscaleReply, &f.TCPWscaleReply)
+					u8(n, f, HasTCPWscaleReply, &f.TCPWscaleReply)
 				case ctaTCPFlagsOrig: // struct nf_ct_tcp_flags
 					if len(n.Data) >= 2 {
 						f.TCPFlagsOrig, f.TCPMaskOrig = n.Data[0], n.Data[1]
@@ -248,25 +249,25 @@ func (f *Flow) decodeProtoinfo(b []byte) {
 				}
 			}
 		case ctaProtoinfoSCTP:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaSCTPState:
-					u8(&n, f, HasSCTPState, &f.SCTPState)
+					u8(n, f, HasSCTPState, &f.SCTPState)
 				case ctaSCTPVtagOrig:
-					u32(&n, f, HasSCTPVtagOrig, &f.SCTPVtagOrig)
+					u32(n, f, HasSCTPVtagOrig, &f.SCTPVtagOrig)
 				case ctaSCTPVtagReply:
-					u32(&n, f, HasSCTPVtagReply, &f.SCTPVtagReply)
+					u32(n, f, HasSCTPVtagReply, &f.SCTPVtagReply)
 				}
 			}
 		case ctaProtoinfoDCCP:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaDCCPState:
-					u8(&n, f, HasDCCPState, &f.DCCPState)
+					u8(n, f, HasDCCPState, &f.DCCPState)
 				case ctaDCCPRole:
-					u8(&n, f, HasDCCPRole, &f.DCCPRole)
+					u8(n, f, HasDCCPRole, &f.DCCPRole)
 				case ctaDCCPSeq:
-					u64(&n, f, HasDCCPSeq, &f.DCCPSeq)
+					u64(n, f, HasDCCPSeq, &f.DCCPSeq)
 				}
 			}
 		}
@@ -274,31 +275,31 @@ func (f *Flow) decodeProtoinfo(b []byte) {
 }
 
 func (f *Flow) decodeCounters(b []byte, c *Counters, packets, bytes Has) {
-	for n := nl.NewAttrs(b); n.Next(); {
+	for n, b, ok := nl.NextAttr(b); ok; n, b, ok = nl.NextAttr(b) {
 		switch n.Type {
 		case ctaCountersPackets:
-			u64(&n, f, packets, &c.Packets)
+			u64(n, f, packets, &c.Packets)
 		case ctaCountersBytes:
-			u64(&n, f, bytes, &c.Bytes)
+			u64(n, f, bytes, &c.Bytes)
 		}
 	}
 }
 
 func (f *Flow) decodeSeqAdj(b []byte, s *SeqAdj, pos, before, after Has) {
-	for n := nl.NewAttrs(b); n.Next(); {
+	for n, b, ok := nl.NextAttr(b); ok; n, b, ok = nl.NextAttr(b) {
 		switch n.Type {
 		case ctaSeqPos:
-			u32(&n, f, pos, &s.Pos)
+			u32(n, f, pos, &s.Pos)
 		case ctaSeqBefore:
-			u32(&n, f, before, &s.Before)
+			u32(n, f, before, &s.Before)
 		case ctaSeqAfter:
-			u32(&n, f, after, &s.After)
+			u32(n, f, after, &s.After)
 		}
 	}
 }
 
 func (r *NAT) decode(b []byte, f *Flow, port Has) {
-	for a := nl.NewAttrs(b); a.Next(); {
+	for a, b, ok := nl.NextAttr(b); ok; a, b, ok = nl.NextAttr(b) {
 		switch a.Type {
 		case ctaNATv4Min:
 			r.Addr = addr4(a.Data)
@@ -309,7 +310,7 @@ func (r *NAT) decode(b []byte, f *Flow, port Has) {
 		case ctaNATv6Max:
 			r.AddrMax = addr16(a.Data)
 		case ctaNATProto:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				p, ok := n.U16()
 				switch {
 				case ok && n.Type == ctaProtoNATMin:
@@ -330,8 +331,12 @@ func (r *NAT) decode(b []byte, f *Flow, port Has) {
 func (e *Expect) Decode(m *nl.Msg) error {
 	e.Reset()
 	family := m.Family()
-	a := m.Attrs()
-	for a.Next() {
+	for b := m.Body(); len(b) > 0; {
+		a, rest, ok := nl.NextAttr(b)
+		if !ok {
+			return errMalformed
+		}
+		b = rest
 		switch a.Type {
 		case ctaExpMaster:
 			e.Master.decode(family, a.Data)
@@ -340,13 +345,13 @@ func (e *Expect) Decode(m *nl.Msg) error {
 		case ctaExpMask:
 			e.Mask.decode(family, a.Data)
 		case ctaExpTimeout:
-			e.u32(&a, ExpectHasTimeout, &e.Timeout)
+			e.u32(a, ExpectHasTimeout, &e.Timeout)
 		case ctaExpID:
-			e.u32(&a, ExpectHasID, &e.ID)
+			e.u32(a, ExpectHasID, &e.ID)
 		case ctaExpFlags:
-			e.u32(&a, ExpectHasFlags, &e.Flags)
+			e.u32(a, ExpectHasFlags, &e.Flags)
 		case ctaExpClass:
-			e.u32(&a, ExpectHasClass, &e.Class)
+			e.u32(a, ExpectHasClass, &e.Class)
 		case ctaExpZone:
 			if n, ok := a.U16(); ok {
 				e.Zone, e.Present = n, e.Present|ExpectHasZone
@@ -356,10 +361,10 @@ func (e *Expect) Decode(m *nl.Msg) error {
 		case ctaExpFn:
 			e.Fn, e.Present = a.Text(), e.Present|ExpectHasFn
 		case ctaExpNAT:
-			for n := a.Nested(); n.Next(); {
+			for n, b, ok := nl.NextAttr(a.Data); ok; n, b, ok = nl.NextAttr(b) {
 				switch n.Type {
 				case ctaExpNATDir:
-					e.u32(&n, ExpectHasNATDir, &e.NATDir)
+					e.u32(n, ExpectHasNATDir, &e.NATDir)
 				case ctaExpNATTuple:
 					e.NATTuple.decode(family, n.Data)
 				}
@@ -367,9 +372,6 @@ func (e *Expect) Decode(m *nl.Msg) error {
 		default:
 			e.Unknown = append(e.Unknown, Unknown{a.Type, a.Data})
 		}
-	}
-	if a.Malformed() {
-		return errMalformed
 	}
 	return nil
 }
@@ -382,7 +384,7 @@ func (e *Expect) DecodeEvent(m *nl.Msg) error {
 	return err
 }
 
-func (e *Expect) u32(a *nl.Attrs, bit ExpectHas, to *uint32) {
+func (e *Expect) u32(a nl.Attr, bit ExpectHas, to *uint32) {
 	if n, ok := a.U32(); ok {
 		*to = n
 		e.Present |= bit

@@ -56,7 +56,7 @@ func (c *Conn) Stats() ([]CPUStats, error) {
 	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGetStatsCPU), 0, 0, 0)
 	_, err := c.c.Dump(nl.Finish(c.req, 0), func(m *nl.Msg) error {
 		s := CPUStats{CPU: int(m.ResID()), Values: make([]uint32, len(StatsCounters)), Known: make([]bool, len(StatsCounters))}
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			for i := range StatsCounters {
 				if n, ok := a.U32(); ok && a.Type == StatsCounters[i].nla {
 					s.Values[i], s.Known[i] = n, true
@@ -107,7 +107,7 @@ func Total(cpus []CPUStats) (values []uint64, known []bool) {
 func (c *Conn) Count() (entries, most uint32, err error) {
 	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGetStats), 0, 0, 0)
 	err = c.c.Get(nl.Finish(c.req, 0), func(m *nl.Msg) error {
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			n, ok := a.U32()
 			switch {
 			case ok && a.Type == 1: // CTA_STATS_GLOBAL_ENTRIES

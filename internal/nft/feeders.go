@@ -23,15 +23,15 @@ func Feeders() ([]Feeder, error) {
 	var out []Feeder
 	err := dump(unix.NFT_MSG_GETRULE, func(m *nl.Msg) {
 		rule := Feeder{Family: m.Family()}
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			switch a.Type {
 			case unix.NFTA_RULE_TABLE:
 				rule.Table = string(a.Text())
 			case unix.NFTA_RULE_CHAIN:
 				rule.Chain = string(a.Text())
 			case unix.NFTA_RULE_EXPRESSIONS:
-				for e := a.Nested(); e.Next(); {
-					if f, ok := feeder(e.Nested()); ok {
+				for e := range nl.Attrs(a.Data) {
+					if f, ok := feeder(e.Data); ok {
 						f.Family, f.Table, f.Chain = rule.Family, rule.Table, rule.Chain
 						out = append(out, f)
 					}
@@ -47,7 +47,7 @@ func Feeders() ([]Feeder, error) {
 func BaseChains() (int, error) {
 	n := 0
 	err := dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			if a.Type == unix.NFTA_CHAIN_HOOK {
 				n++
 			}
@@ -62,7 +62,7 @@ func BaseChains() (int, error) {
 func NATChains() (int, error) {
 	n := 0
 	err := dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			if a.Type == unix.NFTA_CHAIN_TYPE && string(a.Text()) == "nat" {
 				n++
 			}
@@ -85,15 +85,15 @@ func dump(msg uint8, f func(m *nl.Msg)) error {
 }
 
 // feeder reads one expression of a rule.
-func feeder(expr nl.Attrs) (f Feeder, ok bool) {
+func feeder(expr []byte) (f Feeder, ok bool) {
 	var name string
-	var data nl.Attrs
-	for expr.Next() {
-		switch expr.Type {
+	var data []byte
+	for a := range nl.Attrs(expr) {
+		switch a.Type {
 		case unix.NFTA_EXPR_NAME:
-			name = string(expr.Text())
+			name = string(a.Text())
 		case unix.NFTA_EXPR_DATA:
-			data = expr.Nested()
+			data = a.Data
 		}
 	}
 	switch name {
@@ -108,9 +108,9 @@ func feeder(expr nl.Attrs) (f Feeder, ok bool) {
 // sregQnum is NFTA_QUEUE_SREG_QNUM: the number is in a register.
 const sregQnum = 4
 
-func queueStatement(a nl.Attrs) (f Feeder, ok bool) {
+func queueStatement(data []byte) (f Feeder, ok bool) {
 	total := uint16(1)
-	for a.Next() {
+	for a := range nl.Attrs(data) {
 		n, _ := a.U16()
 		switch a.Type {
 		case unix.NFTA_QUEUE_NUM:
@@ -129,11 +129,11 @@ func queueStatement(a nl.Attrs) (f Feeder, ok bool) {
 
 // queueTarget reads the xt target NFQUEUE: struct xt_NFQ_info, of which later
 // revisions have a count of queues and flags (linux/netfilter/xt_NFQUEUE.h).
-func queueTarget(a nl.Attrs) (f Feeder, ok bool) {
+func queueTarget(data []byte) (f Feeder, ok bool) {
 	var name string
 	var rev uint32
 	var info []byte
-	for a.Next() {
+	for a := range nl.Attrs(data) {
 		switch a.Type {
 		case unix.NFTA_TARGET_NAME:
 			name = string(a.Text())

@@ -13,8 +13,8 @@ func TestFeeder(t *testing.T) {
 		for _, bypass := range []bool{false, true} {
 			r := rule(nil).meta(1).queue(compat, Queues{First: 3, Last: 5}, bypass)
 			var got []Feeder
-			for a := nl.NewAttrs(r); a.Next(); {
-				if f, ok := feeder(a.Nested()); ok {
+			for a := range nl.Attrs(r) {
+				if f, ok := feeder(a.Data); ok {
 					got = append(got, f)
 				}
 			}
@@ -44,9 +44,8 @@ func TestFeederForms(t *testing.T) {
 		{oldest, Feeder{First: 9, Last: 9}, true},
 		{other, Feeder{}, false},
 	} {
-		a := nl.NewAttrs(c.rule)
-		a.Next()
-		if f, ok := feeder(a.Nested()); ok != c.ok || ok && f != c.want {
+		a, _, _ := nl.NextAttr(c.rule)
+		if f, ok := feeder(a.Data); ok != c.ok || ok && f != c.want {
 			t.Errorf("%+v %v, want %+v %v", f, ok, c.want, c.ok)
 		}
 	}

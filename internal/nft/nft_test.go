@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -147,7 +146,7 @@ func (q *consumer) loop(queue uint16, verdict uint32) {
 		for i := range n {
 			b, _ := q.r.Datagram(i)
 			m, _, _ := nl.NextMsg(b)
-			for a := m.Attrs(); a.Next(); {
+			for a := range nl.Attrs(m.Body()) {
 				if id, ok := a.U32(); ok && a.Type == 1 && verdict != hold {
 					at := len(out)
 					out = nl.AppendHeader(out, nl.Type(nl.SubsysQueue, 1), 0, unix.AF_UNSPEC, queue)
@@ -209,7 +208,7 @@ func tables(t *testing.T) string {
 	defer c.Close()
 	var names []string
 	_, err = c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, unix.NFT_MSG_GETTABLE), 0, unix.AF_UNSPEC, 0), func(m *nl.Msg) error {
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			if a.Type == unix.NFTA_TABLE_NAME {
 				names = append(names, fmt.Sprintf("%d:%s", m.Family(), a.Text()))
 			}
@@ -661,10 +660,11 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, r := range rules {
 			r = r.queue(true, Queues{}, spec.Bypass)
-			a := nl.NewAttrs(bytes.Clone(r))
-			for a.Next() {
+			n := 0
+			for a := range nl.Attrs(r) {
+				n += 4 + (len(a.Data)+3)&^3
 			}
-			if a.Malformed() || len(r)%4 != 0 {
+			if n != len(r) {
 				t.Fatal("a rule is malformed")
 			}
 		}

@@ -113,7 +113,7 @@ func (m *Msg) Status() (err error, done bool) {
 	}
 	e := &OpError{Err: syscall.Errno(-int64(code))}
 	if m.Flags&unix.NLM_F_ACK_TLVS != 0 {
-		for a := NewAttrs(tlv); a.Next(); {
+		for a := range Attrs(tlv) {
 			if a.Type == extackMsg {
 				e.Msg = string(a.Text())
 			}

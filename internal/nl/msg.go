@@ -2,6 +2,7 @@ package nl
 
 import (
 	"encoding/binary"
+	"iter"
 
 	"golang.org/x/sys/unix"
 )
@@ -171,61 +172,52 @@ func (m *Msg) Body() []byte {
 	return m.Data[genLen:]
 }
 
-// Attrs returns an iterator over m's attributes.
-func (m *Msg) Attrs() Attrs { return Attrs{rest: m.Body()} }
-
-// Attrs walks over attributes in place. Whatever the bytes are, it ends, stays
-// inside them and allocates nothing:
-//
-//	for a := nl.NewAttrs(b); a.Next(); {
-//		switch a.Type { … a.Data … }
-//	}
-type Attrs struct {
+// An Attr is one attribute of a message (struct nlattr).
+type Attr struct {
 	Type uint16 // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-	Data []byte // aliases the bytes given
-	rest []byte
+	Data []byte // aliases the message; attributes too, where they are nested
 }
 
-// NewAttrs returns an iterator over the attributes in b.
-func NewAttrs(b []byte) Attrs { return Attrs{rest: b} }
-
-// Next moves on to the next attribute. It is false at the end, and where what is
-// left is no whole attribute: Malformed tells the two apart.
-func (a *Attrs) Next() bool {
-	b := a.rest
+// NextAttr splits the first attribute off b. ok is false at the end, where rest
+// is empty, and where b begins with no whole attribute, when rest is b. Whatever
+// the bytes are, it stays inside them:
+//
+//	for a, rest, ok := nl.NextAttr(b); ok; a, rest, ok = nl.NextAttr(rest) {
+//		switch a.Type { … a.Data … }
+//	}
+//
+// Such a loop keeps everything in registers: it takes a fifth of the time of an
+// iterator with a state. Where that does not matter, range over Attrs.
+func NextAttr(b []byte) (a Attr, rest []byte, ok bool) {
 	if len(b) < attrLen {
-		return false
+		return a, b, false
 	}
 	n := int(ne.Uint16(b))
 	if n < attrLen || n > len(b) {
-		return false
+		return a, b, false
 	}
-	a.Type = ne.Uint16(b[2:]) & typeMask
-	a.Data = b[attrLen:n:n]
-	if n = align(n); n > len(b) {
-		n = len(b)
-	}
-	a.rest = b[n:]
-	return true
+	return Attr{ne.Uint16(b[2:]) & typeMask, b[attrLen:n:n]}, b[min(align(n), len(b)):], true
 }
 
-// Malformed reports, after Next was false, whether bytes were left over.
-func (a *Attrs) Malformed() bool { return len(a.rest) > 0 }
+// Attrs returns the attributes in b, up to the first that is not whole.
+func Attrs(b []byte) iter.Seq[Attr] {
+	return func(yield func(Attr) bool) {
+		for a, rest, ok := NextAttr(b); ok && yield(a); a, rest, ok = NextAttr(rest) {
+		}
+	}
+}
 
-// Nested returns an iterator over the attributes inside the current one.
-func (a *Attrs) Nested() Attrs { return Attrs{rest: a.Data} }
-
-// U8 returns the current attribute's first byte; false when it has none.
-func (a *Attrs) U8() (uint8, bool) {
+// U8 returns the attribute's first byte; false when it has none.
+func (a Attr) U8() (uint8, bool) {
 	if len(a.Data) < 1 {
 		return 0, false
 	}
 	return a.Data[0], true
 }
 
-// U16 returns the current attribute as a 16-bit big-endian number; false when it
+// U16 returns the attribute as a 16-bit big-endian number; false when it
 // is too short for one.
-func (a *Attrs) U16() (uint16, bool) {
+func (a Attr) U16() (uint16, bool) {
 	if len(a.Data) < 2 {
 		return 0, false
 	}
@@ -233,7 +225,7 @@ func (a *Attrs) U16() (uint16, bool) {
 }
 
 // U32 is U16 for 32 bits.
-func (a *Attrs) U32() (uint32, bool) {
+func (a Attr) U32() (uint32, bool) {
 	if len(a.Data) < 4 {
 		return 0, false
 	}
@@ -241,16 +233,16 @@ func (a *Attrs) U32() (uint32, bool) {
 }
 
 // U64 is U16 for 64 bits.
-func (a *Attrs) U64() (uint64, bool) {
+func (a Attr) U64() (uint64, bool) {
 	if len(a.Data) < 8 {
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(a.Data), true
 }
 
-// Text returns the current attribute without the NUL that ends it and what
+// Text returns the attribute without the NUL that ends it and what
 // follows the NUL.
-func (a *Attrs) Text() []byte {
+func (a Attr) Text() []byte {
 	for i, c := range a.Data {
 		if c == 0 {
 			return a.Data[:i]

@@ -63,15 +63,15 @@ const create = nl.FlagCreate | nl.FlagExcl
 
 // sport finds the original source port in a flow message.
 func sport(m *nl.Msg) uint16 {
-	for a := m.Attrs(); a.Next(); {
+	for a := range nl.Attrs(m.Body()) {
 		if a.Type != 1 {
 			continue
 		}
-		for t := a.Nested(); t.Next(); {
+		for t := range nl.Attrs(a.Data) {
 			if t.Type != 2 {
 				continue
 			}
-			for p := t.Nested(); p.Next(); {
+			for p := range nl.Attrs(t.Data) {
 				if p.Type == 2 {
 					v, _ := p.U16()
 					return v
@@ -729,8 +729,9 @@ func TestAppend(t *testing.T) {
 		t.Fatalf("%+v", m)
 	}
 	var got []string
-	a := m.Attrs()
-	for a.Next() {
+	left := m.Body()
+	for a, rest, ok := nl.NextAttr(left); ok; a, rest, ok = nl.NextAttr(left) {
+		left = rest
 		switch a.Type {
 		case 1:
 			v, ok := a.U8()
@@ -752,18 +753,19 @@ func TestAppend(t *testing.T) {
 			_, ok := a.U8()
 			got = append(got, fmt.Sprint(len(a.Data), ok))
 		case 7:
-			in := a.Nested()
-			got = append(got, fmt.Sprint(in.Next(), in.Type, in.Data, in.Next(), in.Malformed()))
+			in, rest, ok := nl.NextAttr(a.Data)
+			_, _, more := nl.NextAttr(rest)
+			got = append(got, fmt.Sprint(ok, in.Type, in.Data, more, len(rest) > 0))
 		case 9:
 			got = append(got, fmt.Sprint(len(a.Data)))
 		}
 	}
 	want := "11 true;2233 true false;44556677 true false;8899aabbccddeeff true;text 5;0 false;true 8 [1 2 3 4 5] false false;65531"
-	if s := strings.Join(got, ";"); s != want || a.Malformed() {
-		t.Errorf("got  %s\nwant %s\nmalformed %v", s, want, a.Malformed())
+	if s := strings.Join(got, ";"); s != want || len(left) > 0 {
+		t.Errorf("got  %s\nwant %s\nmalformed %v", s, want, len(left) > 0)
 	}
 	if n := testing.AllocsPerRun(100, func() {
-		for a := m.Attrs(); a.Next(); {
+		for a := range nl.Attrs(m.Body()) {
 			_, _ = a.U32()
 		}
 	}); n != 0 {
@@ -780,10 +782,10 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{24, 0, 0, 0, 2, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255, 3, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
-		var walk func(a nl.Attrs, depth int)
-		walk = func(a nl.Attrs, depth int) {
+		var walk func(b []byte, depth int)
+		walk = func(attrs []byte, depth int) {
 			total := 0
-			for a.Next() {
+			for a := range nl.Attrs(attrs) {
 				if total += 4 + len(a.Data); total > len(b) {
 					t.Fatal("attributes longer than the datagram")
 				}
@@ -793,14 +795,14 @@ func FuzzMessages(f *testing.F) {
 				_, _ = a.U64()
 				_ = a.Text()
 				if depth < 8 {
-					walk(a.Nested(), depth+1)
+					walk(a.Data, depth+1)
 				}
 			}
 		}
 		read := func(m *nl.Msg) {
 			_, _ = m.Status()
 			_, _ = m.Family(), m.ResID()
-			walk(m.Attrs(), 0)
+			walk(m.Body(), 0)
 		}
 		for rest := b; ; {
 			m, next, ok := nl.NextMsg(rest)

@@ -192,7 +192,7 @@ func TestAnswers(t *testing.T) {
 			}
 			delete(pending, id)
 			got := Decision{Verdict: v}
-			for at := m.Attrs(); at.Next(); {
+			for at := range nl.Attrs(m.Body()) {
 				switch at.Type {
 				case attrMark:
 					got.Mark, got.SetMark = ne.Uint32(at.Data), true
@@ -200,7 +200,7 @@ func TestAnswers(t *testing.T) {
 				case attrPayload:
 					got.Data = at.Data
 				case attrCt:
-					for c := at.Nested(); c.Next(); {
+					for c := range nl.Attrs(at.Data) {
 						if c.Type == ctaMark {
 							got.SetConnmark = true
 							got.Connmark, _ = c.U32()
@@ -222,8 +222,7 @@ func TestAnswers(t *testing.T) {
 				t.Fatalf("%x", rest)
 			}
 			rest = after
-			at := m.Attrs()
-			at.Next()
+			at, _, _ := nl.NextAttr(m.Body())
 			v, id := Verdict(be.Uint32(at.Data)), be.Uint32(at.Data[4:])
 			if m.Type == msgVerdict {
 				settle(id, &m, v)

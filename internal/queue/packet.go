@@ -122,9 +122,9 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 	p.Undecoded = !whole
 	p.parsed, p.ctState, p.Decided = false, 0, false
 	found := false
-	a := m.Attrs()
-	for a.Next() {
-		ok := true
+	b := m.Body()
+	for a, rest, ok := nl.NextAttr(b); ok; a, rest, ok = nl.NextAttr(b) {
+		b = rest
 		switch a.Type {
 		case attrPacketHdr: // struct nfqnl_msg_packet_hdr
 			if len(a.Data) < 7 {
@@ -185,7 +185,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 		case attrSecCtx:
 			p.SecCtx = a.Text()
 		case attrVLAN:
-			for v := a.Nested(); v.Next(); {
+			for v, b, ok := nl.NextAttr(a.Data); ok; v, b, ok = nl.NextAttr(b) {
 				n, _ := v.U16()
 				switch v.Type {
 				case attrVLANProto:
@@ -205,7 +205,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 			p.Undecoded = true
 		}
 	}
-	if a.Malformed() {
+	if len(b) > 0 {
 		p.Undecoded = true
 	}
 	// The kernel sends the length only when the copy is shorter.
