@@ -169,7 +169,7 @@ func TestFlowExpressions(t *testing.T) {
 	flow := func(words ...string) *ct.Flow {
 		f := &ct.Flow{}
 		for i := 0; i < len(words); i += 2 {
-			if err := ct.Find(ct.FlowAttrs, words[i]).SetText(f, words[i+1]); err != nil {
+			if err := ct.Find(ct.FlowAttrs(), words[i]).SetText(f, words[i+1]); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -34,12 +34,12 @@ flow for scripts. list, show, values, build, encode and decode take no privilege
 
 // attrTable returns every attribute: of flows, of expectations, and groups.
 func attrTable() []format.Attr {
-	all := append(format.AttrTable("flow", ct.FlowAttrs), format.AttrTable("expect", ct.ExpectAttrs)...)
+	all := append(format.AttrTable("flow", ct.FlowAttrs()), format.AttrTable("expect", ct.ExpectAttrs())...)
 	for _, g := range ct.Groups {
 		row := format.Attr{Of: "group", Name: g.Name, Type: "group", Readable: "as its members", Create: "yes, as its members", Update: "yes, as its members"}
 		row.Doc = strings.Join(g.Members, " and ")
 		for _, m := range g.Members {
-			attr := ct.Find(ct.FlowAttrs, m)
+			attr := ct.Find(ct.FlowAttrs(), m)
 			row.Bits += attr.Bits
 			for update, why := range map[bool]*string{false: &row.Create, true: &row.Update} {
 				if ok, reason := attr.Settable(update); !ok {
@@ -160,13 +160,13 @@ type vocabulary struct {
 
 // vocabularies returns those of all attributes that have one.
 func vocabularies() (out []vocabulary) {
-	for i := range ct.FlowAttrs {
-		if at := &ct.FlowAttrs[i]; at.Names != nil && at.Path != "kind" && at.Path != "event" {
+	for i := range ct.FlowAttrs() {
+		if at := &ct.FlowAttrs()[i]; at.Names != nil && at.Path != "kind" && at.Path != "event" {
 			out = append(out, vocabulary{word(at.Name, at.Aliases, at.Path), at.Names})
 		}
 	}
-	for i := range ct.ExpectAttrs {
-		if at := &ct.ExpectAttrs[i]; at.Names != nil && at.Name != "" {
+	for i := range ct.ExpectAttrs() {
+		if at := &ct.ExpectAttrs()[i]; at.Names != nil && at.Name != "" {
 			out = append(out, vocabulary{at.Name, at.Names})
 		}
 	}
@@ -226,7 +226,7 @@ func valuesOf(name string) (rows []format.Value, err error) {
 		return rows, nil
 	}
 	full := name
-	if at := ct.Find(ct.FlowAttrs, name); at != nil {
+	if at := ct.Find(ct.FlowAttrs(), name); at != nil {
 		full = word(at.Name, at.Aliases, at.Path)
 	}
 	var known []string
@@ -354,15 +354,15 @@ func flowAttrs(name string) ([]*ct.Attr[ct.Flow], error) {
 		if g.Name == name {
 			var out []*ct.Attr[ct.Flow]
 			for _, m := range g.Members {
-				out = append(out, ct.Find(ct.FlowAttrs, m))
+				out = append(out, ct.Find(ct.FlowAttrs(), m))
 			}
 			return out, nil
 		}
 	}
-	if at := ct.Find(ct.FlowAttrs, name); at != nil {
+	if at := ct.Find(ct.FlowAttrs(), name); at != nil {
 		return []*ct.Attr[ct.Flow]{at}, nil
 	}
-	if ct.Find(ct.ExpectAttrs, name) != nil {
+	if ct.Find(ct.ExpectAttrs(), name) != nil {
 		return nil, &value.Error{What: "attribute of a flow", Text: name, Valid: "one of flows: it is an expectation's, see 'nfctl expect get'"}
 	}
 	return nil, unknownAttr(name)
@@ -389,7 +389,7 @@ func (a *app) attrSet() *cobra.Command {
 			change := &ct.Flow{}
 			change.Orig.Proto = f.Orig.Proto
 			for _, s := range args[1:] {
-				if err := ct.Set(ct.FlowAttrs, change, s, true); err != nil {
+				if err := ct.Set(ct.FlowAttrs(), change, s, true); err != nil {
 					return err
 				}
 			}
@@ -475,11 +475,11 @@ func buildFlow(args []string) (*ct.Flow, error) {
 	f := &ct.Flow{}
 	for _, s := range args {
 		name, text, ok := strings.Cut(s, "=")
-		at := ct.Find(ct.FlowAttrs, name)
+		at := ct.Find(ct.FlowAttrs(), name)
 		switch {
 		case !ok:
 			return nil, &value.Error{What: "attribute to set", Text: s, Valid: "NAME=VALUE, as mark=7"}
-		case at == nil && ct.Find(ct.ExpectAttrs, name) != nil:
+		case at == nil && ct.Find(ct.ExpectAttrs(), name) != nil:
 			return nil, &value.Error{What: "attribute of a flow", Text: name, Valid: "one of flows: it is an expectation's, see 'nfctl expect create'"}
 		case at == nil:
 			return nil, unknownAttr(name)
@@ -496,8 +496,8 @@ func buildFlow(args []string) (*ct.Flow, error) {
 // orig.src, is set by the first that takes the text.
 func setAny(f *ct.Flow, at *ct.Attr[ct.Flow], text string) error {
 	err := at.SetText(f, text)
-	for i := range ct.FlowAttrs {
-		if other := &ct.FlowAttrs[i]; err != nil && other != at && other.Path == at.Path {
+	for i := range ct.FlowAttrs() {
+		if other := &ct.FlowAttrs()[i]; err != nil && other != at && other.Path == at.Path {
 			if other.SetText(f, text) == nil {
 				return nil
 			}
@@ -542,13 +542,13 @@ ports and ICMP ids in network byte order, other numbers in this machine's.`,
 			}
 			var stored []byte
 			ok := false
-			if at := ct.Find(ct.FlowAttrs, args[0]); at != nil {
+			if at := ct.Find(ct.FlowAttrs(), args[0]); at != nil {
 				var f ct.Flow
 				if err := setAny(&f, at, args[1]); err != nil {
 					return err
 				}
 				stored, ok = at.AppendStored(nil, &f)
-			} else if at := ct.Find(ct.ExpectAttrs, args[0]); at != nil {
+			} else if at := ct.Find(ct.ExpectAttrs(), args[0]); at != nil {
 				var e ct.Expect
 				if err := at.SetText(&e, args[1]); err != nil {
 					return err
@@ -583,9 +583,9 @@ func (a *app) attrDecode() *cobra.Command {
 				return &value.Error{What: "row of bytes", Text: args[1], Valid: "hexadecimal digits, two a byte"}
 			}
 			var text []byte
-			if at := ct.Find(ct.FlowAttrs, args[0]); at != nil {
+			if at := ct.Find(ct.FlowAttrs(), args[0]); at != nil {
 				text, err = decodeStored(at, &ct.Flow{}, stored, args[1])
-			} else if at := ct.Find(ct.ExpectAttrs, args[0]); at != nil {
+			} else if at := ct.Find(ct.ExpectAttrs(), args[0]); at != nil {
 				text, err = decodeStored(at, &ct.Expect{}, stored, args[1])
 			} else {
 				return unknownAttr(args[0])

@@ -285,8 +285,8 @@ func completeSettable(c *cobra.Command, args []string, word string) ([]string, c
 	}
 	update := c.Name() != "create"
 	var out []string
-	for i := range ct.FlowAttrs {
-		if at := &ct.FlowAttrs[i]; at.Name != "" {
+	for i := range ct.FlowAttrs() {
+		if at := &ct.FlowAttrs()[i]; at.Name != "" {
 			if ok, _ := at.Settable(update); ok {
 				out = append(out, at.Name+"=\t"+at.Doc)
 			}

@@ -396,7 +396,7 @@ func (c *change) of(f *ct.Flow) (*ct.Flow, error) {
 func (c *change) make(proto uint8) (*ct.Flow, error) {
 	d := &ct.Flow{Orig: ct.Tuple{Proto: proto, Present: ct.TupleProto}}
 	for _, set := range c.o.sets {
-		if err := ct.Set(ct.FlowAttrs, d, set, true); err != nil {
+		if err := ct.Set(ct.FlowAttrs(), d, set, true); err != nil {
 			return nil, fmt.Errorf("--set %s: %w", set, err)
 		}
 	}

@@ -350,7 +350,7 @@ func eitherFields() *field.Registry[either] {
 		rows[i].Data = first(rows[i].Data, x.Data)
 		rows[i].Aliases = append(rows[i].Aliases[:len(rows[i].Aliases):len(rows[i].Aliases)], x.Aliases...)
 	}
-	return field.New(rows)
+	return field.New(func() []field.Row[either] { return rows })
 }
 
 // first joins two loaders of one field: what a has, or else b.

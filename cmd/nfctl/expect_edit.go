@@ -464,7 +464,7 @@ func newExpectUpdate(a *app) *cobra.Command {
 				return usagef("--set timeout=DURATION is missing: what to change")
 			}
 			for _, s := range sets {
-				if err := ct.Set(ct.ExpectAttrs, &change, s, true); err != nil {
+				if err := ct.Set(ct.ExpectAttrs(), &change, s, true); err != nil {
 					return named("--set", err)
 				}
 			}

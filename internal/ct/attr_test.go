@@ -25,16 +25,16 @@ func TestAttributeFacts(t *testing.T) {
 		}
 		seen[w[0]] = true
 		if strings.HasPrefix(w[0], "exp-") {
-			checkFacts(t, ExpectAttrs, w)
+			checkFacts(t, ExpectAttrs(), w)
 		} else {
-			checkFacts(t, FlowAttrs, w)
+			checkFacts(t, FlowAttrs(), w)
 		}
 	}
 	if len(seen) != 88 {
 		t.Errorf("%d attributes in testdata, want 88", len(seen))
 	}
-	for i := range FlowAttrs {
-		if a := &FlowAttrs[i]; a.Name != "" && !seen[a.Name] {
+	for i := range FlowAttrs() {
+		if a := &FlowAttrs()[i]; a.Name != "" && !seen[a.Name] {
 			t.Errorf("%s is not in testdata", a.Name)
 		}
 	}
@@ -122,8 +122,8 @@ func checkRows[T any](t *testing.T, rows []field.Row[T]) {
 // TestSetAndGet sets every settable number by name and reads it back, in memory
 // form and as text.
 func TestSetAndGet(t *testing.T) {
-	for i := range FlowAttrs {
-		a := &FlowAttrs[i]
+	for i := range FlowAttrs() {
+		a := &FlowAttrs()[i]
 		if a.setNum == nil {
 			continue
 		}
@@ -161,19 +161,19 @@ func TestSetAndGet(t *testing.T) {
 
 func TestStoredOrder(t *testing.T) {
 	var f Flow
-	if err := Find(FlowAttrs, "ipv4-src").SetText(&f, "1.2.3.4"); err != nil {
+	if err := Find(FlowAttrs(), "ipv4-src").SetText(&f, "1.2.3.4"); err != nil {
 		t.Fatal(err)
 	}
-	b, _ := Find(FlowAttrs, "orig-ipv4-src").AppendStored(nil, &f)
+	b, _ := Find(FlowAttrs(), "orig-ipv4-src").AppendStored(nil, &f)
 	if binary.BigEndian.Uint32(b) != 16909060 {
 		t.Errorf("address stored as % x", b)
 	}
-	Find(FlowAttrs, "port-src").SetNum(&f, 1234)
-	b, _ = Find(FlowAttrs, "port-src").AppendStored(nil, &f)
+	Find(FlowAttrs(), "port-src").SetNum(&f, 1234)
+	b, _ = Find(FlowAttrs(), "port-src").AppendStored(nil, &f)
 	if binary.BigEndian.Uint16(b) != 1234 {
 		t.Errorf("port stored as % x", b)
 	}
-	if Find(FlowAttrs, "ipv6-src").Has(&f) {
+	if Find(FlowAttrs(), "ipv6-src").Has(&f) {
 		t.Error("a flow with an IPv4 source has ipv6-src")
 	}
 }
@@ -186,7 +186,7 @@ func TestSetTextRefuses(t *testing.T) {
 		{"state", "ESTABLISHED"}, {"kind", "flow"}, {"age", "1"},
 	} {
 		var f Flow
-		if err := Find(FlowAttrs, tt[0]).SetText(&f, tt[1]); err == nil {
+		if err := Find(FlowAttrs(), tt[0]).SetText(&f, tt[1]); err == nil {
 			t.Errorf("%s = %q: want an error", tt[0], tt[1])
 		}
 		if f.Present != 0 {
@@ -260,7 +260,7 @@ func TestSet(t *testing.T) {
 	var f Flow
 	f.Orig.Proto = TCP
 	for _, s := range []string{"orig.src=fd00::1", "ipv4-dst=1.2.3.4", "mark=7", "state=established", "timeout=2m", "orig.dport=ssh"} {
-		if err := Set(FlowAttrs, &f, s, false); err != nil {
+		if err := Set(FlowAttrs(), &f, s, false); err != nil {
 			t.Error(err)
 		}
 	}
@@ -275,7 +275,7 @@ func TestSet(t *testing.T) {
 		{"mrak=7", false, `"mark"`}, {"mark", false, "NAME=VALUE"}, {"use=1", false, "ignores it"}, {"id=1", true, "ignores it"}, {"zone=1", true, "finds the entry by it"},
 		{"snat-ipv4=1.2.3.4", true, "only when the entry is made"}, {"age=1", false, "no attribute of its own"}, {"orig.src=x", false, "address"}, {"orig-ipv4-src=fd00::1", false, "IPv4"},
 	} {
-		if err := Set(FlowAttrs, &f, tt.text, tt.update); err == nil || !strings.Contains(err.Error(), tt.says) {
+		if err := Set(FlowAttrs(), &f, tt.text, tt.update); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v; want %s", tt.text, err, tt.says)
 		}
 	}

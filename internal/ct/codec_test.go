@@ -11,8 +11,8 @@ import (
 // full returns a flow that has everything that fits together.
 func full() *Flow {
 	f := &Flow{}
-	for i := range FlowAttrs {
-		a := &FlowAttrs[i]
+	for i := range FlowAttrs() {
+		a := &FlowAttrs()[i]
 		switch {
 		case a.Path == "family" || a.Path == "reply.family" || a.Path == "master.family":
 			a.SetNum(f, IPv4)
@@ -36,8 +36,8 @@ func TestRoundTrip(t *testing.T) {
 	if err := g.DecodeAttrs(IPv4, f.AppendAttrs(nil)); err != nil {
 		t.Fatal(err)
 	}
-	for i := range FlowAttrs {
-		a := &FlowAttrs[i]
+	for i := range FlowAttrs() {
+		a := &FlowAttrs()[i]
 		want, got := string(a.AppendText(nil, f)), string(a.AppendText(nil, &g))
 		if want != got {
 			t.Errorf("%s: %q came back as %q", a.word(), want, got)
@@ -56,8 +56,8 @@ func TestRoundTrip(t *testing.T) {
 
 func TestRoundTripExpect(t *testing.T) {
 	e := &Expect{}
-	for i := range ExpectAttrs {
-		a := &ExpectAttrs[i]
+	for i := range ExpectAttrs() {
+		a := &ExpectAttrs()[i]
 		switch {
 		case a.Path == "family":
 			a.SetNum(e, IPv6)
@@ -115,7 +115,7 @@ func TestUndoNAT(t *testing.T) {
 		Orig:  Tuple{Src: p("10.0.0.1"), Dst: p("10.0.0.2"), Sport: 1111, Dport: 2222, Proto: UDP, Present: TupleProto | TupleSport | TupleDport},
 		Reply: Tuple{Src: p("10.0.0.3"), Dst: p("10.0.0.4"), Sport: 3333, Dport: 4444, Proto: UDP, Present: TupleProto | TupleSport | TupleDport}}
 	for path, want := range map[string]string{"nat.src": "10.0.0.4", "nat.dst": "10.0.0.3", "nat.sport": "4444", "nat.dport": "3333"} {
-		if got := string(Find(FlowAttrs, path).AppendText(nil, &f)); got != want {
+		if got := string(Find(FlowAttrs(), path).AppendText(nil, &f)); got != want {
 			t.Errorf("%s = %s, want %s", path, got, want)
 		}
 	}
@@ -124,7 +124,7 @@ func TestUndoNAT(t *testing.T) {
 		t.Errorf("the reply tuple is no mirror: %+v", f.Reply)
 	}
 	for name, want := range map[string]string{"snat-ipv4": "10.0.0.4", "dnat-ipv4": "10.0.0.3", "snat-port": "4444", "dnat-port": "3333"} {
-		if got := string(Find(FlowAttrs, name).AppendText(nil, &f)); got != want {
+		if got := string(Find(FlowAttrs(), name).AppendText(nil, &f)); got != want {
 			t.Errorf("%s = %s, want %s", name, got, want)
 		}
 	}
@@ -140,8 +140,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		var x, y Flow
 		_ = x.DecodeAttrs(family, b)
-		for i := range FlowAttrs {
-			FlowAttrs[i].AppendText(nil, &x)
+		for i := range FlowAttrs() {
+			FlowAttrs()[i].AppendText(nil, &x)
 		}
 		if err := y.DecodeAttrs(family, x.AppendAttrs(nil)); err != nil {
 			t.Fatalf("what was encoded is malformed: %v", err)
@@ -160,8 +160,8 @@ func FuzzDecodeExpect(f *testing.F) {
 		}
 		var x, y Expect
 		_ = x.Decode(&nl.Msg{Data: b})
-		for i := range ExpectAttrs {
-			ExpectAttrs[i].AppendText(nil, &x)
+		for i := range ExpectAttrs() {
+			ExpectAttrs()[i].AppendText(nil, &x)
 		}
 		var family byte
 		if len(b) >= 4 {

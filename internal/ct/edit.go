@@ -141,7 +141,7 @@ func flowName(f *Flow) string {
 	b := AppendTuple([]byte("flow "), t)
 	if f.Has(HasZone) && f.Zone != 0 && !t.Has(TupleZone) {
 		b = append(b, " zone "...)
-		b = Find(FlowAttrs, "zone").AppendText(b, f)
+		b = Find(FlowAttrs(), "zone").AppendText(b, f)
 	}
 	return string(b)
 }

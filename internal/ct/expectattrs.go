@@ -3,6 +3,7 @@ package ct
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
 	"nfctl/internal/field"
 	"nfctl/internal/value"
@@ -29,7 +30,7 @@ const (
 )
 
 // ExpectAttrs is the attribute table of expectations. Its order is that of JSON.
-var ExpectAttrs = expectAttrs()
+var ExpectAttrs = sync.OnceValue(expectAttrs)
 
 func expectAttrs() []Attr[Expect] {
 	tuple := func(e *Expect) *Tuple { return &e.Tuple }

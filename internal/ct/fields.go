@@ -14,28 +14,32 @@ import (
 // is an Enum over StateNames, status a Flags whose numbers are masks, labels
 // Bits by LabelName. Hidden fields are names for filters and --fields.
 var (
-	FlowFields   = field.New(withParts(rows(FlowAttrs), flowParts)).Present(presence)
-	ExpectFields = field.New(withParts(rows(ExpectAttrs), expectParts))
+	FlowFields   = field.New(func() []field.Row[Flow] { return withParts(rows(FlowAttrs()), flowParts()) }).Present(presence)
+	ExpectFields = field.New(func() []field.Row[Expect] { return withParts(rows(ExpectAttrs()), expectParts()) })
 )
 
 // flowParts tells which objects of a flow it lacks as a whole.
-var flowParts = map[string]func(*Flow) bool{
-	"nat":          func(f *Flow) bool { return f.Status&(StatusSrcNATDone|StatusDstNATDone|StatusSrcNAT|StatusDstNAT) != 0 },
-	"tcp":          func(f *Flow) bool { return f.Present&hasTCP != 0 },
-	"sctp":         func(f *Flow) bool { return f.Present&hasSCTP != 0 },
-	"dccp":         func(f *Flow) bool { return f.Present&hasDCCP != 0 },
-	"seqadj_orig":  func(f *Flow) bool { return f.Present&HasSeqOrig != 0 },
-	"seqadj_reply": func(f *Flow) bool { return f.Present&HasSeqReply != 0 },
-	"synproxy":     func(f *Flow) bool { return f.Present&HasSynproxy != 0 },
-	"master":       func(f *Flow) bool { return !f.Master.IsZero() },
-	"snat":         func(f *Flow) bool { return f.SNAT.Addr.IsValid() || f.Has(HasSNATPort) },
-	"dnat":         func(f *Flow) bool { return f.DNAT.Addr.IsValid() || f.Has(HasDNATPort) },
-	"by":           func(f *Flow) bool { return f.By.PortID != 0 },
+func flowParts() map[string]func(*Flow) bool {
+	return map[string]func(*Flow) bool{
+		"nat":          func(f *Flow) bool { return f.Status&(StatusSrcNATDone|StatusDstNATDone|StatusSrcNAT|StatusDstNAT) != 0 },
+		"tcp":          func(f *Flow) bool { return f.Present&hasTCP != 0 },
+		"sctp":         func(f *Flow) bool { return f.Present&hasSCTP != 0 },
+		"dccp":         func(f *Flow) bool { return f.Present&hasDCCP != 0 },
+		"seqadj_orig":  func(f *Flow) bool { return f.Present&HasSeqOrig != 0 },
+		"seqadj_reply": func(f *Flow) bool { return f.Present&HasSeqReply != 0 },
+		"synproxy":     func(f *Flow) bool { return f.Present&HasSynproxy != 0 },
+		"master":       func(f *Flow) bool { return !f.Master.IsZero() },
+		"snat":         func(f *Flow) bool { return f.SNAT.Addr.IsValid() || f.Has(HasSNATPort) },
+		"dnat":         func(f *Flow) bool { return f.DNAT.Addr.IsValid() || f.Has(HasDNATPort) },
+		"by":           func(f *Flow) bool { return f.By.PortID != 0 },
+	}
 }
 
-var expectParts = map[string]func(*Expect) bool{
-	"nat": func(e *Expect) bool { return e.Has(ExpectHasNATDir) || !e.NATTuple.IsZero() },
-	"by":  func(e *Expect) bool { return e.By.PortID != 0 },
+func expectParts() map[string]func(*Expect) bool {
+	return map[string]func(*Expect) bool{
+		"nat": func(e *Expect) bool { return e.Has(ExpectHasNATDir) || !e.NATTuple.IsZero() },
+		"by":  func(e *Expect) bool { return e.By.PortID != 0 },
+	}
 }
 
 func withParts[T any](rows []field.Row[T], has map[string]func(*T) bool) []field.Row[T] {

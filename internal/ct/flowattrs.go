@@ -3,6 +3,7 @@ package ct
 import (
 	"net/netip"
 	"strings"
+	"sync"
 
 	"nfctl/internal/field"
 	"nfctl/internal/value"
@@ -122,7 +123,7 @@ func key(a Attr[Flow]) Attr[Flow] {
 
 // FlowAttrs is the attribute table of flows. Its order is that of JSON and of
 // every listing of fields.
-var FlowAttrs = flowAttrs()
+var FlowAttrs = sync.OnceValue(flowAttrs)
 
 func flowAttrs() []Attr[Flow] {
 	t := []Attr[Flow]{
@@ -306,7 +307,7 @@ func flowAttrs() []Attr[Flow] {
 	return t
 }
 
-var kindNames = value.NewNames("kind", 1, value.WordList("flow", "expect")...)
+var kindNames = value.NewWords("kind", 1, "flow", "expect")
 
 // direction makes the address and port rows of a tuple. Numbers are those of the
 // IPv4 source and destination, the IPv6 ones and the ports.

@@ -58,7 +58,7 @@ func flow(t testing.TB, src, dst string, proto uint8, set ...string) *Flow {
 	f.Reply = o.Reverse()
 	for _, s := range set {
 		name, text, _ := strings.Cut(s, "=")
-		a := Find(FlowAttrs, name)
+		a := Find(FlowAttrs(), name)
 		if a == nil {
 			t.Fatalf("no attribute %s", name)
 		}
@@ -79,7 +79,8 @@ func varied(t testing.TB, c *Conn) (made []*Flow) {
 		}
 		made = append(made, f)
 	}
-	for i, s := range tcpStates[1:] {
+	for i, name := range TCPStateNames.List()[1:10] {
+		s := name.Word
 		add(flow(t, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(1000+i)).String(), "10.0.0.2:80", TCP, "state="+s, "status=SEEN_REPLY,ASSURED"))
 		add(flow(t, netip.AddrPortFrom(netip.MustParseAddr("fd00::1"), uint16(1000+i)).String(), "[fd00::2]:80", TCP, "state="+s))
 	}
@@ -139,8 +140,8 @@ func TestCreateAndDump(t *testing.T) {
 			t.Errorf("%s: not in the dump", flowName(want))
 			continue
 		}
-		for i := range FlowAttrs {
-			a := &FlowAttrs[i]
+		for i := range FlowAttrs() {
+			a := &FlowAttrs()[i]
 			if a.Name == "" || !a.Has(want) || a.Name == "timeout" {
 				continue
 			}
@@ -481,7 +482,7 @@ func TestRefusals(t *testing.T) {
 		f.Orig.Proto = TCP
 		for _, s := range set {
 			name, text, _ := strings.Cut(s, "=")
-			if err := Find(FlowAttrs, name).SetText(f, text); err != nil {
+			if err := Find(FlowAttrs(), name).SetText(f, text); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -565,7 +566,7 @@ func TestUpdate(t *testing.T) {
 		if err := c.Get(f, &now, false); err != nil {
 			t.Fatal(err)
 		}
-		if err := Find(FlowAttrs, name).SetText(&ch, text); err != nil {
+		if err := Find(FlowAttrs(), name).SetText(&ch, text); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Update(&now, &ch); err != nil {
@@ -575,7 +576,7 @@ func TestUpdate(t *testing.T) {
 		if err := c.Get(f, &now, false); err != nil {
 			t.Fatal(err)
 		}
-		if got := string(Find(FlowAttrs, tt.name).AppendText(nil, &now)); got != tt.want && !(name == "timeout" && got == "299") && !(name == "status" && got == strings.TrimSuffix(tt.want, ",HELPER")) {
+		if got := string(Find(FlowAttrs(), tt.name).AppendText(nil, &now)); got != tt.want && !(name == "timeout" && got == "299") && !(name == "status" && got == strings.TrimSuffix(tt.want, ",HELPER")) {
 			t.Errorf("%s: %s is %q, want %q", tt.set, tt.name, got, tt.want)
 		}
 	}

@@ -1,7 +1,7 @@
 package ct
 
 import (
-	"slices"
+	"sync"
 
 	"nfctl/internal/value"
 )
@@ -57,61 +57,60 @@ var ExpectFlagNames = value.NewNames("expectation flag", 7,
 	value.Name{Word: "permanent", Num: Permanent}, value.Name{Word: "inactive", Num: Inactive}, value.Name{Word: "userspace", Num: Userspace})
 
 // EventNames are the words of Event.
-var EventNames = value.NewNames("event", 4, value.WordList("", "new", "update", "destroy", "existing")...)
+var EventNames = value.NewWords("event", 4, "", "new", "update", "destroy", "existing")
 
 // DirNames are the directions of a connection.
 var DirNames = value.NewNames("direction", 1, value.Name{Word: "orig", Num: 0}, value.Name{Word: "original", Num: 0}, value.Name{Word: "reply", Num: 1})
 
 // DCCPRoleNames are the values of the attribute dccp-role.
-var DCCPRoleNames = value.NewNames("DCCP role", 1, value.WordList("client", "server")...)
+var DCCPRoleNames = value.NewWords("DCCP role", 1, "client", "server")
 
-// States of each protocol in the kernel's numbers. The words are those that
+// The states of each protocol in the kernel's numbers. The words are those that
 // conntrack(8) prints; a number without a word is printed as NONE.
-var (
-	tcpStates  = []string{"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"}
-	sctpStates = []string{"NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT", "HEARTBEAT_ACKED"}
-	dccpStates = []string{"NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE", "INVALID"}
 
-	// TCPStateNames are those of linux/netfilter/nf_conntrack_tcp.h; 9 was LISTEN.
-	TCPStateNames = value.NewNames("TCP state", 255, append(value.WordList(tcpStates...), value.Name{Word: "LISTEN", Num: 9})...)
-	// SCTPStateNames are those of linux/netfilter/nf_conntrack_sctp.h.
-	SCTPStateNames = value.NewNames("SCTP state", 255, value.WordList(sctpStates...)...)
-	// DCCPStateNames are those of kernels that still tracked DCCP.
-	DCCPStateNames = value.NewNames("DCCP state", 255, value.WordList(dccpStates...)...)
-
-	// StateNames are the states of all protocols, in numbers of our own: a word
-	// that several protocols use has one number. See Flow.State.
-	StateNames = value.NewNames("state", 0, append(stateWords, value.Name{Word: "LISTEN", Num: stateNumber("SYN_SENT2")})...)
-
-	tcpShared, sctpShared, dccpShared = shared(tcpStates), shared(sctpStates), shared(dccpStates)
-	stateWords                        = allStates()
+// TCPStateNames are those of linux/netfilter/nf_conntrack_tcp.h; 9 was LISTEN.
+var TCPStateNames = value.NewNames("TCP state", 255,
+	value.Name{Word: "NONE", Num: 0}, value.Name{Word: "SYN_SENT", Num: 1}, value.Name{Word: "SYN_RECV", Num: 2},
+	value.Name{Word: "ESTABLISHED", Num: 3}, value.Name{Word: "FIN_WAIT", Num: 4}, value.Name{Word: "CLOSE_WAIT", Num: 5},
+	value.Name{Word: "LAST_ACK", Num: 6}, value.Name{Word: "TIME_WAIT", Num: 7}, value.Name{Word: "CLOSE", Num: 8},
+	value.Name{Word: "SYN_SENT2", Num: 9}, value.Name{Word: "LISTEN", Num: 9},
 )
 
-func allStates() []value.Name {
-	var list []value.Name
-	for _, words := range [][]string{tcpStates, sctpStates, dccpStates} {
-		for _, w := range words {
-			if !slices.ContainsFunc(list, func(n value.Name) bool { return n.Word == w }) {
-				list = append(list, value.Name{Word: w, Num: uint64(len(list))})
-			}
-		}
-	}
-	return list
-}
+// SCTPStateNames are those of linux/netfilter/nf_conntrack_sctp.h.
+var SCTPStateNames = value.NewWords("SCTP state", 255,
+	"NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT", "HEARTBEAT_ACKED")
 
-func stateNumber(word string) uint64 {
-	for _, n := range stateWords {
-		if n.Word == word {
-			return n.Num
-		}
-	}
-	return 0
-}
+// DCCPStateNames are those of kernels that still tracked DCCP.
+var DCCPStateNames = value.NewWords("DCCP state", 255,
+	"NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE", "INVALID")
 
-// shared gives each of a protocol's states its number in StateNames.
-func shared(words []string) (out []uint64) {
-	for _, w := range words {
-		out = append(out, stateNumber(w))
+// StateNames are the states of all protocols, TCP's first, in numbers of our own:
+// a word that several protocols use has one number. See Flow.State.
+var StateNames = value.NewNames("state", 0,
+	value.Name{Word: "NONE", Num: 0}, value.Name{Word: "SYN_SENT", Num: 1}, value.Name{Word: "SYN_RECV", Num: 2},
+	value.Name{Word: "ESTABLISHED", Num: 3}, value.Name{Word: "FIN_WAIT", Num: 4}, value.Name{Word: "CLOSE_WAIT", Num: 5},
+	value.Name{Word: "LAST_ACK", Num: 6}, value.Name{Word: "TIME_WAIT", Num: 7}, value.Name{Word: "CLOSE", Num: 8},
+	value.Name{Word: "SYN_SENT2", Num: 9}, value.Name{Word: "CLOSED", Num: 10}, value.Name{Word: "COOKIE_WAIT", Num: 11},
+	value.Name{Word: "COOKIE_ECHOED", Num: 12}, value.Name{Word: "SHUTDOWN_SENT", Num: 13}, value.Name{Word: "SHUTDOWN_RECD", Num: 14},
+	value.Name{Word: "SHUTDOWN_ACK_SENT", Num: 15}, value.Name{Word: "HEARTBEAT_SENT", Num: 16}, value.Name{Word: "HEARTBEAT_ACKED", Num: 17},
+	value.Name{Word: "REQUEST", Num: 18}, value.Name{Word: "RESPOND", Num: 19}, value.Name{Word: "PARTOPEN", Num: 20},
+	value.Name{Word: "OPEN", Num: 21}, value.Name{Word: "CLOSEREQ", Num: 22}, value.Name{Word: "CLOSING", Num: 23},
+	value.Name{Word: "TIMEWAIT", Num: 24}, value.Name{Word: "IGNORE", Num: 25}, value.Name{Word: "INVALID", Num: 26},
+	value.Name{Word: "LISTEN", Num: 9},
+)
+
+// The numbers in StateNames of each protocol's states.
+var (
+	tcpStates  = sync.OnceValue(func() []uint64 { return shared(TCPStateNames) })
+	sctpStates = sync.OnceValue(func() []uint64 { return shared(SCTPStateNames) })
+	dccpStates = sync.OnceValue(func() []uint64 { return shared(DCCPStateNames) })
+)
+
+func shared(names *value.Names) []uint64 {
+	var out []uint64
+	for i := uint64(0); names.Word(i) != ""; i++ {
+		n, _ := StateNames.Lookup(names.Word(i))
+		out = append(out, n)
 	}
 	return out
 }

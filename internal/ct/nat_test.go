@@ -48,7 +48,7 @@ func TestNAT(t *testing.T) {
 					t.Fatal(err)
 				}
 				for path, want := range tt.want {
-					if x := string(Find(FlowAttrs, path).AppendText(nil, &got)); x != want {
+					if x := string(Find(FlowAttrs(), path).AppendText(nil, &got)); x != want {
 						t.Errorf("%s: %s is %q, want %q", flowName(tt.f), path, x, want)
 					}
 				}

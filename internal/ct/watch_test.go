@@ -88,7 +88,7 @@ func TestEvents(t *testing.T) {
 	var got []string
 	destroyed := 0
 	run(t, w, Handler{Flow: func(f *Flow) error {
-		b := fmt.Appendf(nil, "%s %s", EventNames.Word(uint64(f.Event)), Find(FlowAttrs, "proto").AppendText(nil, f))
+		b := fmt.Appendf(nil, "%s %s", EventNames.Word(uint64(f.Event)), Find(FlowAttrs(), "proto").AppendText(nil, f))
 		if s, ok := f.State(); ok {
 			b = append(append(b, ' '), StateNames.Word(s)...)
 		}

@@ -10,7 +10,7 @@ import (
 
 func TestParseSet(t *testing.T) {
 	flags := value.NewNames("flag", 255, value.Name{Word: "SYN", Num: 2}, value.Name{Word: "ACK", Num: 16})
-	states := value.NewNames("state", 9, value.WordList("NONE", "OPEN", "CLOSED")...)
+	states := value.NewWords("state", 9, "NONE", "OPEN", "CLOSED")
 	bit := func(n int) string { return []string{"", "web", "mail", ""}[min(n, 3)] }
 	nums := func(mask uint64, n ...uint64) value.Set {
 		s := value.Set{Mask: mask}

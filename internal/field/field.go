@@ -92,33 +92,35 @@ func (r *Row[T]) Has(t *T) bool {
 // A Registry holds the rows of a subject in the order in which they are
 // written. Rows of one JSON object ("orig.…") stand together.
 type Registry[T any] struct {
+	make  func() []Row[T]
+	once  sync.Once
 	rows  []Row[T]
-	index func() map[string]int
+	index map[string]int
 	// reserved are paths that exist in output but may not be used in
 	// expressions, with the reason ("verdict": unknown while deciding).
 	reserved map[string]string
 	presence func(*T) uint64
 }
 
-// New makes a registry of rows.
-func New[T any](rows ...[]Row[T]) *Registry[T] {
-	r := &Registry[T]{}
-	for _, g := range rows {
-		r.rows = append(r.rows, g...)
-	}
-	r.index = sync.OnceValue(func() map[string]int {
-		m := make(map[string]int, 2*len(r.rows))
+// New makes a registry of the rows that rows returns. It is called when the
+// registry is first asked, so that a program pays for no table that it does not use.
+func New[T any](rows func() []Row[T]) *Registry[T] { return &Registry[T]{make: rows} }
+
+// made returns the registry with its rows.
+func (r *Registry[T]) made() *Registry[T] {
+	r.once.Do(func() {
+		r.rows = r.make()
+		r.index = make(map[string]int, 2*len(r.rows))
 		for i := range r.rows {
-			m[r.rows[i].Path] = i
+			r.index[r.rows[i].Path] = i
 		}
 		for i := range r.rows {
 			for _, a := range r.rows[i].Aliases {
-				if _, ok := m[a]; !ok {
-					m[a] = i
+				if _, ok := r.index[a]; !ok {
+					r.index[a] = i
 				}
 			}
 		}
-		return m
 	})
 	return r
 }
@@ -145,11 +147,11 @@ func (r *Registry[T]) Present(f func(*T) uint64) *Registry[T] {
 func (r *Registry[T]) Presence() func(*T) uint64 { return r.presence }
 
 // Rows returns all rows in order. The caller must not change them.
-func (r *Registry[T]) Rows() []Row[T] { return r.rows }
+func (r *Registry[T]) Rows() []Row[T] { return r.made().rows }
 
 // Row returns the row with a path or alias, or nil.
 func (r *Registry[T]) Row(name string) *Row[T] {
-	if i, ok := r.index()[name]; ok {
+	if i, ok := r.made().index[name]; ok {
 		return &r.rows[i]
 	}
 	return nil
@@ -157,7 +159,7 @@ func (r *Registry[T]) Row(name string) *Row[T] {
 
 // Group reports whether name is a JSON object that holds fields ("orig").
 func (r *Registry[T]) Group(name string) bool {
-	for i := range r.rows {
+	for i := range r.made().rows {
 		if strings.HasPrefix(r.rows[i].Path, name+".") {
 			return true
 		}

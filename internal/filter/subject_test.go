@@ -2,6 +2,7 @@ package filter
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nfctl/internal/field"
@@ -34,8 +35,8 @@ type ports struct {
 }
 
 var (
-	states = value.NewNames("state", 9, value.WordList("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT",
-		"CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")...)
+	states = value.NewWords("state", 9, "NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT",
+		"CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")
 	statuses = value.NewNames("status", 1<<16-1, value.Name{Word: "EXPECTED", Num: 1}, value.Name{Word: "SEEN_REPLY", Num: 2},
 		value.Name{Word: "ASSURED", Num: 4}, value.Name{Word: "CONFIRMED", Num: 8})
 	flags = value.NewNames("TCP flag", 511, value.Name{Word: "FIN", Num: 1}, value.Name{Word: "SYN", Num: 2},
@@ -77,38 +78,40 @@ var portRows = []field.Row[ports]{
 	{Path: "flags", Kind: field.Flags, Max: 511, Names: flags, Num: func(p *ports) (uint64, bool) { return opt(p.flags) }},
 }
 
-var reg = field.New(
-	[]field.Row[subject]{
-		{Path: "proto", Aliases: []string{"l4proto"}, Kind: field.Enum, Max: 255, Names: value.Protocols, Num: num(func(s *subject) *uint64 { return s.proto })},
-		{Path: "state", Kind: field.Enum, Names: states, Num: num(func(s *subject) *uint64 { return s.state })},
-		{Path: "ip.src", Kind: field.Addr, Parse: value.Addrs, IP: ip(func(s *subject) netip.Addr { return s.src })},
-		{Path: "ip.dst", Kind: field.Addr, IP: ip(func(s *subject) netip.Addr { return s.dst })},
-	},
-	field.Lift("tcp.", portRows, func(s *subject) *ports { return s.tcp }),
-	field.Lift("udp.", portRows[:2], func(s *subject) *ports { return s.udp }),
-	[]field.Row[subject]{
-		{Path: "mark", Aliases: []string{"orig-mark"}, Kind: field.Uint, Max: 1<<32 - 1, Parse: value.Mark, Num: num(func(s *subject) *uint64 { return s.mark })},
-		{Path: "zone", Kind: field.Uint, Max: 65535, Num: num(func(s *subject) *uint64 { return s.zone })},
-		{Path: "timeout", Kind: field.Uint, Max: 1<<32 - 1, Parse: value.Seconds, Num: num(func(s *subject) *uint64 { return s.timeout })},
-		{Path: "orig.bytes", Kind: field.Uint, Parse: value.Sizes, Num: num(func(s *subject) *uint64 { return s.bytes })},
-		{Path: "orig.packets", Kind: field.Uint, Num: num(func(s *subject) *uint64 { return s.pkts })},
-		{Path: "reply.bytes", Kind: field.Uint, Parse: value.Sizes, Num: num(func(s *subject) *uint64 { return s.rbytes })},
-		{Path: "large", Kind: field.Uint, Num: num(func(s *subject) *uint64 { return s.large })},
-		{Path: "status", Kind: field.Flags, Max: 1<<16 - 1, Names: statuses, Parse: parseStatus, Num: num(func(s *subject) *uint64 { return s.status })},
-		{Path: "labels", Kind: field.Bits, Max: 15, Bit: func(n int) string {
-			if n < len(labelNames) {
-				return labelNames[n]
-			}
-			return ""
-		}, Data: data(func(s *subject) []byte { return s.labels })},
-		{Path: "helper", Kind: field.String, Data: data(func(s *subject) []byte { return s.helper })},
-		{Path: "payload", Kind: field.Bytes, Hidden: true, Data: data(func(s *subject) []byte { return s.payload })},
-		{Path: "start", Kind: field.Time, Num: num(func(s *subject) *uint64 { return s.start })},
-		{Path: "stop", Kind: field.Time, Num: num(func(s *subject) *uint64 { return s.stop })},
-		{Path: "fragment", Kind: field.Bool, Num: num(func(s *subject) *uint64 { return s.fragment })},
-		{Path: "offloaded", Kind: field.Bool, Num: num(func(s *subject) *uint64 { return s.offloaded })},
-	},
-).Reserve("verdict", "it is not known while deciding")
+var reg = field.New(func() []field.Row[subject] {
+	return slices.Concat(
+		[]field.Row[subject]{
+			{Path: "proto", Aliases: []string{"l4proto"}, Kind: field.Enum, Max: 255, Names: value.Protocols, Num: num(func(s *subject) *uint64 { return s.proto })},
+			{Path: "state", Kind: field.Enum, Names: states, Num: num(func(s *subject) *uint64 { return s.state })},
+			{Path: "ip.src", Kind: field.Addr, Parse: value.Addrs, IP: ip(func(s *subject) netip.Addr { return s.src })},
+			{Path: "ip.dst", Kind: field.Addr, IP: ip(func(s *subject) netip.Addr { return s.dst })},
+		},
+		field.Lift("tcp.", portRows, func(s *subject) *ports { return s.tcp }),
+		field.Lift("udp.", portRows[:2], func(s *subject) *ports { return s.udp }),
+		[]field.Row[subject]{
+			{Path: "mark", Aliases: []string{"orig-mark"}, Kind: field.Uint, Max: 1<<32 - 1, Parse: value.Mark, Num: num(func(s *subject) *uint64 { return s.mark })},
+			{Path: "zone", Kind: field.Uint, Max: 65535, Num: num(func(s *subject) *uint64 { return s.zone })},
+			{Path: "timeout", Kind: field.Uint, Max: 1<<32 - 1, Parse: value.Seconds, Num: num(func(s *subject) *uint64 { return s.timeout })},
+			{Path: "orig.bytes", Kind: field.Uint, Parse: value.Sizes, Num: num(func(s *subject) *uint64 { return s.bytes })},
+			{Path: "orig.packets", Kind: field.Uint, Num: num(func(s *subject) *uint64 { return s.pkts })},
+			{Path: "reply.bytes", Kind: field.Uint, Parse: value.Sizes, Num: num(func(s *subject) *uint64 { return s.rbytes })},
+			{Path: "large", Kind: field.Uint, Num: num(func(s *subject) *uint64 { return s.large })},
+			{Path: "status", Kind: field.Flags, Max: 1<<16 - 1, Names: statuses, Parse: parseStatus, Num: num(func(s *subject) *uint64 { return s.status })},
+			{Path: "labels", Kind: field.Bits, Max: 15, Bit: func(n int) string {
+				if n < len(labelNames) {
+					return labelNames[n]
+				}
+				return ""
+			}, Data: data(func(s *subject) []byte { return s.labels })},
+			{Path: "helper", Kind: field.String, Data: data(func(s *subject) []byte { return s.helper })},
+			{Path: "payload", Kind: field.Bytes, Hidden: true, Data: data(func(s *subject) []byte { return s.payload })},
+			{Path: "start", Kind: field.Time, Num: num(func(s *subject) *uint64 { return s.start })},
+			{Path: "stop", Kind: field.Time, Num: num(func(s *subject) *uint64 { return s.stop })},
+			{Path: "fragment", Kind: field.Bool, Num: num(func(s *subject) *uint64 { return s.fragment })},
+			{Path: "offloaded", Kind: field.Bool, Num: num(func(s *subject) *uint64 { return s.offloaded })},
+		},
+	)
+}).Reserve("verdict", "it is not known while deciding")
 
 func n(v uint64) *uint64 { return &v }
 

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ type part struct {
 	deep uint64
 }
 
-var colors = value.NewNames("color", 9, value.WordList("red", "", "blue")...)
+var colors = value.NewWords("color", 9, "red", "", "blue")
 var bitNames = value.NewNames("flag", 15, value.Name{Word: "A", Num: 1}, value.Name{Word: "B", Num: 4})
 
 func thingNum(bit int, at func(*thing) uint64) func(*thing) (uint64, bool) {
@@ -43,27 +44,29 @@ func bytesOf(at func(*thing) []byte) func(*thing) ([]byte, bool) {
 
 var kindName = value.NewNames("kind", 0, value.Name{Word: "thing", Num: 0})
 
-var things = field.New(
-	[]field.Row[thing]{
-		{Path: "kind", Kind: field.Enum, Names: kindName, Num: func(*thing) (uint64, bool) { return 0, true }},
-		{Path: "n", Aliases: []string{"number"}, Kind: field.Uint, Num: thingNum(0, func(t *thing) uint64 { return t.n }),
-			Null: func(t *thing) bool { return t.has>>6&1 != 0 }},
-		{Path: "g.enum", Kind: field.Enum, Names: colors, Num: thingNum(1, func(t *thing) uint64 { return t.enum })},
-		{Path: "flags", Kind: field.Flags, Names: bitNames, Num: thingNum(2, func(t *thing) uint64 { return t.flags })},
-		{Path: "g.time", Kind: field.Time, Num: thingNum(3, func(t *thing) uint64 { return t.time })},
-		{Path: "yes", Kind: field.Bool, Num: thingNum(4, func(t *thing) uint64 { return t.yes })},
-		{Path: "g.h.addr", Kind: field.Addr, IP: func(t *thing) (netip.Addr, bool) { return t.addr, t.addr.IsValid() }},
-		{Path: "text", Kind: field.String, Data: bytesOf(func(t *thing) []byte { return t.text })},
-		{Path: "raw", Kind: field.Bytes, Data: bytesOf(func(t *thing) []byte { return t.raw })},
-		{Path: "labels", Kind: field.Bits, Data: bytesOf(func(t *thing) []byte { return t.labels }),
-			Bit: func(n int) string { return map[int]string{9: `ni"ne`}[n] }},
-		{Path: "secret", Hidden: true, Kind: field.Uint, AppendNum: value.AppendHex, Num: thingNum(0, func(t *thing) uint64 { return t.n })},
-	},
-	field.Lift("sub.", []field.Row[part]{
-		{Path: "x", Kind: field.Uint, Num: func(p *part) (uint64, bool) { return p.x, true }},
-		{Path: "y.deep", Kind: field.Uint, Num: func(p *part) (uint64, bool) { return p.deep, true }},
-	}, func(t *thing) *part { return t.sub }),
-)
+var things = field.New(func() []field.Row[thing] {
+	return slices.Concat(
+		[]field.Row[thing]{
+			{Path: "kind", Kind: field.Enum, Names: kindName, Num: func(*thing) (uint64, bool) { return 0, true }},
+			{Path: "n", Aliases: []string{"number"}, Kind: field.Uint, Num: thingNum(0, func(t *thing) uint64 { return t.n }),
+				Null: func(t *thing) bool { return t.has>>6&1 != 0 }},
+			{Path: "g.enum", Kind: field.Enum, Names: colors, Num: thingNum(1, func(t *thing) uint64 { return t.enum })},
+			{Path: "flags", Kind: field.Flags, Names: bitNames, Num: thingNum(2, func(t *thing) uint64 { return t.flags })},
+			{Path: "g.time", Kind: field.Time, Num: thingNum(3, func(t *thing) uint64 { return t.time })},
+			{Path: "yes", Kind: field.Bool, Num: thingNum(4, func(t *thing) uint64 { return t.yes })},
+			{Path: "g.h.addr", Kind: field.Addr, IP: func(t *thing) (netip.Addr, bool) { return t.addr, t.addr.IsValid() }},
+			{Path: "text", Kind: field.String, Data: bytesOf(func(t *thing) []byte { return t.text })},
+			{Path: "raw", Kind: field.Bytes, Data: bytesOf(func(t *thing) []byte { return t.raw })},
+			{Path: "labels", Kind: field.Bits, Data: bytesOf(func(t *thing) []byte { return t.labels }),
+				Bit: func(n int) string { return map[int]string{9: `ni"ne`}[n] }},
+			{Path: "secret", Hidden: true, Kind: field.Uint, AppendNum: value.AppendHex, Num: thingNum(0, func(t *thing) uint64 { return t.n })},
+		},
+		field.Lift("sub.", []field.Row[part]{
+			{Path: "x", Kind: field.Uint, Num: func(p *part) (uint64, bool) { return p.x, true }},
+			{Path: "y.deep", Kind: field.Uint, Num: func(p *part) (uint64, bool) { return p.deep, true }},
+		}, func(t *thing) *part { return t.sub }),
+	)
+})
 
 func full() *thing {
 	return &thing{has: 31, n: math.MaxUint64, enum: 2, flags: 1 | 4 | 8, time: 1, yes: 1, addr: netip.MustParseAddr("fd00::1"),

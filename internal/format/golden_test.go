@@ -238,7 +238,7 @@ func TestGoldenObjects(t *testing.T) {
 	b = objects(t, b, FlowStats, Stats{CPU: 0, Values: values, Known: known}, Stats{CPU: 1234, Values: values, Known: known}, Stats{CPU: -1, Values: values, Known: known, Rates: values})
 	b = objects(t, b, ExpectStats, Stats{CPU: 0, Values: values[:3], Known: []bool{true, true, true}})
 	b = objects(t, b, Findings, Finding{"conntrack", "ok", "tracks", ""}, Finding{"accounting", "warn", "off", "sysctl -w net.netfilter.nf_conntrack_acct=1"})
-	b = objects(t, b, Attrs, AttrTable("flow", ct.FlowAttrs)[3:6]...)
+	b = objects(t, b, Attrs, AttrTable("flow", ct.FlowAttrs())[3:6]...)
 	golden(t, "objects", b)
 	for _, f := range []Format{Text, JSON, XML, CSV, Table, Template, Save} {
 		p, err := NewAside(Losses, Output{Format: f, Fields: []string{"orig.src"}})
@@ -325,7 +325,7 @@ func TestPresence(t *testing.T) {
 	for i := range plain {
 		plain[i].Part, plain[i].Need = nil, 0
 	}
-	slow, err := NewJSON(field.New(plain))
+	slow, err := NewJSON(field.New(func() []field.Row[ct.Flow] { return plain }))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func Groups(by ...*field.Row[ct.Flow]) (*Subject[Group], []*field.Row[ct.Flow]) 
 		num("count", "how many flows", func(g *Group) (uint64, bool) { return g.Count, true }),
 		num("packets", "their packets, of both directions", func(g *Group) (uint64, bool) { return g.Packets, g.Counted }),
 		num("bytes", "their bytes, of both directions", func(g *Group) (uint64, bool) { return g.Bytes, g.Counted }))
-	return &Subject[Group]{Kind: "group", Fields: field.New(rows)}, sorted
+	return &Subject[Group]{Kind: "group", Fields: field.New(func() []field.Row[Group] { return rows })}, sorted
 }
 
 // everyGroup is the kind of object for groups by all fields that a listed flow

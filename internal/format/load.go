@@ -191,9 +191,9 @@ func lineFlagOf(name string) lineFlag {
 
 // flowAttrs finds attributes by name or JSON path.
 var flowAttrs = sync.OnceValue(func() map[string]*ct.Attr[ct.Flow] {
-	m := make(map[string]*ct.Attr[ct.Flow], 2*len(ct.FlowAttrs))
-	for i := range ct.FlowAttrs {
-		a := &ct.FlowAttrs[i]
+	m := make(map[string]*ct.Attr[ct.Flow], 2*len(ct.FlowAttrs()))
+	for i := range ct.FlowAttrs() {
+		a := &ct.FlowAttrs()[i]
 		if a.Name != "" {
 			m[a.Name] = a
 		}
@@ -420,8 +420,8 @@ var keySets = sync.OnceValue(func() *keySet {
 		}
 	}
 	k.kind, k.status = k.paths["kind"], k.paths["status"]
-	for i := range ct.FlowAttrs {
-		a := &ct.FlowAttrs[i]
+	for i := range ct.FlowAttrs() {
+		a := &ct.FlowAttrs()[i]
 		if can, _ := a.Settable(false); a.Path == "" || a.Path == "status" || a.Name == "" && !nameless[a.Path] || a.Name != "" && !can {
 			continue
 		}

@@ -80,11 +80,13 @@ func stamp[T any](get func(*T) uint64) field.Row[T] {
 // Losses prints what a stream lacks.
 var Losses = &Subject[Loss]{
 	Kind: "lost",
-	Fields: field.New([]field.Row[Loss]{
-		stamp(func(l *Loss) uint64 { return l.Time }),
-		{Path: "count", Kind: field.Uint, Doc: "how many", Num: func(l *Loss) (uint64, bool) { return l.Count, true }, Null: func(l *Loss) bool { return !l.Known }},
-		text("where", "socket: did not fit the receive buffer; queue: the kernel's queue was full", func(l *Loss) string { return l.Where }),
-		num("queue", "number of the queue", func(l *Loss) (uint64, bool) { return uint64(l.Queue), l.Queue >= 0 && l.Where == "queue" }),
+	Fields: field.New(func() []field.Row[Loss] {
+		return []field.Row[Loss]{
+			stamp(func(l *Loss) uint64 { return l.Time }),
+			{Path: "count", Kind: field.Uint, Doc: "how many", Num: func(l *Loss) (uint64, bool) { return l.Count, true }, Null: func(l *Loss) bool { return !l.Known }},
+			text("where", "socket: did not fit the receive buffer; queue: the kernel's queue was full", func(l *Loss) string { return l.Where }),
+			num("queue", "number of the queue", func(l *Loss) (uint64, bool) { return uint64(l.Queue), l.Queue >= 0 && l.Where == "queue" }),
+		}
 	}),
 	Text: func(o *Output, _ Options) func([]byte, *Loss) []byte {
 		stamped := o.Timestamp
@@ -114,18 +116,20 @@ func appendLoss(b []byte, l *Loss, quote string) []byte {
 	return append(append(b, l.Where...), quote...)
 }
 
-var markWords = value.NewNames("mark", 2, value.WordList("existing", "resync", "resynced")...)
+var markWords = value.NewWords("mark", 2, "existing", "resync", "resynced")
 
 // Marks prints marks.
 var Marks = &Subject[Mark]{
 	Kind: "existing",
-	Fields: field.New([]field.Row[Mark]{
-		{Path: "kind", Kind: field.Enum, Names: markWords, Doc: "existing: the listing at the beginning ended; resync: another begins; resynced: it ended, and what it did not show is gone",
-			Num: func(m *Mark) (uint64, bool) { return markWords.Lookup(m.Kind) }},
-		stamp(func(m *Mark) uint64 { return m.Time }),
-		num("flows", "flows in the listing", func(m *Mark) (uint64, bool) { return m.Flows, m.Kind != "resync" }),
-		num("expects", "expectations in the listing", func(m *Mark) (uint64, bool) { return m.Expects, m.Kind != "resync" }),
-		num("no_events", "flows of it of which no event will come", func(m *Mark) (uint64, bool) { return m.NoEvents, m.Kind != "resync" }),
+	Fields: field.New(func() []field.Row[Mark] {
+		return []field.Row[Mark]{
+			{Path: "kind", Kind: field.Enum, Names: markWords, Doc: "existing: the listing at the beginning ended; resync: another begins; resynced: it ended, and what it did not show is gone",
+				Num: func(m *Mark) (uint64, bool) { return markWords.Lookup(m.Kind) }},
+			stamp(func(m *Mark) uint64 { return m.Time }),
+			num("flows", "flows in the listing", func(m *Mark) (uint64, bool) { return m.Flows, m.Kind != "resync" }),
+			num("expects", "expectations in the listing", func(m *Mark) (uint64, bool) { return m.Expects, m.Kind != "resync" }),
+			num("no_events", "flows of it of which no event will come", func(m *Mark) (uint64, bool) { return m.NoEvents, m.Kind != "resync" }),
+		}
 	}),
 	Text: func(o *Output, _ Options) func([]byte, *Mark) []byte {
 		stamped := o.Timestamp
@@ -165,16 +169,18 @@ func appendMark(b []byte, m *Mark, quote string) []byte {
 // conntrack -C does.
 var Counts = &Subject[Count]{
 	Kind: "count",
-	Fields: field.New([]field.Row[Count]{
-		text("of", "flows or expectations", func(c *Count) string { return c.Of }),
-		num("count", "how many there are", func(c *Count) (uint64, bool) { return c.Count, true }),
-		num("max", "how many there may be (nf_conntrack_max)", func(c *Count) (uint64, bool) { return c.Max, c.Max != 0 }),
-		num("percent", "how full the table is, rounded down", func(c *Count) (uint64, bool) {
-			if c.Max == 0 {
-				return 0, false
-			}
-			return uint64(float64(c.Count) * 100 / float64(c.Max)), true
-		}),
+	Fields: field.New(func() []field.Row[Count] {
+		return []field.Row[Count]{
+			text("of", "flows or expectations", func(c *Count) string { return c.Of }),
+			num("count", "how many there are", func(c *Count) (uint64, bool) { return c.Count, true }),
+			num("max", "how many there may be (nf_conntrack_max)", func(c *Count) (uint64, bool) { return c.Max, c.Max != 0 }),
+			num("percent", "how full the table is, rounded down", func(c *Count) (uint64, bool) {
+				if c.Max == 0 {
+					return 0, false
+				}
+				return uint64(float64(c.Count) * 100 / float64(c.Max)), true
+			}),
+		}
 	}),
 	Text: func(*Output, Options) func([]byte, *Count) []byte {
 		return func(b []byte, c *Count) []byte { return append(strconv.AppendUint(b, c.Count, 10), '\n') }
@@ -189,25 +195,28 @@ var (
 )
 
 func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
-	rows := []field.Row[Stats]{
-		text("of", "flows or expectations", func(*Stats) string { return of }),
-		num("cpu", "number of the processor; absent: all together", func(s *Stats) (uint64, bool) { return uint64(s.CPU), s.CPU >= 0 }),
-	}
-	for i, c := range counters {
-		rows = append(rows, num(c.Name, c.Doc, func(s *Stats) (uint64, bool) {
-			if i >= len(s.Values) || !s.Known[i] {
-				return 0, false
-			}
-			return s.Values[i], true
-		}))
-	}
-	for i, c := range counters {
-		rows = append(rows, num("rate."+c.Name, "growth of "+c.Name+" a second", func(s *Stats) (uint64, bool) {
-			if i >= len(s.Rates) || !s.Known[i] {
-				return 0, false
-			}
-			return s.Rates[i], true
-		}))
+	fields := func() []field.Row[Stats] {
+		rows := []field.Row[Stats]{
+			text("of", "flows or expectations", func(*Stats) string { return of }),
+			num("cpu", "number of the processor; absent: all together", func(s *Stats) (uint64, bool) { return uint64(s.CPU), s.CPU >= 0 }),
+		}
+		for i, c := range counters {
+			rows = append(rows, num(c.Name, c.Doc, func(s *Stats) (uint64, bool) {
+				if i >= len(s.Values) || !s.Known[i] {
+					return 0, false
+				}
+				return s.Values[i], true
+			}))
+		}
+		for i, c := range counters {
+			rows = append(rows, num("rate."+c.Name, "growth of "+c.Name+" a second", func(s *Stats) (uint64, bool) {
+				if i >= len(s.Rates) || !s.Known[i] {
+					return 0, false
+				}
+				return s.Rates[i], true
+			}))
+		}
+		return rows
 	}
 	line := func(b []byte, s *Stats) []byte {
 		start := len(b)
@@ -229,7 +238,7 @@ func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
 		}
 		return append(b, '\n')
 	}
-	return &Subject[Stats]{Kind: "stats", Fields: field.New(rows),
+	return &Subject[Stats]{Kind: "stats", Fields: field.New(fields),
 		Text: func(*Output, Options) func([]byte, *Stats) []byte { return line },
 		Table: func(Options) []Column[Stats] {
 			cols := []Column[Stats]{{Name: "cpu", Right: true, Append: func(b []byte, s *Stats) []byte {
@@ -259,11 +268,13 @@ func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
 // Findings prints what doctor found.
 var Findings = &Subject[Finding]{
 	Kind: "doctor",
-	Fields: field.New([]field.Row[Finding]{
-		text("status", "ok, warn, fail or unknown", func(f *Finding) string { return f.Status }),
-		text("check", "what was looked at", func(f *Finding) string { return f.Check }),
-		text("text", "what is so", func(f *Finding) string { return f.Text }),
-		text("hint", "what to do about it", func(f *Finding) string { return f.Hint }),
+	Fields: field.New(func() []field.Row[Finding] {
+		return []field.Row[Finding]{
+			text("status", "ok, warn, fail or unknown", func(f *Finding) string { return f.Status }),
+			text("check", "what was looked at", func(f *Finding) string { return f.Check }),
+			text("text", "what is so", func(f *Finding) string { return f.Text }),
+			text("hint", "what to do about it", func(f *Finding) string { return f.Hint }),
+		}
 	}),
 	Text: func(_ *Output, opt Options) func([]byte, *Finding) []byte {
 		return func(b []byte, f *Finding) []byte {
@@ -285,19 +296,21 @@ var Findings = &Subject[Finding]{
 // Attrs prints rows of the attribute table.
 var Attrs = &Subject[Attr]{
 	Kind: "attr",
-	Fields: field.New([]field.Row[Attr]{
-		text("of", "flow, expect or group", func(a *Attr) string { return a.Of }),
-		text("name", "name, as libnetfilter_conntrack and the Lua modules have it", func(a *Attr) string { return a.Name }),
-		text("aliases", "other names, with commas between them", func(a *Attr) string { return strings.Join(a.Aliases, ",") }),
-		text("path", "key of JSON and name in expressions", func(a *Attr) string { return a.Path }),
-		text("type", "what the value is", func(a *Attr) string { return a.Type }),
-		num("bits", "width; absent: text or bytes", func(a *Attr) (uint64, bool) { return uint64(a.Bits), a.Bits > 0 }),
-		text("netlink", "where it stands in the message", func(a *Attr) string { return a.Netlink }),
-		text("since", "first kernel", func(a *Attr) string { return a.Since }),
-		text("readable", "in which messages the kernel sends it", func(a *Attr) string { return a.Readable }),
-		text("create", "whether a new entry can have it", func(a *Attr) string { return a.Create }),
-		text("update", "whether an entry's can be changed", func(a *Attr) string { return a.Update }),
-		text("doc", "what it is", func(a *Attr) string { return a.Doc }),
+	Fields: field.New(func() []field.Row[Attr] {
+		return []field.Row[Attr]{
+			text("of", "flow, expect or group", func(a *Attr) string { return a.Of }),
+			text("name", "name, as libnetfilter_conntrack and the Lua modules have it", func(a *Attr) string { return a.Name }),
+			text("aliases", "other names, with commas between them", func(a *Attr) string { return strings.Join(a.Aliases, ",") }),
+			text("path", "key of JSON and name in expressions", func(a *Attr) string { return a.Path }),
+			text("type", "what the value is", func(a *Attr) string { return a.Type }),
+			num("bits", "width; absent: text or bytes", func(a *Attr) (uint64, bool) { return uint64(a.Bits), a.Bits > 0 }),
+			text("netlink", "where it stands in the message", func(a *Attr) string { return a.Netlink }),
+			text("since", "first kernel", func(a *Attr) string { return a.Since }),
+			text("readable", "in which messages the kernel sends it", func(a *Attr) string { return a.Readable }),
+			text("create", "whether a new entry can have it", func(a *Attr) string { return a.Create }),
+			text("update", "whether an entry's can be changed", func(a *Attr) string { return a.Update }),
+			text("doc", "what it is", func(a *Attr) string { return a.Doc }),
+		}
 	}),
 	Table: func(Options) []Column[Attr] {
 		var cols []Column[Attr]

@@ -161,6 +161,8 @@ func withKind[T any](reg *field.Registry[T], kind string) *field.Registry[T] {
 		return reg
 	}
 	names := value.NewNames("kind", 0, value.Name{Word: kind, Num: 0})
-	return field.New([]field.Row[T]{{Path: "kind", Kind: field.Enum, Names: names, Doc: "always " + kind,
-		Num: func(*T) (uint64, bool) { return 0, true }}}, reg.Rows())
+	return field.New(func() []field.Row[T] {
+		return append([]field.Row[T]{{Path: "kind", Kind: field.Enum, Names: names, Doc: "always " + kind,
+			Num: func(*T) (uint64, bool) { return 0, true }}}, reg.Rows()...)
+	})
 }

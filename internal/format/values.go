@@ -16,10 +16,12 @@ type Value struct {
 // Values prints the words that attributes take; as text the number and the word.
 var Values = &Subject[Value]{
 	Kind: "value",
-	Fields: field.New([]field.Row[Value]{
-		text("of", "attribute that takes the word", func(v *Value) string { return v.Of }),
-		text("name", "the word", func(v *Value) string { return v.Name }),
-		num("number", "the number that it stands for; of flags their mask", func(v *Value) (uint64, bool) { return v.Num, true }),
+	Fields: field.New(func() []field.Row[Value] {
+		return []field.Row[Value]{
+			text("of", "attribute that takes the word", func(v *Value) string { return v.Of }),
+			text("name", "the word", func(v *Value) string { return v.Name }),
+			num("number", "the number that it stands for; of flags their mask", func(v *Value) (uint64, bool) { return v.Num, true }),
+		}
 	}),
 	Text: func(*Output, Options) func([]byte, *Value) []byte {
 		return func(b []byte, v *Value) []byte {

@@ -28,8 +28,8 @@ type attribute struct {
 // the groups. The names that end the C tables are there too, as groups of nothing.
 var attributes = sync.OnceValue(func() map[string]*attribute {
 	all := map[string]*attribute{"grp-max": {group: true}}
-	for i := range ct.FlowAttrs {
-		a := &ct.FlowAttrs[i]
+	for i := range ct.FlowAttrs() {
+		a := &ct.FlowAttrs()[i]
 		if a.Name == "" || a.Number < 0 {
 			continue
 		}
@@ -43,12 +43,12 @@ var attributes = sync.OnceValue(func() map[string]*attribute {
 		g := &ct.Groups[i]
 		x := &attribute{group: true}
 		for _, m := range g.Members {
-			x.members = append(x.members, ct.Find(ct.FlowAttrs, m))
+			x.members = append(x.members, ct.Find(ct.FlowAttrs(), m))
 		}
 		all[g.Name] = x
 	}
-	for i := range ct.ExpectAttrs {
-		if a := &ct.ExpectAttrs[i]; a.Name != "" {
+	for i := range ct.ExpectAttrs() {
+		if a := &ct.ExpectAttrs()[i]; a.Name != "" {
 			all[a.Name] = &attribute{expect: a}
 		}
 	}

@@ -157,8 +157,8 @@ func TestNames(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("local c = nfct.new()\n")
 	n := 0
-	for i := range ct.FlowAttrs {
-		a := &ct.FlowAttrs[i]
+	for i := range ct.FlowAttrs() {
+		a := &ct.FlowAttrs()[i]
 		if a.Name == "" {
 			continue
 		}

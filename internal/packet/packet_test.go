@@ -26,7 +26,7 @@ func parse(b []byte) *packet.Headers {
 	return h
 }
 
-var registry = field.New(packet.Rows())
+var registry = field.New(packet.Rows)
 
 // load writes a field's value as the test tables have it; "-" is absence.
 func load(h *packet.Headers, path string) string {

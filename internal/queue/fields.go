@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"slices"
+
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
 	"nfctl/internal/packet"
@@ -9,14 +11,16 @@ import (
 
 // Hooks are the places where packets can be queued (NF_INET_*,
 // include/uapi/linux/netfilter.h), as nft calls them.
-var Hooks = value.NewNames("hook", 255, append(value.WordList("prerouting", "input", "forward", "output", "postrouting"),
+var Hooks = value.NewNames("hook", 255,
+	value.Name{Word: "prerouting", Num: 0}, value.Name{Word: "input", Num: 1}, value.Name{Word: "forward", Num: 2},
+	value.Name{Word: "output", Num: 3}, value.Name{Word: "postrouting", Num: 4},
 	value.Name{Word: "PRE_ROUTING", Num: 0}, value.Name{Word: "LOCAL_IN", Num: 1}, value.Name{Word: "LOCAL_OUT", Num: 3},
-	value.Name{Word: "POST_ROUTING", Num: 4})...)
+	value.Name{Word: "POST_ROUTING", Num: 4})
 
 // CtInfos say how a packet belongs to its connection (enum ip_conntrack_info,
 // include/uapi/linux/netfilter/nf_conntrack_common.h).
-var CtInfos = value.NewNames("conntrack relation", 7,
-	value.WordList("established", "related", "new", "established_reply", "related_reply", "", "", "untracked")...)
+var CtInfos = value.NewWords("conntrack relation", 7,
+	"established", "related", "new", "established_reply", "related_reply", "", "", "untracked")
 
 type row = field.Row[Packet]
 
@@ -47,57 +51,61 @@ func flag(bit uint32) func(*Packet) (uint64, bool) {
 }
 
 // Fields are the fields of a packet.
-var Fields = field.New([]row{
-	{Path: "time", Kind: field.Time, Doc: "when the kernel received the packet, else when nfctl did", Parse: parseTime,
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.Time), p.Time > 0 }},
-	{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue",
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.Queue), true }},
-	{Path: "id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the packet in its queue, from 1",
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.ID), true }},
-	{Path: "hook", Kind: field.Enum, Names: Hooks, Max: 255, Doc: "hook that queued the packet",
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.Hook), true }},
-	{Path: "family", Kind: field.Enum, Names: value.Families, Max: 255, Doc: "address family",
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.Family), true }},
-	dev("indev", "interface that the packet came in by", func(p *Packet) uint32 { return p.In }),
-	dev("outdev", "interface that the packet is to leave by", func(p *Packet) uint32 { return p.Out }),
-	dev("physindev", "bridge port that the packet came in by", func(p *Packet) uint32 { return p.PhysIn }),
-	dev("physoutdev", "bridge port that the packet is to leave by", func(p *Packet) uint32 { return p.PhysOut }),
-	{Path: "hwaddr", Kind: field.String, Doc: "sender's link layer address", Data: (*Packet).hwText},
-	{Path: "vlan", Kind: field.Uint, Max: 4095, Doc: "VLAN id",
-		Num: num(func(p *Packet) uint64 { return uint64(p.VLANTCI & 0xfff) }, HasVLAN)},
-	{Path: "mark", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packet mark, as the kernel's rules see it", Parse: value.Mark, AppendNum: value.AppendHex,
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.Mark), true }},
-	{Path: "priority", Kind: field.Uint, Max: 1<<32 - 1, Doc: "queueing priority (skb->priority)",
-		Num: num(func(p *Packet) uint64 { return uint64(p.Priority) }, HasPriority)},
-	{Path: "uid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "user of the local socket; with --uid-gid",
-		Num: num(func(p *Packet) uint64 { return uint64(p.UID) }, HasUID)},
-	{Path: "gid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "group of the local socket; with --uid-gid",
-		Num: num(func(p *Packet) uint64 { return uint64(p.GID) }, HasGID)},
-	{Path: "secctx", Kind: field.String, Doc: "security context of the local socket; with --secctx",
-		Data: bytesOf(func(p *Packet) []byte { return p.SecCtx })},
-	{Path: "length", Kind: field.Uint, Max: 1<<32 - 1, Doc: "length of the packet from the IP header on, bytes",
-		Num: num(func(p *Packet) uint64 { return uint64(p.Length) }, HasLength)},
-	{Path: "captured", Kind: field.Uint, Max: 0xffff, Doc: "bytes of the packet that were copied",
-		Num: func(p *Packet) (uint64, bool) { return uint64(len(p.Data)), true }},
-	{Path: "gso", Kind: field.Bool, Max: 1, Hidden: true, Doc: "many segments at once, which the kernel will cut apart", Num: flag(GSO)},
-	{Path: "csum_ready", Kind: field.Bool, Max: 1, Hidden: true, Doc: "the transport checksum is in the packet, not left to the device",
-		Num: func(p *Packet) (uint64, bool) { return uint64(p.SkbInfo&CsumNotReady) ^ 1, true }},
-},
-	field.Lift("", packet.Rows(), (*Packet).Headers),
-	[]row{{Path: "ctinfo", Kind: field.Enum, Names: CtInfos, Max: 7, Hidden: true, Doc: "relation to the connection: new, established, related, …",
-		Num: num(func(p *Packet) uint64 { return uint64(p.CtInfo) }, HasCtInfo)}},
-	field.Lift("ct.", ct.FlowFields.Rows(), (*Packet).CT),
-	[]row{
-		{Path: "verdict", Kind: field.String, Doc: "what was decided: drop, accept, repeat, stop, queue N",
-			Data: func(p *Packet) ([]byte, bool) {
-				p.scratch = p.Verdict.Append(p.scratch[:0])
-				return p.scratch, p.Decided
-			}},
-		{Path: "rule", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the rule that decided, from 1; absent when none did",
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.Rule), p.Decided && p.Rule > 0 }},
-	},
-).Reserve("verdict", "it is not known while rules decide").
+var Fields = field.New(fields).Reserve("verdict", "it is not known while rules decide").
 	Reserve("rule", "it is not known while rules decide")
+
+func fields() []row {
+	return slices.Concat([]row{
+		{Path: "time", Kind: field.Time, Doc: "when the kernel received the packet, else when nfctl did", Parse: parseTime,
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Time), p.Time > 0 }},
+		{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Queue), true }},
+		{Path: "id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the packet in its queue, from 1",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.ID), true }},
+		{Path: "hook", Kind: field.Enum, Names: Hooks, Max: 255, Doc: "hook that queued the packet",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Hook), true }},
+		{Path: "family", Kind: field.Enum, Names: value.Families, Max: 255, Doc: "address family",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Family), true }},
+		dev("indev", "interface that the packet came in by", func(p *Packet) uint32 { return p.In }),
+		dev("outdev", "interface that the packet is to leave by", func(p *Packet) uint32 { return p.Out }),
+		dev("physindev", "bridge port that the packet came in by", func(p *Packet) uint32 { return p.PhysIn }),
+		dev("physoutdev", "bridge port that the packet is to leave by", func(p *Packet) uint32 { return p.PhysOut }),
+		{Path: "hwaddr", Kind: field.String, Doc: "sender's link layer address", Data: (*Packet).hwText},
+		{Path: "vlan", Kind: field.Uint, Max: 4095, Doc: "VLAN id",
+			Num: num(func(p *Packet) uint64 { return uint64(p.VLANTCI & 0xfff) }, HasVLAN)},
+		{Path: "mark", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packet mark, as the kernel's rules see it", Parse: value.Mark, AppendNum: value.AppendHex,
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Mark), true }},
+		{Path: "priority", Kind: field.Uint, Max: 1<<32 - 1, Doc: "queueing priority (skb->priority)",
+			Num: num(func(p *Packet) uint64 { return uint64(p.Priority) }, HasPriority)},
+		{Path: "uid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "user of the local socket; with --uid-gid",
+			Num: num(func(p *Packet) uint64 { return uint64(p.UID) }, HasUID)},
+		{Path: "gid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "group of the local socket; with --uid-gid",
+			Num: num(func(p *Packet) uint64 { return uint64(p.GID) }, HasGID)},
+		{Path: "secctx", Kind: field.String, Doc: "security context of the local socket; with --secctx",
+			Data: bytesOf(func(p *Packet) []byte { return p.SecCtx })},
+		{Path: "length", Kind: field.Uint, Max: 1<<32 - 1, Doc: "length of the packet from the IP header on, bytes",
+			Num: num(func(p *Packet) uint64 { return uint64(p.Length) }, HasLength)},
+		{Path: "captured", Kind: field.Uint, Max: 0xffff, Doc: "bytes of the packet that were copied",
+			Num: func(p *Packet) (uint64, bool) { return uint64(len(p.Data)), true }},
+		{Path: "gso", Kind: field.Bool, Max: 1, Hidden: true, Doc: "many segments at once, which the kernel will cut apart", Num: flag(GSO)},
+		{Path: "csum_ready", Kind: field.Bool, Max: 1, Hidden: true, Doc: "the transport checksum is in the packet, not left to the device",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.SkbInfo&CsumNotReady) ^ 1, true }},
+	},
+		field.Lift("", packet.Rows(), (*Packet).Headers),
+		[]row{{Path: "ctinfo", Kind: field.Enum, Names: CtInfos, Max: 7, Hidden: true, Doc: "relation to the connection: new, established, related, …",
+			Num: num(func(p *Packet) uint64 { return uint64(p.CtInfo) }, HasCtInfo)}},
+		field.Lift("ct.", ct.FlowFields.Rows(), (*Packet).CT),
+		[]row{
+			{Path: "verdict", Kind: field.String, Doc: "what was decided: drop, accept, repeat, stop, queue N",
+				Data: func(p *Packet) ([]byte, bool) {
+					p.scratch = p.Verdict.Append(p.scratch[:0])
+					return p.scratch, p.Decided
+				}},
+			{Path: "rule", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the rule that decided, from 1; absent when none did",
+				Num: func(p *Packet) (uint64, bool) { return uint64(p.Rule), p.Decided && p.Rule > 0 }},
+		},
+	)
+}
 
 func parseTime(s string) (value.Set, error) {
 	n, err := value.Time(s)

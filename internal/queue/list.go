@@ -133,23 +133,25 @@ func Rate(list, before []Info, seconds float64) {
 }
 
 // CopyModes are the words for Info.CopyMode.
-var CopyModes = value.NewNames("copy mode", 2, value.WordList("none", "meta", "packet")...)
+var CopyModes = value.NewWords("copy mode", 2, "none", "meta", "packet")
 
 // InfoFields are the fields of a queue in the kernel's list.
-var InfoFields = field.New([]field.Row[Info]{
-	{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue", Num: func(i *Info) (uint64, bool) { return uint64(i.Num), true }},
-	{Path: "depth", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets without a verdict", Num: func(i *Info) (uint64, bool) { return uint64(i.Depth), true }},
-	{Path: "queue_dropped", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets dropped because the queue was full", Num: func(i *Info) (uint64, bool) { return uint64(i.QueueDropped), true }},
-	{Path: "user_dropped", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets dropped because the owner's socket was full", Num: func(i *Info) (uint64, bool) { return uint64(i.UserDropped), true }},
-	{Path: "copy_mode", Kind: field.Enum, Names: CopyModes, Doc: "what is copied of a packet: none, meta (its attributes) or packet", Num: func(i *Info) (uint64, bool) { return uint64(i.CopyMode), true }},
-	{Path: "copy_range", Kind: field.Uint, Max: 1<<32 - 1, Doc: "bytes copied of each packet", Num: func(i *Info) (uint64, bool) { return uint64(i.CopyRange), i.CopyMode == 2 }},
-	{Path: "last_id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "id of the newest packet; how many were queued since the binding", Num: func(i *Info) (uint64, bool) { return uint64(i.LastID), true }},
-	{Path: "owner.portid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "port id of the netlink socket that bound the queue", Num: func(i *Info) (uint64, bool) { return uint64(i.Owner.Port), true }},
-	{Path: "owner.pid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "process that holds that socket", Num: func(i *Info) (uint64, bool) { return uint64(i.Owner.PID), true }, Null: func(i *Info) bool { return i.Owner.PID == 0 }},
-	{Path: "owner.comm", Kind: field.String, Doc: "that process's name", Data: func(i *Info) ([]byte, bool) { return []byte(i.Owner.Comm), true }, Null: func(i *Info) bool { return i.Owner.PID == 0 }},
-	{Path: "rate.packets", Kind: field.Uint, Doc: "packets queued a second since the list before", Num: func(i *Info) (uint64, bool) { return i.Packets, i.HasRates }},
-	{Path: "rate.queue_dropped", Kind: field.Uint, Doc: "growth of queue_dropped a second", Num: func(i *Info) (uint64, bool) { return i.QueueDrops, i.HasRates }},
-	{Path: "rate.user_dropped", Kind: field.Uint, Doc: "growth of user_dropped a second", Num: func(i *Info) (uint64, bool) { return i.UserDrops, i.HasRates }},
+var InfoFields = field.New(func() []field.Row[Info] {
+	return []field.Row[Info]{
+		{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue", Num: func(i *Info) (uint64, bool) { return uint64(i.Num), true }},
+		{Path: "depth", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets without a verdict", Num: func(i *Info) (uint64, bool) { return uint64(i.Depth), true }},
+		{Path: "queue_dropped", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets dropped because the queue was full", Num: func(i *Info) (uint64, bool) { return uint64(i.QueueDropped), true }},
+		{Path: "user_dropped", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets dropped because the owner's socket was full", Num: func(i *Info) (uint64, bool) { return uint64(i.UserDropped), true }},
+		{Path: "copy_mode", Kind: field.Enum, Names: CopyModes, Doc: "what is copied of a packet: none, meta (its attributes) or packet", Num: func(i *Info) (uint64, bool) { return uint64(i.CopyMode), true }},
+		{Path: "copy_range", Kind: field.Uint, Max: 1<<32 - 1, Doc: "bytes copied of each packet", Num: func(i *Info) (uint64, bool) { return uint64(i.CopyRange), i.CopyMode == 2 }},
+		{Path: "last_id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "id of the newest packet; how many were queued since the binding", Num: func(i *Info) (uint64, bool) { return uint64(i.LastID), true }},
+		{Path: "owner.portid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "port id of the netlink socket that bound the queue", Num: func(i *Info) (uint64, bool) { return uint64(i.Owner.Port), true }},
+		{Path: "owner.pid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "process that holds that socket", Num: func(i *Info) (uint64, bool) { return uint64(i.Owner.PID), true }, Null: func(i *Info) bool { return i.Owner.PID == 0 }},
+		{Path: "owner.comm", Kind: field.String, Doc: "that process's name", Data: func(i *Info) ([]byte, bool) { return []byte(i.Owner.Comm), true }, Null: func(i *Info) bool { return i.Owner.PID == 0 }},
+		{Path: "rate.packets", Kind: field.Uint, Doc: "packets queued a second since the list before", Num: func(i *Info) (uint64, bool) { return i.Packets, i.HasRates }},
+		{Path: "rate.queue_dropped", Kind: field.Uint, Doc: "growth of queue_dropped a second", Num: func(i *Info) (uint64, bool) { return i.QueueDrops, i.HasRates }},
+		{Path: "rate.user_dropped", Kind: field.Uint, Doc: "growth of user_dropped a second", Num: func(i *Info) (uint64, bool) { return i.UserDrops, i.HasRates }},
+	}
 })
 
 // A BusyError says that another socket has bound the queue.

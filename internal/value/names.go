@@ -18,70 +18,69 @@ type Name struct {
 	Num  uint64
 }
 
-// Names maps words to numbers and back. It is safe for concurrent use once
-// built.
+// Names maps words to numbers and back. It is safe for concurrent use. Tables are
+// package-level variables that cost nothing until they are asked: the maps behind
+// them are made then.
 type Names struct {
 	What  string // what the words name, for messages: "protocol"
 	Max   uint64 // largest number accepted when a number is typed
+	words []string
 	list  []Name
-	byNum []string // dense for small numbers; "" where there is no word
-	words func() map[string]uint64
+
+	once   sync.Once
+	byNum  []string // dense for small numbers; "" where there is no word
+	byWord map[string]uint64
 }
 
-// NewNames builds a table. Words are matched in any case; max bounds plain
+// NewNames returns a table. Words are matched in any case; max bounds plain
 // numbers typed in place of a word.
 func NewNames(what string, max uint64, list ...Name) *Names {
-	n := &Names{What: what, Max: max, list: list}
-	var top uint64
-	for _, e := range list {
-		if e.Num < 512 {
-			top = max64(top, e.Num)
-		}
-	}
-	n.byNum = make([]string, top+1)
-	for _, e := range list {
-		if e.Num <= top && n.byNum[e.Num] == "" {
-			n.byNum[e.Num] = e.Word
-		}
-	}
-	n.words = sync.OnceValue(func() map[string]uint64 {
-		m := make(map[string]uint64, len(list))
-		for _, e := range list {
-			if _, ok := m[fold(e.Word)]; !ok {
-				m[fold(e.Word)] = e.Num
-			}
-		}
-		return m
-	})
+	return &Names{What: what, Max: max, list: list}
+}
+
+// NewWords returns a table of the words for 0, 1, 2, …; an empty word leaves a gap.
+func NewWords(what string, max uint64, words ...string) *Names {
+	return &Names{What: what, Max: max, words: words}
+}
+
+// made returns the table with its maps.
+func (n *Names) made() *Names {
+	n.once.Do(n.make)
 	return n
 }
 
-// WordList gives words the numbers 0, 1, 2, …; an empty word leaves a gap.
-func WordList(words ...string) []Name {
-	var out []Name
-	for i, w := range words {
+func (n *Names) make() {
+	for i, w := range n.words {
 		if w != "" {
-			out = append(out, Name{w, uint64(i)})
+			n.list = append(n.list, Name{w, uint64(i)})
 		}
 	}
-	return out
-}
-
-func max64(a, b uint64) uint64 {
-	if a > b {
-		return a
+	var top uint64
+	for _, e := range n.list {
+		if e.Num < 512 {
+			top = max(top, e.Num)
+		}
 	}
-	return b
+	n.byNum = make([]string, top+1)
+	n.byWord = make(map[string]uint64, len(n.list))
+	for _, e := range n.list {
+		if e.Num <= top && n.byNum[e.Num] == "" {
+			n.byNum[e.Num] = e.Word
+		}
+		if _, ok := n.byWord[fold(e.Word)]; !ok {
+			n.byWord[fold(e.Word)] = e.Num
+		}
+	}
 }
 
 func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
 
 // List returns the table in its order. The caller must not change it.
-func (n *Names) List() []Name { return n.list }
+func (n *Names) List() []Name { return n.made().list }
 
 // Word returns the word for num, or "" when there is none.
 func (n *Names) Word(num uint64) string {
-	if num < uint64(len(n.byNum)) {
+	if n.made(); num < uint64(len(n.byNum)) {
 		return n.byNum[num]
 	}
 	for _, e := range n.list {
@@ -102,7 +101,7 @@ func (n *Names) Append(b []byte, num uint64) []byte {
 
 // Lookup returns the number of a word, in any case, '-' and '_' alike.
 func (n *Names) Lookup(word string) (uint64, bool) {
-	num, ok := n.words()[fold(word)]
+	num, ok := n.made().byWord[fold(word)]
 	return num, ok
 }
 
