@@ -44,27 +44,27 @@ func netlinkSockets() ([]netlinkSocket, error) {
 // owners finds the processes behind netlink ports, and remembers them.
 type owners struct {
 	known   map[uint32]owner
-	scanned time.Time // when all processes were last looked through
+	scanned uint64 // when all processes were last looked through, ns since the epoch
 }
 
 type owner struct {
-	pid   uint32
-	comm  []byte
-	until time.Time
+	pid  uint32
+	comm []byte
+	at   uint64 // when it was found out, ns since the epoch
 }
 
 // ownerFor is how long an answer is taken for true. A port can pass on to
 // another process, and a process can change its name.
-const ownerFor = time.Second
+const ownerFor = uint64(time.Second)
 
 // find sets by's process when that process holds a netfilter socket with the
-// port. Ports are most often the process's own number, but anyone can choose.
-func (o *owners) find(by *By) {
-	now := time.Now()
+// port. Ports are most often the process's own number, but anyone can choose. now
+// is in ns since the epoch.
+func (o *owners) find(by *By, now uint64) {
 	k, ok := o.known[by.PortID]
-	if !ok || now.After(k.until) {
+	if !ok || now-k.at > ownerFor { // also when the clock was set back
 		k = o.look(by.PortID, now)
-		k.until = now.Add(ownerFor)
+		k.at = now
 		if o.known == nil || len(o.known) > 1000 {
 			o.known = map[uint32]owner{}
 		}
@@ -73,7 +73,7 @@ func (o *owners) find(by *By) {
 	by.Pid, by.Comm = k.pid, k.comm
 }
 
-func (o *owners) look(port uint32, now time.Time) owner {
+func (o *owners) look(port uint32, now uint64) owner {
 	socks, err := netlinkSockets()
 	if err != nil {
 		return owner{}
@@ -86,7 +86,7 @@ func (o *owners) look(port uint32, now time.Time) owner {
 		if holds(int(port), link) {
 			return named(int(port))
 		}
-		if now.Sub(o.scanned) < ownerFor { // looking through all processes is dear
+		if now-o.scanned < ownerFor { // looking through all processes is dear
 			return owner{}
 		}
 		o.scanned = now

@@ -372,7 +372,7 @@ func (w *Watcher) event(m *nl.Msg) error {
 		_ = w.f.DecodeEvent(m) // what cannot be read is not there
 		w.f.Time = w.now
 		if m.Port != 0 {
-			w.owners.find(&w.f.By)
+			w.owners.find(&w.f.By, w.now)
 		}
 		if w.merge.on && !w.merge.event(&w.f) {
 			return nil
@@ -384,7 +384,7 @@ func (w *Watcher) event(m *nl.Msg) error {
 		_ = w.e.DecodeEvent(m)
 		w.e.Time = w.now
 		if m.Port != 0 {
-			w.owners.find(&w.e.By)
+			w.owners.find(&w.e.By, w.now)
 		}
 		if w.merge.on {
 			w.merge.expect(&w.e)

@@ -431,3 +431,39 @@ func TestWatchEnds(t *testing.T) {
 		t.Errorf("a handler's stop: %v", err)
 	}
 }
+
+// TestGather: events that come fast are gathered, so that reading them does not
+// take a wakeup each.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	c := dial(t)
+	w := openWatch(t, WatchOptions{Flows: EventNew})
+	w.Buffer = gatherBuffer // a user namespace may not have one as large: what is lost counts too
+	const most = 20000
+	f := flow(t, "10.0.0.1:1", "10.0.0.2:2", UDP)
+	made := make(chan error, 1)
+	go func() {
+		for i := range most {
+			f.Orig.Sport, f.Reply.Dport = uint16(i+1), uint16(i+1)
+			if err := c.Create(f, false); err != nil {
+				made <- err
+				return
+			}
+		}
+		made <- nil
+	}()
+	events, rests := 0, 0
+	run(t, w, Handler{
+		Flow: func(*Flow) error { events++; return nil },
+		Lost: func(l Lost) error { events += int(l.Count); return nil },
+		Rest: func() error { rests++; return nil },
+	}, func() bool { return events == most })
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
+	if rests > most/8 {
+		t.Errorf("%d events were shown in %d goes", most, rests)
+	}
+	t.Logf("%d events were shown in %d goes", most, rests)
+}
