@@ -24,8 +24,8 @@ subjects "$@"
 build
 namespace
 
-# rules MODE: paced and mixed queue at OUTPUT, flood at PREROUTING; what is
-# accepted is then counted and dropped.
+# rules MODE [QUEUE]: paced and mixed queue at OUTPUT, flood at PREROUTING; what is
+# accepted is then counted and dropped. halves: every other packet goes to QUEUE.
 rules() {
 	in_ns iptables -t mangle -F
 	in_ns iptables -t raw -F
@@ -33,6 +33,10 @@ rules() {
 	case $1 in
 	paced | mixed)
 		in_ns iptables -A OUTPUT -p udp --dport 9998:9999 -j NFQUEUE --queue-num 0
+		in_ns iptables -t raw -A PREROUTING -p udp --dport 9998:9999 -j DROP ;;
+	halves)
+		in_ns iptables -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num 0
+		in_ns iptables -A OUTPUT -p udp --dport 9998 -j NFQUEUE --queue-num "${2:-0}"
 		in_ns iptables -t raw -A PREROUTING -p udp --dport 9998:9999 -j DROP ;;
 	flood)
 		in_ns iptables -t mangle -A PREROUTING -p udp --dport 9999 -j NFQUEUE --queue-num 0
@@ -76,12 +80,14 @@ finish() {
 
 # run_one NAME MODE SIZE: appends "accepted/s lost% cpu_s/M rss_kB"
 run_one() {
+	[ "$2" = halves ] && rules halves "$([[ $1 = *-two ]] && echo 1)"
 	consumer "$1" || return
 	passed "$2" >/dev/null
 	local window sent n stat q other=0
 	window=${WINDOW:-$([ "$3" -lt 200 ] && echo 128 || echo 64)}
 	[ "$2" = flood ] && window=0
 	[ "$2" = mixed ] && other=10
+	[ "$2" = halves ] && other=2
 	sent=$(in_ns timeout 90 taskset -c 0 "$B/gen" "$COUNT" "$3" "$window" $other)
 	[ "$2" = flood ] && for _ in $(seq 100); do # until the queue is empty
 		[ "$(queue_line | awk '{ print $3 }')" = 0 ] && break

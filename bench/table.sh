@@ -16,6 +16,7 @@ queue, UDP expression, both sides read: CPU|rules.paced.64|expr-udp|cpu|nfctl|<=
 queue: verdicts a second|paced.64|nfctl|rate|c-lib|>= 1.2|k 0.001
 queue: verdicts a second|paced.64|nfctl|rate|c-batch|>= 0.9|k 0.001
 queue: verdicts a second|paced.64|nfctl|rate|go-florianl|>= 5|k 0.001
+queue, two queues on two cores: verdicts a second|rules.halves.64|nfctl-two|rate|nfctl|-|k 0.001
 queue, flood: loss|flood.64|nfctl|lost|go-florianl|< 0.5 %|% 1
 queue, one TCP stream, MTU 1500|tcp|nfctl|gbit|c-gso|>= 1|Gbit/s 1
 queue, latency at 1000/s, p50|lat|nfctl|p50|c-lib|<= 1.3|us 1
@@ -62,6 +63,7 @@ awk -F '\t' -v rows="$rows" '
 			ratio = b > 0 ? sprintf("%.2f", x / b) : "-"
 			y = g[3] != "" ? x * u[2] : ratio + 0
 			met = g[1] == "<=" ? y <= g[2] : g[1] == "<" ? y < g[2] : y >= g[2]
-			printf "| %s | %s | %s %s | %s | %s | %s |\n", f[1], show(x * u[2], u[1]), f[5], show(b * u[2], u[1]), ratio, f[6], met ? "yes" : "no"
+			word = f[6] == "-" ? "-" : met ? "yes" : "no"
+			printf "| %s | %s | %s %s | %s | %s | %s |\n", f[1], show(x * u[2], u[1]), f[5], show(b * u[2], u[1]), ratio, f[6], word
 		}
 	}' "$1"

@@ -80,13 +80,18 @@ func (f *file) SetReadDeadline(t time.Time) error {
 		return os.ErrClosed
 	}
 	defer f.release()
+	f.setDeadline(t)
+	f.poke()
+	return nil
+}
+
+// setDeadline is SetReadDeadline for the reader itself, whom nobody need tell.
+func (f *file) setDeadline(t time.Time) {
 	var ns int64
 	if !t.IsZero() {
 		ns = max(t.UnixNano(), 1)
 	}
 	f.deadline.Store(ns)
-	f.poke()
-	return nil
 }
 
 // Control runs g on the descriptor.

@@ -175,9 +175,7 @@ func (r *Receiver) Recv(timeout time.Duration) (int, error) {
 	}
 	// In this order: a Wake after the first line ends the wait, one before is
 	// seen by the second.
-	if err := r.c.SetReadDeadline(until); err != nil {
-		return 0, os.ErrClosed
-	}
+	r.c.rc.setDeadline(until)
 	if r.woken.Swap(false) {
 		return r.try()
 	}
