@@ -102,7 +102,7 @@ func (l *luaRules) open(file string) (rule.Opener, error) {
 			}
 			return luaAction{x}, nil
 		},
-		Needs: rule.NeedsOf(f.Fields()...),
+		Needs: rule.NeedsOf(f.Fields()...).Add(rule.Needs{Edits: true}),
 	}, nil
 }
 

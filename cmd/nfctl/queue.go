@@ -343,6 +343,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	if a.verbose > 0 {
 		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
+		if !r.queues[0].GSO() && !o.noGSO {
+			a.warn("queue %s: large segments are cut before they are queued, which is slower: this kernel cannot leave them whole, or not when rules edit", numbers(o.nums))
+		}
 	}
 	err = queue.Serve(r.stream, ending, r.queues...)
 	for _, end := range sinks {

@@ -39,6 +39,9 @@ type Config struct {
 	SecCtx    bool // send their security context
 	Conntrack bool // send the connection; needs CONFIG_NETFILTER_NETLINK_GLUE_CT
 	Connmark  bool // decisions will set connection marks; needs that option too
+	// Edits says that decisions will change packets: as NoGSO, on a kernel that
+	// loses datagrams of many segments when they were changed.
+	Edits bool
 
 	// DryRun accepts every packet as it is, whatever was decided.
 	DryRun bool
@@ -53,9 +56,33 @@ var flags = []struct {
 }{
 	{nfqueue.NfQaCfgFlagFailOpen, "fail-open", "needs Linux 3.6", func(c *Config) bool { return c.FailOpen }},
 	{nfqueue.NfQaCfgFlagConntrack, "conntrack data", "needs CONFIG_NETFILTER_NETLINK_GLUE_CT", func(c *Config) bool { return c.Conntrack || c.Connmark }},
-	{nfqueue.NfQaCfgFlagGSO, "GSO", "needs Linux 3.10", func(c *Config) bool { return !c.NoGSO }},
+	{nfqueue.NfQaCfgFlagGSO, "GSO", "needs Linux 3.10", func(c *Config) bool { return !c.NoGSO && !(c.Edits && !c.DryRun && losesEditedGSO()) }},
 	{nfqueue.NfQaCfgFlagUIDGid, "user and group", "needs Linux 3.14", func(c *Config) bool { return c.UIDGID }},
 	{nfqueue.NfQaCfgFlagSecCx, "security context", "needs CONFIG_NETWORK_SECMARK", func(c *Config) bool { return c.SecCtx }},
+}
+
+// losesEditedGSO reports whether the kernel loses edited datagrams of UDP GSO.
+// Until Linux 6.11 (30b03f2a0592, "udp: Fall back to software USO if IPv6
+// extension headers are present") __udp_gso_segment hands a packet whose checksum
+// is not left to the device, as none is that was edited, back uncut when the
+// device could cut it, and then nobody does. The version is asked: to see the
+// effect takes two namespaces, a link, a queue and a receiver.
+var losesEditedGSO = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return true
+	}
+	return olderThan(unix.ByteSliceToString(u.Release[:]), 6, 11)
+})
+
+// olderThan compares a kernel's release, as "6.1.0-41-amd64", with a version. One
+// that cannot be read is older.
+func olderThan(release string, major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 {
+		return true
+	}
+	return a < major || a == major && b < minor
 }
 
 // ErrNotSupported is what errors.Is finds when the kernel lacks a feature that
@@ -316,7 +343,7 @@ func (q *Queue) ask(req []byte) error {
 // Buffer returns the size in bytes of the receive buffer that was reached.
 func (q *Queue) Buffer() int { return q.buffer }
 
-// GSO reports whether the kernel queues large segments uncut.
+// GSO reports whether the kernel was asked, by Open, to queue large segments uncut.
 func (q *Queue) GSO() bool { return q.gso }
 
 // wake ends the worker's waiting.

@@ -144,3 +144,15 @@ func TestNotSupported(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOlderThan(t *testing.T) {
+	t.Parallel()
+	for release, want := range map[string]bool{
+		"6.1.0-41-amd64": true, "6.10.14": true, "6.11.0-rc1": false, "6.11": false, "6.12.9+deb13-cloud-amd64": false,
+		"6.18.5": false, "7.0": false, "10.1.2": false, "5.15.0": true, "": true, "next": true,
+	} {
+		if got := olderThan(release, 6, 11); got != want {
+			t.Errorf("%q: %v", release, got)
+		}
+	}
+}

@@ -19,7 +19,7 @@ type reload struct {
 }
 
 // Reload is SetDecider for rules that may need more of the packets: c's CopyRange,
-// Conntrack, Connmark, UIDGID and SecCtx are asked of the kernel, where they are
+// Conntrack, Connmark, UIDGID, SecCtx and Edits are asked of the kernel, where they are
 // more than what is in force, and the rules are in force from the first packet on
 // that comes with what they need. With an error, as those of Open, the rules
 // before stay in force. One Reload at a time may be under way.
@@ -49,14 +49,18 @@ func (w *worker) askReload(r *reload) error {
 	now.Connmark = was.Connmark || r.conf.Connmark
 	now.UIDGID = was.UIDGID || r.conf.UIDGID
 	now.SecCtx = was.SecCtx || r.conf.SecCtx
+	now.Edits = was.Edits || r.conf.Edits
 	r.conf = now
-	var bits uint32
+	var bits, mask uint32
 	for _, f := range flags {
-		if f.want(&now) && !f.want(&was) {
-			bits |= f.bit
+		if f.want(&now) != f.want(&was) {
+			mask |= f.bit
+			if f.want(&now) {
+				bits |= f.bit
+			}
 		}
 	}
-	if bits == 0 && now.CopyRange == was.CopyRange {
+	if mask == 0 && now.CopyRange == was.CopyRange {
 		w.answerReload(nil)
 		return nil
 	}
@@ -71,8 +75,8 @@ func (w *worker) askReload(r *reload) error {
 		q.recvMu.Unlock()
 		b = appendParams(b, now.CopyRange)
 	}
-	if bits != 0 {
-		b = appendFlags(b, bits, bits)
+	if mask != 0 {
+		b = appendFlags(b, bits, mask)
 	}
 	var err error
 	r.seq, err = q.conn.Request(nl.Finish(b, 0))
@@ -85,7 +89,7 @@ func (w *worker) answerReload(err error) {
 	w.asked = nil
 	if err == nil {
 		c := &w.q.conf // what other goroutines read of it stays as it is
-		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx
+		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx, c.Edits = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx, r.conf.Edits
 		w.q.SetDecider(r.decider)
 	} else if errors.Is(err, unix.EOPNOTSUPP) {
 		for _, f := range flags {

@@ -16,7 +16,6 @@ type Set struct {
 	steps []step
 	opts  Options
 	needs Needs
-	edits bool
 }
 
 // A step is a run of rules that tables serve, or else one rule.
@@ -57,7 +56,6 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		r := &rules[i]
 		s.texts[i] = r.Text
 		s.needs = s.needs.Add(r.needs())
-		s.edits = s.edits || r.edits()
 		st := step{rule: r, index: i + 1, ext: exts}
 		for k := range r.actions {
 			if r.actions[k].kind == actExtension {
@@ -109,9 +107,6 @@ func (s *Set) Loops(num uint16) string {
 
 // Rules returns the rules' texts in order.
 func (s *Set) Rules() []string { return s.texts }
-
-// Edits reports whether a rule may change packets.
-func (s *Set) Edits() bool { return s.edits }
 
 // Faults returns how often an expression's number could not be computed.
 func (s *Set) Faults() (n uint64) {
@@ -176,7 +171,7 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 		}
 		d.Matched = append(d.Matched, s.index)
 	}
-	if e.set.edits && e.edit.Changed() {
+	if e.set.needs.Edits && e.edit.Changed() {
 		e.finish(p, d)
 	}
 }

@@ -140,6 +140,7 @@ type Needs struct {
 	Connmark  bool   // that connection marks can be set
 	UIDGID    bool
 	SecCtx    bool
+	Edits     bool // that packets can be given back changed
 }
 
 // headerCopy holds the IP and transport headers of any packet but those with
@@ -149,7 +150,7 @@ const headerCopy = 256
 // Add joins two needs.
 func (n Needs) Add(o Needs) Needs {
 	return Needs{max(n.CopyRange, o.CopyRange), n.Conntrack || o.Conntrack, n.Connmark || o.Connmark,
-		n.UIDGID || o.UIDGID, n.SecCtx || o.SecCtx}
+		n.UIDGID || o.UIDGID, n.SecCtx || o.SecCtx, n.Edits || o.Edits}
 }
 
 // Config returns c with what n needs added.
@@ -159,6 +160,7 @@ func (n Needs) Config(c queue.Config) queue.Config {
 	c.Connmark = c.Connmark || n.Connmark
 	c.UIDGID = c.UIDGID || n.UIDGID
 	c.SecCtx = c.SecCtx || n.SecCtx
+	c.Edits = c.Edits || n.Edits
 	return c
 }
 
@@ -204,7 +206,7 @@ func (r *Rule) needs() Needs {
 		a := &r.actions[i]
 		switch a.kind {
 		case actSet, actReplace:
-			n.CopyRange = queue.MaxCopy
+			n.CopyRange, n.Edits = queue.MaxCopy, true
 		case actConnmark:
 			n.Connmark = true
 		case actExtension:
@@ -212,17 +214,6 @@ func (r *Rule) needs() Needs {
 		}
 	}
 	return n
-}
-
-// edits reports whether the rule may change packets.
-func (r *Rule) edits() bool {
-	for i := range r.actions {
-		switch r.actions[i].kind {
-		case actSet, actReplace, actExtension:
-			return true
-		}
-	}
-	return false
 }
 
 type actionKind uint8
