@@ -44,6 +44,7 @@ var flagCompleters = map[string]completer{
 	"events":       listOf(func(*cobra.Command) []string { return []string{"new", "update", "destroy", "all"} }),
 	"status":       listOf(func(*cobra.Command) []string { return wordsOf(ct.StatusNames) }),
 	"state":        listOf(func(*cobra.Command) []string { return wordsOf(ct.StateNames) }),
+	"flags":        listOf(func(*cobra.Command) []string { return wordsOf(ct.ExpectFlagNames) }),
 	"family":       fixed("ipv4", "ipv6"),
 	"proto":        completeWith(func() []string { return wordsOf(value.Protocols) }),
 	"protonum":     completeWith(func() []string { return wordsOf(value.Protocols) }),

@@ -799,7 +799,7 @@ cannot be tried, the flows are read and deleted one by one.`,
 			some = append(some, ff)
 		}
 	}
-	registerFlags(c, ct.FlowFields, some, &o.filter)
+	registerFlags(c, some, &o.filter)
 	f.BoolVar(&o.dryRun, "dry-run", false, "only say how many flows would be deleted")
 	return c
 }

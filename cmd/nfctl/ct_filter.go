@@ -141,15 +141,15 @@ func natFilter(src, dst bool) func(string) ([]field.Cond, func(*ct.Flow) bool, e
 func translated[A any](_ A, addr bool, _ uint16, port bool) bool { return addr || port }
 
 // registerFilter adds the flags that choose objects to a command.
-func registerFilter[T any](c *cobra.Command, reg *field.Registry[T], flags []filterFlag[T], o *filterOptions) {
-	registerFlags(c, reg, flags, o)
+func registerFilter[T any](c *cobra.Command, flags []filterFlag[T], o *filterOptions) {
+	registerFlags(c, flags, o)
 	f := c.Flags()
 	f.StringArrayVar(&o.exprs, "filter", nil, "only what an `expression` holds for, see 'nfctl help expressions'")
 	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
 }
 
 // registerFlags adds flags that choose objects to a command.
-func registerFlags[T any](c *cobra.Command, reg *field.Registry[T], flags []filterFlag[T], o *filterOptions) {
+func registerFlags[T any](c *cobra.Command, flags []filterFlag[T], o *filterOptions) {
 	f := c.Flags()
 	for i := range flags {
 		ff := &flags[i]
@@ -166,24 +166,8 @@ func registerFlags[T any](c *cobra.Command, reg *field.Registry[T], flags []filt
 			if ff.bare {
 				p.NoOptDefVal = anyValue
 			}
-			if words := ff.words(reg); len(words) > 0 {
-				_ = c.RegisterFlagCompletionFunc(name, fixed(words...))
-			}
 		}
 	}
-}
-
-// words are those that a flag's value may be, for completion.
-func (ff *filterFlag[T]) words(reg *field.Registry[T]) (words []string) {
-	if len(ff.paths) == 0 || reg.Row(ff.paths[0]) == nil {
-		return nil
-	}
-	if names := reg.Row(ff.paths[0]).Names; names != nil && ff.parse == nil {
-		for _, n := range names.List() {
-			words = append(words, n.Word)
-		}
-	}
-	return words
 }
 
 // any reports whether one of the flags that choose was given.
@@ -363,9 +347,4 @@ func dumpOptions(c *chooser[ct.Flow]) ct.DumpOptions {
 }
 
 // registerFlowFilter adds the flags that choose flows to a command.
-func registerFlowFilter(c *cobra.Command, o *filterOptions) {
-	registerFilter(c, ct.FlowFields, flowFlags, o)
-	_ = c.RegisterFlagCompletionFunc("label", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return ct.LabelNames(), cobra.ShellCompDirectiveNoFileComp
-	})
-}
+func registerFlowFilter(c *cobra.Command, o *filterOptions) { registerFilter(c, flowFlags, o) }

@@ -211,7 +211,7 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 		},
 	}
 	o.register(c, "new, update, destroy, all")
-	registerFilter(c, eitherFields(), nil, fo)
+	registerFilter[either](c, nil, fo)
 	return c
 }
 

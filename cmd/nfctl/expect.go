@@ -82,7 +82,7 @@ func masterFilter(text string) ([]field.Cond, func(*ct.Expect) bool, error) {
 }
 
 func registerExpectFilter(c *cobra.Command, fo *filterOptions) {
-	registerFilter(c, ct.ExpectFields, expectFlags, fo)
+	registerFilter(c, expectFlags, fo)
 	_ = c.Flags().MarkHidden("labelmap")
 }
 

@@ -105,7 +105,6 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 			}}, name, short, cf.usage).Hidden = name != cf.name || cf.usage == ""
 		}
 	}
-	_ = c.RegisterFlagCompletionFunc("nat-dir", fixed("orig", "reply"))
 	_ = c.RegisterFlagCompletionFunc("proto", fixed("tcp", "udp"))
 	return c
 }

@@ -117,11 +117,11 @@ func manHead(name, short string) []byte {
 func manPage(c *cobra.Command) []byte {
 	b := manHead(manName(c), c.Short)
 	b = append(b, ".SH SYNOPSIS\n"...)
-	if !c.HasSubCommands() || c.Annotations["runs"] != "" {
+	if !c.HasSubCommands() || runs(c) {
 		b = fmt.Appendf(b, ".B %s\n", roff(c.UseLine()))
 	}
 	if c.HasSubCommands() {
-		if c.Annotations["runs"] != "" {
+		if runs(c) {
 			b = append(b, ".br\n"...)
 		}
 		b = fmt.Appendf(b, ".B %s\nCOMMAND [flags]\n", roff(c.CommandPath()))

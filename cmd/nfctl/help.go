@@ -99,7 +99,7 @@ Examples:
 {{.UsageString}}`
 
 const usageTemplate = `Usage:{{if and .Runnable (not .HasAvailableSubCommands)}}
-  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}{{if .Annotations.runs}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}{{if runs .}}
   {{.UseLine}}{{end}}
   {{.CommandPath}} COMMAND [flags]{{end}}{{if gt (len .Aliases) 0}}
 
@@ -120,20 +120,15 @@ More: nfctl help fields, expressions, output, exit-codes{{end}}
 
 // setHelp gives a command and those below it the form of help.
 func setHelp(root *cobra.Command) {
-	mark(root)
+	cobra.AddTemplateFunc("runs", runs)
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 }
 
-// mark notes of commands with others below them that they run by themselves too:
-// they have flags of their own.
-func mark(c *cobra.Command) {
-	if c.HasSubCommands() && c.LocalNonPersistentFlags().HasFlags() {
-		c.Annotations = map[string]string{"runs": "yes"}
-	}
-	for _, s := range c.Commands() {
-		mark(s)
-	}
+// runs reports whether a command with others below it runs by itself too: it has
+// flags of its own.
+func runs(c *cobra.Command) bool {
+	return c.HasSubCommands() && c.LocalNonPersistentFlags().HasFlags()
 }
 
 func helpFields() []byte {

@@ -85,6 +85,7 @@ connection tracking table and its expectations.`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true}, // there is newCompletion
 	}
 	f := root.PersistentFlags()
 	f.StringVarP(&a.output, "output", "o", "", "output `format`, see 'nfctl help output'")
@@ -94,7 +95,6 @@ connection tracking table and its expectations.`,
 	f.StringVar(&a.color, "color", "auto", "colour: auto, always or never")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no objects, only totals, warnings and errors")
 	f.CountVarP(&a.verbose, "verbose", "v", "say more on standard error")
-	_ = root.RegisterFlagCompletionFunc("color", fixed("auto", "always", "never"))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.prepare(c) }
 

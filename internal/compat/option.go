@@ -6,6 +6,7 @@ package compat
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // verbs is a set of commands. The same letter about expectations is another
@@ -187,30 +188,32 @@ var (
 	keyPairs  = [2][2]string{{"srckey", "dstkey"}, {"reply-key-src", "reply-key-dst"}}
 )
 
-var protocols = []protocol{
-	{name: "tcp", num: 6, upper: "TCP", opts: append(ports(), state()), pairs: portPairs,
-		states: strings.Fields("NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN")},
-	{name: "udp", num: 17, opts: ports(), pairs: portPairs},
-	{name: "udplite", num: 136, opts: ports(), pairs: portPairs},
-	{name: "icmp", num: 1, opts: icmp("icmp")},
-	{name: "icmpv6", num: 58, opts: icmp("icmpv6")},
-	{name: "sctp", num: 132, upper: "SCTP", pairs: portPairs,
-		opts: append(ports(), state(),
-			option{names: []string{"orig-vtag"}, arg: required, may: update | get, must: making, kind: "tag", doc: "verification tag of the original direction"},
-			option{names: []string{"reply-vtag"}, arg: required, may: update | get, must: making, kind: "tag", doc: "verification tag of the reply direction"}),
-		states: strings.Fields("NONE CLOSED COOKIE_WAIT COOKIE_ECHOED ESTABLISHED SHUTDOWN_SENT SHUTDOWN_RECD SHUTDOWN_ACK_SENT")},
-	{name: "dccp", num: 33, upper: "DCCP", pairs: portPairs,
-		opts: append(ports(), state(),
-			option{names: []string{"role"}, arg: required, must: making, kind: "role", doc: "role of the original direction: client or server"}),
-		states: strings.Fields("NONE REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT")},
-	{name: "gre", num: 47, opts: keys(), pairs: keyPairs},
-}
+var protocols = sync.OnceValue(func() []protocol {
+	return []protocol{
+		{name: "tcp", num: 6, upper: "TCP", opts: append(ports(), state()), pairs: portPairs,
+			states: strings.Fields("NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN")},
+		{name: "udp", num: 17, opts: ports(), pairs: portPairs},
+		{name: "udplite", num: 136, opts: ports(), pairs: portPairs},
+		{name: "icmp", num: 1, opts: icmp("icmp")},
+		{name: "icmpv6", num: 58, opts: icmp("icmpv6")},
+		{name: "sctp", num: 132, upper: "SCTP", pairs: portPairs,
+			opts: append(ports(), state(),
+				option{names: []string{"orig-vtag"}, arg: required, may: update | get, must: making, kind: "tag", doc: "verification tag of the original direction"},
+				option{names: []string{"reply-vtag"}, arg: required, may: update | get, must: making, kind: "tag", doc: "verification tag of the reply direction"}),
+			states: strings.Fields("NONE CLOSED COOKIE_WAIT COOKIE_ECHOED ESTABLISHED SHUTDOWN_SENT SHUTDOWN_RECD SHUTDOWN_ACK_SENT")},
+		{name: "dccp", num: 33, upper: "DCCP", pairs: portPairs,
+			opts: append(ports(), state(),
+				option{names: []string{"role"}, arg: required, must: making, kind: "role", doc: "role of the original direction: client or server"}),
+			states: strings.Fields("NONE REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT")},
+		{name: "gre", num: 47, opts: keys(), pairs: keyPairs},
+	}
+})
 
 // findProtocol returns the protocol with options of its own, or nil.
 func findProtocol(num uint8) *protocol {
-	i := slices.IndexFunc(protocols, func(p protocol) bool { return p.num == num })
+	i := slices.IndexFunc(protocols(), func(p protocol) bool { return p.num == num })
 	if i < 0 {
 		return nil
 	}
-	return &protocols[i]
+	return &protocols()[i]
 }
