@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -57,7 +56,7 @@ func OpenRule(file string, o RuleOptions) (*RuleFile, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
-	code, err := os.ReadFile(file)
+	code, err := readScript(file, true)
 	if err != nil {
 		return nil, fmt.Errorf("lua: %w", err)
 	}
@@ -87,8 +86,10 @@ func (f *RuleFile) Fields() []string { return f.fields }
 // it was cut off because it took too long. They passed on to the next rule.
 func (f *RuleFile) Errors() (failed, cut uint64) { return f.errs.Load(), f.cut.Load() }
 
-// loadTime bounds how long the file itself may run.
-const loadTime = 10 * time.Second
+const (
+	loadTime = 10 * time.Second // how long the file itself may run
+	ruleText = 1 << 20          // the longest text that a library function makes
+)
 
 // A RuleAction is a RuleFile's function in an interpreter of its own, for one
 // queue.
@@ -113,7 +114,7 @@ func (f *RuleFile) Open() (*RuleAction, error) {
 	o := &Options{Out: f.o.Out, Warn: f.o.Warn}
 	a := &RuleAction{f: f, v: newVM(o, filepath.Dir(f.name), ruleDepth), edits: map[string]*packet.Edit{}}
 	L := a.v.L
-	L.SetField(L.GetGlobal("string"), "rep", L.NewFunction(stringRep))
+	a.v.longest = ruleText
 	a.limit.done, a.limit.tick = make(chan struct{}), max(f.o.Timeout/10, time.Millisecond)
 	a.limit.start(max(f.o.Timeout, loadTime))
 	defer a.limit.stop()
@@ -352,19 +353,6 @@ func decide(d *queue.Decision, p *queue.Packet, verdict, mark lua.LValue) error 
 	return nil
 }
 
-// longestText bounds what string.rep makes for a rule: the time limit is looked
-// at between the interpreter's instructions only.
-const longestText = 1 << 20
-
-func stringRep(L *lua.LState) int {
-	s, n := text(L, 1), number(L, 2)
-	if float64(len(s))*n > longestText {
-		raise(L, "resulting string too large")
-	}
-	L.Push(lua.LString(strings.Repeat(s, max(int(n), 0))))
-	return 1
-}
-
 // A limit is a context that ends when a call takes too long. The interpreter asks
 // for Done at each instruction, so it is no more than a field; a watcher looks at
 // the clock, and ends when no call has been made for some time.
@@ -400,6 +388,9 @@ func (l *limit) start(most time.Duration) {
 		go l.watch()
 	}
 }
+
+// over reports whether the call under way is to end.
+func (l *limit) over() bool { return l != nil && l.started.Load() == late }
 
 // stop ends a call and reports whether it was cut off.
 func (l *limit) stop() bool {

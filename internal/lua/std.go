@@ -3,8 +3,6 @@ package lua
 import (
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
@@ -18,7 +16,7 @@ func (v *vm) fixLibraries() {
 	L.SetGlobal("pcall", L.NewFunction(v.pcall))
 	L.SetGlobal("xpcall", L.NewFunction(v.xpcall))
 	L.SetGlobal("error", L.NewFunction(raiseValue))
-	L.SetField(L.GetGlobal("string"), "format", L.NewFunction(stringFormat))
+	v.fixStrings()
 	if v.o.Untrusted {
 		return
 	}
@@ -87,112 +85,4 @@ func (v *vm) print(L *lua.LState) int {
 		v.ended(L, err)
 	}
 	return 0
-}
-
-// stringFormat is string.format of Lua 5.1: C's conversions, and %q as Lua reads
-// it back.
-func stringFormat(L *lua.LState) int {
-	format := text(L, 1)
-	var b []byte
-	arg := 1
-	for i := 0; i < len(format); i++ {
-		c := format[i]
-		if c != '%' {
-			b = append(b, c)
-			continue
-		}
-		if i++; i < len(format) && format[i] == '%' {
-			b = append(b, '%')
-			continue
-		}
-		start := i
-		for i < len(format) && strings.IndexByte("-+ #0", format[i]) >= 0 {
-			i++
-		}
-		for i < len(format) && (format[i] >= '0' && format[i] <= '9' || format[i] == '.') {
-			i++
-		}
-		spec := format[start:i]
-		if len(spec) > 12 {
-			raise(L, "invalid format (width or precision too long)")
-		}
-		verb := byte(0)
-		if i < len(format) {
-			verb = format[i]
-		}
-		arg++
-		switch verb {
-		case 'c':
-			b = append(b, byte(integer(number(L, arg))))
-		case 'd', 'i':
-			b = fmt.Appendf(b, "%"+precise(spec)+"d", int64(number(L, arg)))
-		case 'u':
-			b = fmt.Appendf(b, "%"+precise(spec)+"d", integer(number(L, arg)))
-		case 'o', 'x', 'X':
-			b = fmt.Appendf(b, "%"+precise(spec)+string(verb), integer(number(L, arg)))
-		case 'e', 'E', 'f', 'g', 'G':
-			f := number(L, arg)
-			switch {
-			case math.IsInf(f, 0) || math.IsNaN(f):
-				w := strings.ToLower(strconv.FormatFloat(f, 'g', -1, 64))
-				b = append(b, strings.TrimPrefix(w, "+")...)
-			case (verb == 'g' || verb == 'G') && !strings.Contains(spec, "."):
-				b = fmt.Appendf(b, "%"+spec+".6"+string(verb), f)
-			default:
-				b = fmt.Appendf(b, "%"+spec+string(verb), f)
-			}
-		case 'q':
-			b = appendQuoted(b, text(L, arg))
-		case 's':
-			if arg > L.GetTop() {
-				argError(L, arg, "string expected, got no value")
-			}
-			b = appendText(b, spec, L.ToStringMeta(L.Get(arg)).String())
-		default:
-			raise(L, "invalid option '%%%s' to 'format'", strings.TrimRight(string(verb), "\x00"))
-		}
-	}
-	L.Push(lua.LString(b))
-	return 1
-}
-
-// precise drops a '0' flag beside a precision, which C ignores for integers.
-func precise(spec string) string {
-	if strings.Contains(spec, ".") {
-		return strings.TrimLeft(spec, "0")
-	}
-	return spec
-}
-
-// appendText is %s; width and precision count bytes, as in C.
-func appendText(b []byte, spec, s string) []byte {
-	width, precision, cut := strings.TrimLeft(spec, "-+ #0"), "", false
-	if width, precision, cut = strings.Cut(width, "."); cut {
-		n, _ := strconv.Atoi(precision)
-		s = s[:min(n, len(s))]
-	}
-	n, _ := strconv.Atoi(width)
-	pad := strings.Repeat(" ", max(n-len(s), 0))
-	if strings.Contains(strings.TrimRight(spec, "0123456789."), "-") {
-		return append(append(b, s...), pad...)
-	}
-	return append(append(b, pad...), s...)
-}
-
-// appendQuoted is %q.
-func appendQuoted(b []byte, s string) []byte {
-	b = append(b, '"')
-	for i := range len(s) {
-		switch c := s[i]; c {
-		case '"', '\\', '\n':
-			b = append(b, '\\', c)
-		case '\r':
-			b = append(b, `\r`...)
-		case 0:
-			b = append(b, `\000`...)
-		default:
-			b = append(b, c)
-		}
-	}
-	return append(b, '"')
 }

@@ -52,13 +52,13 @@ func Run(o Options) error {
 	switch o.File {
 	case "":
 	case "-":
-		b, err := io.ReadAll(o.In)
+		b, err := readAll(o.In, "standard input")
 		if err != nil {
 			return fmt.Errorf("lua: standard input: %w", err)
 		}
 		name, code = "stdin", b
 	default:
-		b, err := os.ReadFile(o.File)
+		b, err := readScript(o.File, false)
 		if err != nil {
 			return fmt.Errorf("lua: script: %w", err)
 		}
@@ -98,6 +98,7 @@ type vm struct {
 	threads []*lua.LState // for protected calls, unused now
 	depth   int           // protected calls under way
 	limit   *limit        // of a rule; nil: none
+	longest int           // of a text that a library function makes
 
 	qhandles  map[*qhandle]struct{}
 	cthandles map[*cthandle]struct{}
@@ -106,16 +107,16 @@ type vm struct {
 // Sizes of an interpreter's stacks: nested calls, and values. A script that needs
 // more gets an error.
 const (
-	callDepth     = 8 << 10 // an error costs the square of its depth
-	ruleDepth     = 1 << 10
-	stackValues   = 2 << 10
-	stackMost     = 1 << 20
-	biggestModule = 16 << 20
+	callDepth   = 8 << 10 // an error costs the square of its depth
+	ruleDepth   = 1 << 10
+	stackValues = 2 << 10
+	stackMost   = 1 << 20
+	longestText = 256 << 20
 )
 
 // newVM makes an interpreter; folder is the script's, "" for none.
 func newVM(o *Options, folder string, depth int) *vm {
-	v := &vm{o: o, qhandles: map[*qhandle]struct{}{}, cthandles: map[*cthandle]struct{}{},
+	v := &vm{o: o, longest: longestText, qhandles: map[*qhandle]struct{}{}, cthandles: map[*cthandle]struct{}{},
 		L: lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: depth, RegistrySize: stackValues, RegistryMaxSize: stackMost, MinimizeStackMemory: true})}
 	libs := []struct {
 		name string
@@ -291,5 +292,5 @@ func (v *vm) readInside(path string) ([]byte, error) {
 		return nil, fmt.Errorf("no file '%s'", path)
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, biggestModule))
+	return readAll(f, path)
 }
