@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -666,92 +665,4 @@ func TestCtCounters(t *testing.T) {
 	if !regexp.MustCompile(`^{"kind":"count","of":"flows","count":4,"max":[1-9]\d*,"percent":\d+}\n$`).MatchString(out) {
 		t.Errorf("count: %s", out)
 	}
-}
-
-// TestCtMillion lists a million flows in little memory. It raises the limit of
-// the whole machine, under a lock, and sets it back.
-func TestCtMillion(t *testing.T) {
-	const setting, want = "/proc/sys/net/netfilter/nf_conntrack_max", 1 << 20
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "nfctl-conntrack-max.lock"), os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	old, err := os.ReadFile(setting)
-	if err != nil {
-		t.Skipf("a million flows need the machine's %s: %v", setting, err)
-	}
-	if n, _ := strconv.Atoi(strings.TrimSpace(string(old))); n < 2*want {
-		if err := os.WriteFile(setting, []byte(strconv.Itoa(2*want)), 0); err != nil {
-			t.Skipf("a million flows need the machine's %s raised: %v", setting, err)
-		}
-		t.Cleanup(func() { _ = os.WriteFile(setting, old, 0) })
-	}
-	ns := nstest.New(t)
-	nf := nstest.Build(t)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		b := bufio.NewWriterSize(w, 1<<20)
-		line := []byte("-A -p udp -d 10.200.0.1 -t 900 --dport 53 --sport ")
-		var buf []byte
-		for i := range 1_000_000 {
-			buf = strconv.AppendInt(append(buf[:0], line...), int64(1+i%50000), 10)
-			buf = strconv.AppendInt(append(buf, " -s 10.0.0."...), int64(1+i/50000), 10)
-			_, _ = b.Write(append(buf, '\n'))
-		}
-		_ = b.Flush()
-		_ = w.Close()
-	}()
-	load := exec.Command(nf, "ct", "load")
-	load.Stdin = r
-	p := ns.StartCmd(load)
-	_ = r.Close()
-	most := waitLong(t, p)
-	if !strings.Contains(p.Stderr(), "1000000 flows made") || most > 64 {
-		t.Fatalf("load: %d MiB: %s", most, p.Stderr())
-	}
-	t.Logf("load: %v of processor time, %d MiB", p.Cmd.ProcessState.UserTime()+p.Cmd.ProcessState.SystemTime(), most)
-	for _, c := range []struct {
-		args []string
-		want int
-	}{{[]string{"list"}, 1_000_000}, {[]string{"list", "-p", "udp", "--sport", "7", "-o", "json"}, 20}} {
-		p := ns.Start("bash", append([]string{"-c", `exec "$@" > >(wc -l)`, "bash", nf, "ct"}, c.args...)...)
-		most := waitLong(t, p)
-		nstest.Until(t, "the lines are counted", func() bool { return p.Stdout() != "" })
-		if n := strings.TrimSpace(p.Stdout()); n != strconv.Itoa(c.want) {
-			t.Errorf("%v: %s lines, want %d", c.args, n, c.want)
-		}
-		if most > 40 {
-			t.Errorf("%v took %d MiB", c.args, most)
-		}
-		t.Logf("%v: %v of processor time, %d MiB", c.args, p.Cmd.ProcessState.UserTime()+p.Cmd.ProcessState.SystemTime(), most)
-	}
-	ns.Run(nf, "ct", "flush", "--all")
-}
-
-// waitLong waits for a program that may take longer than others, and returns
-// the most memory that it was seen to have, in MiB.
-func waitLong(t *testing.T, p *nstest.Proc) (most int) {
-	t.Helper()
-	status := fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid)
-	for end := time.Now().Add(5 * time.Minute); !p.Ended(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("still running: %s", strings.Join(p.Cmd.Args, " "))
-		}
-		b, _ := os.ReadFile(status)
-		if _, rest, ok := strings.Cut(string(b), "VmHWM:"); ok {
-			n, _ := strconv.Atoi(strings.Fields(rest)[0])
-			most = max(most, n>>10)
-		}
-	}
-	if status := p.Wait(); status != 0 {
-		t.Fatalf("%s: status %d: %s", strings.Join(p.Cmd.Args, " "), status, p.Stderr())
-	}
-	return most
 }
