@@ -11,6 +11,7 @@ import (
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nstest"
 	"nfctl/internal/queue"
@@ -227,6 +228,59 @@ nil`)
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
+}
+
+// A packet that is sent on with a wrong checksum does not arrive; one that is
+// right again does.
+func TestReplacementChecksums(t *testing.T) {
+	l := newLab(t)
+	l.ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "icmp", "--icmp-type", "echo-request", "-j", "NFQUEUE", "--queue-num", "0")
+	l.queue(0)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	g := func(name string, f lua.LGFunction) { l.v.L.SetGlobal(name, l.v.L.NewFunction(f)) }
+	g("ask", func(*lua.LState) int { // an echo request to the loopback
+		if err := unix.Sendto(fd, []byte{8, 0, 0xf5, 0xfd, 2, 1, 0, 1}, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Error(err)
+		}
+		return 0
+	})
+	g("answered", func(L *lua.LState) int {
+		wait := unix.NsecToTimeval(int64(100 * time.Millisecond))
+		if L.GetTop() > 0 { // an answer must come
+			wait = unix.NsecToTimeval(int64(nstest.Patience))
+		}
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+		b := make([]byte, 100)
+		for {
+			n, _, err := unix.Recvfrom(fd, b, 0)
+			if err != nil {
+				L.Push(lua.LFalse)
+				return 1
+			}
+			if n >= 28 && b[20] == 0 { // not the request, which the socket gets as well
+				L.Push(lua.LNumber(n))
+				return 1
+			}
+		}
+	})
+	l.expect(openQueue+`
+		local function try(fn) ask() assert(select(2, nfq.catch(h, function(d) return "accept", fn(nfq.get_payload(d)) end)) == "timeout") end
+		try(function(p) return p end) print("as it was", answered(1))
+		try(function(p) return p:sub(1, 22).."\1\1"..p:sub(25) end) print("ICMP checksum", answered())
+		try(function(p) return p:sub(1, 10).."\1\1"..p:sub(13) end) print("IP checksum", answered())
+		-- other data, and its checksum put right: what went up by 1 there goes down here
+		try(function(p) return p:sub(1, 22).."\245\252"..p:sub(25, 27)..string.char(p:byte(28) + 1) end) print("put right", answered(1))
+		send("udp") nfq.catch(h, function(d) local p = nfq.get_payload(d) return "accept", p:sub(1, 10).."\1\1"..p:sub(13) end) print("UDP, IP checksum", got())
+		nfq.close(h)`, `
+as it was	28
+ICMP checksum	false
+IP checksum	false
+put right	28
+UDP, IP checksum	nil`)
 }
 
 func TestCopyModes(t *testing.T) {

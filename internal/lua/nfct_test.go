@@ -261,6 +261,34 @@ update	2
 [DESTROY] udp      17 TIME src=127.0.0.1 dst=127.0.0.1 PORTS packets=2 bytes=62 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 PORTS packets=0 bytes=0 delta`)
 }
 
+// Which attributes come with which message; an entry that had expired has no
+// timeout in its destroy. A dump makes the kernel sweep such entries at once.
+func TestWhatMessagesCarry(t *testing.T) {
+	l := newCtLab(t)
+	l.expect(`
+		h = assert(nfct.open("conntrack", "all")) q = assert(nfct.open("conntrack"))
+		local function carried(m, c)
+			local all = {}
+			for _, a in ipairs{"id", "status", "timeout", "use", "orig-counter-packets", "timestamp-start", "timestamp-stop"} do
+				if nfct.get_attr_u64(c, a) ~= 0 then all[#all+1] = a end
+			end
+			print(m, table.concat(all, " "))
+		end
+		nfct.ct_callback_register(h, function(m, c) carried(m, c) if m == "destroy" then gone = true print((nfct.tostring(c, m):gsub("=%d+ dport=%d+", "=P"):gsub("delta%-time=%d+", "delta"))) end mine = c return "stolen" end)
+		nfct.ct_callback_register(q, function(m, c) carried("dump", c) end)
+		send("one") got(1) events(h)
+		assert(nfct.query(q, "dump"))
+		nfct.set_attr_u32(mine, "timeout", 1) nfct.set_attr_u32(mine, "mark", 7)
+		assert(nfct.query(q, "update", mine))
+		nfct.ct_callback_register(q, function() end)
+		repeat sleep(0.05) nfct.query(q, "dump") events(h) until gone`, `
+new	id status timeout
+dump	id status timeout use orig-counter-packets timestamp-start
+update	id status timeout
+destroy	id status orig-counter-packets timestamp-start timestamp-stop
+[DESTROY] udp      17 src=127.0.0.1 dst=127.0.0.1 sport=P packets=1 bytes=31 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=P packets=0 bytes=0 mark=7 delta`)
+}
+
 // A reader that was stopped while the receive buffer overflowed is told, and goes
 // on.
 func TestEventOverrun(t *testing.T) {

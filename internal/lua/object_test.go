@@ -71,6 +71,26 @@ func TestObjects(t *testing.T) {
 			nfct.set_attr_ipv4(c,"ipv4-src","10.0.0.1") nfct.set_attr_ipv4(c,"ipv4-dst","10.0.0.2") nfct.set_attr_port(c,"port-src",1000) nfct.set_attr_port(c,"port-dst",2000)
 			nfct.setobjopt(c,"setup-reply") nfct.set_attr_u32(c,"timeout",30) print(nfct.tostring(c))`,
 			"gre      47 30 src=10.0.0.1 dst=10.0.0.2 srckey=0x3e8 dstkey=0x7d0 src=10.0.0.2 dst=10.0.0.1 srckey=0x7d0 dstkey=0x3e8"},
+		{"ICMPv6 answers", `for _, t in ipairs{128, 3} do
+			local c = nfct.new() nfct.set_attr_pf(c,"l3proto","inet6") nfct.set_attr_ipproto(c,"l4proto","icmpv6") nfct.set_attr_u8(c,"icmp-type",t) nfct.set_attr_u8(c,"icmp-code",0)
+			nfct.set_attr_ipv6(c,"ipv6-src","fd00::1") nfct.set_attr_ipv6(c,"ipv6-dst","fd00::2") nfct.set_attr_n16(c,"icmp-id",1) nfct.setobjopt(c,"setup-reply") print(nfct.tostring(c)) end`,
+			"icmpv6   58 src=fd00::1 dst=fd00::2 type=128 code=0 id=1 src=fd00::2 dst=fd00::1 type=129 code=0 id=1\n" +
+				"icmpv6   58 src=fd00::1 dst=fd00::2 type=3 code=0 id=1 src=fd00::2 dst=fd00::1 type=255 code=0 id=1"},
+		{"ports of every protocol", `for _, p in ipairs{"tcp","udp","udplite","sctp","dccp"} do
+			local c = nfct.new() nfct.set_attr_pf(c,"l3proto","inet") nfct.set_attr_ipproto(c,"l4proto",p) nfct.set_attr_ipv4(c,"ipv4-src","10.0.0.1") nfct.set_attr_ipv4(c,"ipv4-dst","10.0.0.2")
+			nfct.set_attr_port(c,"port-src",1) nfct.set_attr_port(c,"port-dst",2) nfct.setobjopt(c,"setup-reply") print(nfct.tostring(c)) end`,
+			"tcp      6 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n" +
+				"udp      17 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n" +
+				"udplite  136 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n" +
+				"sctp     132 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n" +
+				"dccp     33 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1"},
+		{"a protocol without a name", `local c = nfct.new() nfct.set_attr_pf(c,"l3proto","inet") nfct.set_attr_u8(c,"l4proto",50) nfct.set_attr_u32(c,"timeout",9) print(nfct.tostring(c))`,
+			"unknown  50 9 src=0.0.0.0 dst=0.0.0.0"},
+		{"order of the fields", tcp + `nfct.set_attr_u32(c,"use",1) nfct.set_attr_u16(c,"zone",7) nfct.set_attr_u32(c,"secmark",3) nfct.set_attr_u32(c,"mark",42)
+			nfct.set_attr_u32(c,"status",6) nfct.set_attr_u32(c,"timeout",5) nfct.setobjopt(c,"setup-reply") print(nfct.tostring(c,"update"))
+			for _, s in ipairs{16384+6, 32768+16384+6, 32768+6, 4, 0} do nfct.set_attr_u32(c,"status",s) print((nfct.tostring(c):gsub("^.*dport=1234",""):gsub(" mark.*$",""))) end`,
+			"[UPDATE] tcp      6 5 src=1.2.3.4 dst=5.6.7.8 sport=1234 dport=80 src=5.6.7.8 dst=1.2.3.4 sport=80 dport=1234 [ASSURED] mark=42 secmark=3 zone=7 use=0\n" +
+				" [OFFLOAD]\n [HW_OFFLOAD]\n [HW_OFFLOAD]\n [ASSURED]\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) { expect(t, c.code, c.want) })
 	}
