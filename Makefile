@@ -60,8 +60,9 @@ check: ## fail if what gen writes is stale
 vuln: ## known vulnerabilities in what is linked (asks vuln.go.dev)
 	go tool govulncheck ./...
 
-soak: build ## mixed load for SOAKTIME (10m): memory, descriptors and goroutines stay flat
+soak: build ## mixed load for SOAKTIME (10m), a million Lua callbacks: memory, descriptors and goroutines stay flat
 	NFCTL_TEST_NETNS=require NFCTL_SOAK=$(SOAKTIME) go test -count=1 -timeout 30m -run Soak -v ./cmd/nfctl
+	NFCTL_TEST_NETNS=require NFCTL_LUA_CALLBACKS=1000000 go test -count=1 -run CallbacksLeakNothing -v ./internal/lua
 
 vmtest: ## integration tests on Debian's stock kernels, in VMs; KERNELS="..." chooses
 	scripts/vmtest/run $(KERNELS)

@@ -1,0 +1,2 @@
+-- A rule's file that accepts every packet and looks at none.
+return function() return "accept" end, {}
