@@ -896,12 +896,16 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 			continue
 		}
 		l := compatLine{number: n}
-		if words, err = format.Split(words[:0], text); err == nil {
-			l.c, err = compat.ParseLine(words)
-		}
-		if err == nil && (l.c.Verb == 'I' || l.c.Verb == 'A') {
-			l.flow, err = r.entry(l.c)
-			l.c = &compat.Command{Verb: l.c.Verb} // the rest was read
+		if f := new(ct.Flow); format.ParsePlain(text, f) {
+			l.c, l.flow = made(text[1]), f
+		} else {
+			if words, err = format.Split(words[:0], text); err == nil {
+				l.c, err = compat.ParseLine(words)
+			}
+			if err == nil && (l.c.Verb == 'I' || l.c.Verb == 'A') {
+				l.flow, err = r.entry(l.c)
+				l.c = made(l.c.Verb) // the rest was read
+			}
 		}
 		if err != nil {
 			return nil, &compat.Error{Status: 2, Text: fmt.Sprintf("line %d: %v", n, err)}
@@ -913,5 +917,15 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 	}
 	return lines, err
 }
+
+// made returns what is left of -I or -A once its flow was read.
+func made(verb byte) *compat.Command {
+	if verb == 'I' {
+		return &madeI
+	}
+	return &madeA
+}
+
+var madeI, madeA = compat.Command{Verb: 'I'}, compat.Command{Verb: 'A'}
 
 func seconds(n uint64) time.Duration { return time.Duration(n) * time.Second }

@@ -55,6 +55,7 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 		sc.Buffer(make([]byte, 0, 64<<10), maxLine)
 		var f ct.Flow
 		var words []string
+		var j *jsonFlow
 		for line := 1; sc.Scan(); line++ {
 			text := strings.TrimSpace(sc.Text())
 			if text == "" || text[0] == '#' {
@@ -63,9 +64,15 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 			f.Reset()
 			var err error
 			if text[0] == '{' {
-				err = ParseJSON([]byte(text), &f)
-			} else if words, err = Split(words[:0], text); err == nil {
-				err = ParseSave(words, &f)
+				if j == nil {
+					j = newJSONFlow()
+				}
+				err = j.parse(text, &f)
+			} else if !ParsePlain(text, &f) {
+				f.Reset()
+				if words, err = Split(words[:0], text); err == nil {
+					err = ParseSave(words, &f)
+				}
 			}
 			s := Saved{Line: line, Text: text, Flow: &f}
 			if err != nil {
@@ -437,33 +444,48 @@ var keySets = sync.OnceValue(func() *keySet {
 	return k
 })
 
-// A jsonFlow holds the values of a flow in JSON, as the texts that attributes are
-// set by.
+// A jsonFlow reads flows in JSON. It holds a flow's values as the texts that
+// attributes are set by.
 type jsonFlow struct {
 	*keySet
 	path  []byte
 	texts []string // by number of the key
 	there []bool
+
+	// Of plain.
+	top   plainKey
+	list  []byte
+	lists map[string]string // joined
+	bits  map[string]uint32 // of texts of the status
 }
 
-// ParseJSON reads an object of -o json into f, which must be empty. Keys that
-// nobody can set (counters, times, id) are passed over; a key that no flow has
-// is an error.
-func ParseJSON(line []byte, f *ct.Flow) error {
-	// Checked as a whole first, so that the walk need not look for mistakes.
-	if !json.Valid(line) {
-		var v any
-		err := json.Unmarshal(line, &v)
-		return fmt.Errorf("not a JSON object: %w", err)
-	}
-	text := strings.TrimSpace(string(line))
-	if text[0] != '{' {
-		return &value.Error{What: "line", Text: text, Valid: "a JSON object"}
-	}
+// manyLists bounds how many lists and what they mean are remembered: in what
+// programs write, the same few come again and again.
+const manyLists = 1000
+
+func newJSONFlow() *jsonFlow {
 	k := keySets()
-	j := jsonFlow{keySet: k, path: make([]byte, 0, 64), texts: make([]string, len(k.paths)), there: make([]bool, len(k.paths))}
-	if _, err := j.object(text, 0); err != nil {
-		return err
+	return &jsonFlow{keySet: k, texts: make([]string, len(k.paths)), there: make([]bool, len(k.paths)),
+		top: plainKey{within: plainKeys(k.paths)}, lists: map[string]string{}, bits: map[string]uint32{}}
+}
+
+// parse reads an object of -o json into f, which must be empty. Keys that nobody
+// can set (counters, times, id) are passed over; a key that no flow has is an
+// error.
+func (j *jsonFlow) parse(text string, f *ct.Flow) error {
+	k := j.keySet
+	if clear(j.there); !j.plain(text) {
+		clear(j.there)
+		// Checked as a whole first, so that the walk need not look for mistakes.
+		if line := []byte(text); !json.Valid(line) {
+			var v any
+			err := json.Unmarshal(line, &v)
+			return fmt.Errorf("not a JSON object: %w", err)
+		}
+		j.path = j.path[:0]
+		if _, err := j.object(text, 0); err != nil {
+			return err
+		}
 	}
 	for i := range k.attrs {
 		one := &k.attrs[i]
@@ -492,13 +514,18 @@ func ParseJSON(line []byte, f *ct.Flow) error {
 	}
 	if j.there[k.status] {
 		f.Present |= ct.HasStatus
-		if text := j.texts[k.status]; text != "" {
-			bits, err := ct.StatusNames.ParseBits(text)
+		text := j.texts[k.status]
+		bits, known := j.bits[text]
+		if !known && text != "" {
+			n, err := ct.StatusNames.ParseBits(text)
 			if err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
-			f.Status = uint32(bits)
+			if bits = uint32(n); len(j.bits) < manyLists {
+				j.bits[strings.Clone(text)] = bits
+			}
 		}
+		f.Status = bits
 	}
 	f.AskNAT()
 	return complete(f)

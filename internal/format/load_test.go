@@ -3,6 +3,8 @@ package format
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +223,112 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// slowly reads a line by the readers that know everything.
+func slowly(text string, f *ct.Flow) error {
+	if text[0] == '{' {
+		j := newJSONFlow()
+		j.top.within = nil // plain knows no key
+		return j.parse(text, f)
+	}
+	words, err := Split(nil, text)
+	if err == nil {
+		err = ParseSave(words, f)
+	}
+	return err
+}
+
+// FuzzPlain: what the short roads read means what it means without them.
+func FuzzPlain(f *testing.F) {
+	for _, s := range append(samples(), typical()) {
+		f.Add(string(AppendSave(nil, s)))
+		p, _ := New(Flows, Output{Format: JSON}, Options{})
+		f.Add(string(p.Append(nil, s)))
+	}
+	for _, s := range plainLines {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		n := 0
+		for s, err := range Load(strings.NewReader(text + "\n" + text)) { // the second time by what was learnt
+			if n++; n > 100 {
+				break
+			}
+			var bad *LineError
+			line := s.Text
+			if errors.As(err, &bad) {
+				line, err = bad.Text, bad.Err
+			} else if err != nil {
+				continue
+			}
+			var want ct.Flow
+			wantErr := slowly(line, &want)
+			if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+				t.Fatalf("%q: %v, want %v", line, err, wantErr)
+			}
+			if err == nil && !reflect.DeepEqual(*s.Flow, want) {
+				t.Fatalf("%q:\ngot  %+v\nwant %+v", line, *s.Flow, want)
+			}
+		}
+	})
+}
+
+const plainUDP = "-A -t 60 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 1 --dport 53 --reply-port-src 53 --reply-port-dst 1"
+
+// plainLines are lines that the short roads read, and some that they must not.
+var plainLines = []string{
+	plainUDP,
+	strings.Replace(plainUDP, "UNSET", "SEEN_REPLY,ASSURED", 1) + " -m 7 -w 3",
+	strings.Replace(plainUDP, "udp", "tcp", 1) + " --state TIME_WAIT --mark 4294967295",
+	strings.Replace(plainUDP, "-A", "-I", 1) + " --state CLOSE",
+	strings.Replace(plainUDP, "-t 60", "-t 060", 1),
+	strings.Replace(plainUDP, "-t 60", "-t 4294967296", 1),
+	strings.Replace(plainUDP, "--sport 1 ", "--sport 65536 ", 1),
+	strings.Replace(plainUDP, "--sport 1 ", "--sport +1 ", 1),
+	strings.Replace(plainUDP, "-s 10.0.0.1", "-s fe80::1%lo", 1),
+	strings.Replace(plainUDP, "-s 10.0.0.1", "-s fe80::1", 1),
+	strings.Replace(plainUDP, "-r 10.0.0.2", "-r 1.2.3.4", 1),
+	strings.Replace(plainUDP, "-dst 1", "-dst 2", 1),
+	plainUDP + " -m 010", plainUDP + " -m 0x10", plainUDP + " -m 1/1", plainUDP + " -w 0", plainUDP + " -w 65536", plainUDP + " -w", plainUDP + " -t 1",
+	plainUDP + " # x", plainUDP + "  -m 1", plainUDP + "\t-m 1", plainUDP + " -m '1'", plainUDP + " -m #1", plainUDP + " -m 1\r",
+	`{"kind":"flow","family":"ipv4","proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":1,"dport":2},"status":["SEEN_REPLY","ASSURED"],"mark":1,"zone":0,"synproxy":{"isn":0}}`,
+	`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":1,"dport":2,"sport":3},"status":[],"mark":01}`,
+	`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"orig":{"src":"10.0.0.3"},"status":["A"],"status":["ASSURED","ASSURED"]}`,
+	`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"mark":1.0,"id":1e9,"use":-1}`,
+	`{"proto":"udp","orig.src":"10.0.0.1","orig.dst":"10.0.0.2","mark":null,"state":true}`,
+	`{"proto":"ud\u0070","orig":{"src":"10.0.0.1","dst":"10.0.0.2"}, "mark": 1}`,
+	`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"mark":1}}`, `{"proto":"udp","orig":{"src":"10.0.0.1"`, `{"orig":{}}`, `{"mark":{}}`, `{"orig":1}`, `{"proto":"a` + "\x01" + `"}`,
+	`{}`, `{"mark":1,}`, `{,"mark":1}`, `{"mark"`, `{"mark":`, `{"status":["A"`, `{"status":["A",]}`, `{"status":[1]}`, `{"kind":"expect"}`, `{"kind":1}`, `{"helper":"a\nb"}`,
+}
+
+// TestPlain: the short roads are taken by what programs write.
+func TestPlain(t *testing.T) {
+	p, _ := New(Flows, Output{Format: JSON}, Options{})
+	j := newJSONFlow()
+	for _, proto := range []uint8{ct.TCP, ct.UDP} {
+		f := typical()
+		f.Present &^= ct.HasTCPFlagsOrig | ct.HasTCPMaskOrig
+		if f.Orig.Proto = proto; proto == ct.UDP {
+			f.Present &^= ct.HasTCPState
+		}
+		saved := strings.TrimSpace(string(AppendSave(nil, f)))
+		if !ParsePlain(saved, &ct.Flow{}) {
+			t.Errorf("not plain: %s", saved)
+		}
+		f.Present, f.TCPFlagsReply = f.Present|ct.HasTCPFlagsReply, 0 // an empty list
+		line := strings.TrimSpace(string(p.Append(nil, f)))
+		if !j.plain(line) {
+			t.Errorf("not plain: %s", line)
+		}
+		got := new(ct.Flow)
+		if n := testing.AllocsPerRun(100, func() { got.Reset(); _ = j.parse(line, got) }); n > 0 {
+			t.Errorf("%.0f allocations for %s", n, line)
+		}
+		if n := testing.AllocsPerRun(100, func() { got.Reset(); ParsePlain(saved, got) }); n > 0 {
+			t.Errorf("%.0f allocations for %s", n, saved)
+		}
+	}
 }
 
 func BenchmarkLoad(b *testing.B) {

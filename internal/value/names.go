@@ -101,7 +101,25 @@ func (n *Names) Append(b []byte, num uint64) []byte {
 
 // Lookup returns the number of a word, in any case, '-' and '_' alike.
 func (n *Names) Lookup(word string) (uint64, bool) {
-	num, ok := n.made().byWord[fold(word)]
+	var short [24]byte // folded here, most words cost no memory
+	if len(word) > len(short) {
+		num, ok := n.made().byWord[fold(word)]
+		return num, ok
+	}
+	for i := range len(word) {
+		switch c := word[i]; {
+		case c >= 'A' && c <= 'Z':
+			short[i] = c + ('a' - 'A')
+		case c == '-':
+			short[i] = '_'
+		case c < 0x80:
+			short[i] = c
+		default: // some letters beyond ASCII fold to one of it
+			num, ok := n.made().byWord[fold(word)]
+			return num, ok
+		}
+	}
+	num, ok := n.made().byWord[string(short[:len(word)])]
 	return num, ok
 }
 

@@ -1,0 +1,306 @@
+package format
+
+import (
+	"net/netip"
+	"strings"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/value"
+)
+
+// Short roads for what programs write, which is nearly all of what is loaded: a
+// line of -o save and an object of -o json in one pass each. What they do not
+// know they leave to the readers in load.go, which know everything; what they do
+// read means the same there.
+
+// What a plain line must have, and may have.
+const (
+	plainTimeout = 1 << iota
+	plainStatus
+	plainSrc
+	plainDst
+	plainReplySrc
+	plainReplyDst
+	plainProto
+	plainSport
+	plainDport
+	plainReplySport
+	plainReplyDport
+
+	plainState
+	plainMark
+	plainZone
+
+	plainAll = plainState - 1
+)
+
+// ParsePlain reads a line into f, which must be empty, if it is one of a TCP or
+// UDP flow as -o save writes it, with each flag once. Otherwise it returns false,
+// and f holds nothing of use: such a line is for Split and ParseSave. Of a plain
+// line conntrack(8)'s -R has nothing to say either.
+func ParsePlain(line string, f *ct.Flow) bool {
+	if !strings.HasPrefix(line, "-A ") && !strings.HasPrefix(line, "-I ") {
+		return false
+	}
+	seen, state := 0, ""
+	for rest := line[3:]; rest != ""; {
+		var flag, text string
+		flag, rest, _ = strings.Cut(rest, " ")
+		text, rest, _ = strings.Cut(rest, " ")
+		bit, ok := 0, false
+		switch flag {
+		case "-t":
+			bit = plainTimeout
+			f.Timeout, ok = plainNum[uint32](text, 1<<32-1)
+			f.Present |= ct.HasTimeout
+		case "-u":
+			bit = plainStatus
+			f.Status, ok = plainBits(text)
+			f.Present |= ct.HasStatus
+		case "-s":
+			bit = plainSrc
+			f.Orig.Src, ok = plainAddr(text)
+		case "-d":
+			bit = plainDst
+			f.Orig.Dst, ok = plainAddr(text)
+		case "-r":
+			bit = plainReplySrc
+			f.Reply.Src, ok = plainAddr(text)
+		case "-q":
+			bit = plainReplyDst
+			f.Reply.Dst, ok = plainAddr(text)
+		case "-p":
+			bit = plainProto
+			f.Orig.Present |= ct.TupleProto
+			switch ok = true; text {
+			case "tcp":
+				f.Orig.Proto = ct.TCP
+			case "udp":
+				f.Orig.Proto = ct.UDP
+			default:
+				ok = false
+			}
+		case "--sport":
+			bit = plainSport
+			f.Orig.Sport, ok = plainNum[uint16](text, 1<<16-1)
+			f.Orig.Present |= ct.TupleSport
+		case "--dport":
+			bit = plainDport
+			f.Orig.Dport, ok = plainNum[uint16](text, 1<<16-1)
+			f.Orig.Present |= ct.TupleDport
+		case "--reply-port-src":
+			bit = plainReplySport
+			f.Reply.Sport, ok = plainNum[uint16](text, 1<<16-1)
+			f.Reply.Present |= ct.TupleSport
+		case "--reply-port-dst":
+			bit = plainReplyDport
+			f.Reply.Dport, ok = plainNum[uint16](text, 1<<16-1)
+			f.Reply.Present |= ct.TupleDport
+		case "--state":
+			bit, ok, state = plainState, true, text
+		case "-m", "--mark":
+			bit = plainMark
+			f.Mark, ok = plainNum[uint32](text, 1<<32-1)
+			f.Present |= ct.HasMark
+		case "-w":
+			bit = plainZone
+			f.Zone, ok = plainNum[uint16](text, 1<<16-1)
+			f.Present |= ct.HasZone
+		}
+		if !ok || seen&bit != 0 {
+			return false
+		}
+		seen |= bit
+	}
+	if seen&plainAll != plainAll {
+		return false
+	}
+	if tcp := f.Orig.Proto == ct.TCP; tcp != (seen&plainState != 0) {
+		return false
+	} else if tcp {
+		n, ok := ct.TCPStateNames.Lookup(state)
+		if !ok || ct.TCPStateNames.Word(n) != state {
+			return false
+		}
+		f.TCPState, f.Present = uint8(n), f.Present|ct.HasTCPState
+	}
+	return finishSaved(f) == nil
+}
+
+// plainNum reads a decimal number without a sign or leading zeros.
+func plainNum[N uint16 | uint32](s string, most uint64) (N, bool) {
+	if len(s) == 0 || len(s) > 10 || s[0] == '0' && len(s) > 1 {
+		return 0, false
+	}
+	var n uint64
+	for i := range len(s) {
+		d := s[i] - '0'
+		if d > 9 {
+			return 0, false
+		}
+		n = n*10 + uint64(d)
+	}
+	return N(n), n <= most
+}
+
+func plainAddr(s string) (netip.Addr, bool) {
+	a, err := value.Address(s)
+	return a, err == nil
+}
+
+// plainBits reads the bits of a status that -o save writes.
+func plainBits(s string) (bits uint32, ok bool) {
+	switch s {
+	case "UNSET":
+	case "SEEN_REPLY":
+		bits = ct.StatusSeenReply
+	case "SEEN_REPLY,ASSURED":
+		bits = ct.StatusSeenReply | ct.StatusAssured
+	default:
+		return 0, false
+	}
+	return bits, true
+}
+
+// A plainKey is a key of JSON, or the name of an object in it.
+type plainKey struct {
+	quoted string // as it stands before its value: "sport":
+	n      int    // number of the key; -1: the name of an object
+	within map[string]*plainKey
+
+	// The keys that came first in it, and behind it, the last time: they are
+	// likely to come again.
+	first, next *plainKey
+}
+
+// plainKeys returns the keys of a flow, by name. They learn, and are one
+// goroutine's.
+func plainKeys(paths map[string]int) map[string]*plainKey {
+	top := map[string]*plainKey{}
+	for path, n := range paths {
+		in, name := top, path
+		if group, rest, ok := strings.Cut(path, "."); ok {
+			if top[group] == nil {
+				top[group] = &plainKey{quoted: `"` + group + `":`, n: -1}
+			}
+			if top[group].within == nil {
+				top[group].within = map[string]*plainKey{}
+			}
+			in, name = top[group].within, rest
+		}
+		if in[name] == nil {
+			in[name] = &plainKey{quoted: `"` + name + `":`}
+		}
+		in[name].n = n
+	}
+	return top
+}
+
+// plain reads the object s without blanks, and with nothing in it that needs a
+// look at more than one character, into the texts. It returns false for others.
+func (j *jsonFlow) plain(s string) bool {
+	end, ok := j.plainObject(s, 0, &j.top)
+	return ok && end == len(s)
+}
+
+func (j *jsonFlow) plainObject(s string, i int, in *plainKey) (end int, ok bool) {
+	likely := &in.first
+	for i++; ; i++ { // over the brace, or the comma
+		k := *likely
+		if k == nil || !strings.HasPrefix(s[i:], k.quoted) {
+			name, end, ok := plainString(s, i)
+			if k = in.within[name]; !ok || k == nil || end == len(s) || s[end] != ':' {
+				return 0, false
+			}
+			*likely = k
+		}
+		likely = &k.next
+		if i += len(k.quoted); i == len(s) {
+			return 0, false
+		}
+		switch c := s[i]; {
+		case c == '{':
+			if k.within == nil {
+				return 0, false
+			}
+			i, ok = j.plainObject(s, i, k)
+		case k.n < 0:
+			return 0, false
+		case c == '"':
+			j.texts[k.n], i, ok = plainString(s, i)
+			j.there[k.n] = true
+			if k.n == j.kind && j.texts[k.n] != "flow" {
+				return 0, false
+			}
+		case c == '[':
+			j.texts[k.n], i, ok = j.plainList(s, i)
+			j.there[k.n] = true
+		case c >= '0' && c <= '9':
+			from := i
+			for i++; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+			}
+			ok = c != '0' || i == from+1
+			j.texts[k.n], j.there[k.n] = s[from:i], true
+		default:
+			return 0, false
+		}
+		if !ok || i == len(s) {
+			return 0, false
+		}
+		if s[i] == '}' {
+			return i + 1, true
+		}
+		if s[i] != ',' {
+			return 0, false
+		}
+	}
+}
+
+// plainString reads a string without escapes at s[i:].
+func plainString(s string, i int) (text string, end int, ok bool) {
+	if i >= len(s) || s[i] != '"' {
+		return "", 0, false
+	}
+	for end = i + 1; end < len(s); end++ {
+		switch c := s[end]; {
+		case c == '"':
+			return s[i+1 : end], end + 1, true
+		case c == '\\' || c < ' ':
+			return "", 0, false
+		}
+	}
+	return "", 0, false
+}
+
+// plainList reads an array of strings at s[i:] and joins them.
+func (j *jsonFlow) plainList(s string, i int) (text string, end int, ok bool) {
+	if strings.HasPrefix(s[i:], "[]") {
+		return "", i + 2, true
+	}
+	j.list = j.list[:0]
+	for end = i + 1; ; end++ {
+		one, next, ok := plainString(s, end)
+		if !ok || next == len(s) {
+			return "", 0, false
+		}
+		if text = one; end > i+1 {
+			j.list = append(j.list, ',')
+		}
+		j.list = append(j.list, one...)
+		if end = next; s[end] == ']' {
+			break
+		}
+		if s[end] != ',' {
+			return "", 0, false
+		}
+	}
+	if len(text) == len(j.list) {
+		return text, end + 1, true
+	}
+	if text, ok = j.lists[string(j.list)]; !ok {
+		if text = string(j.list); len(j.lists) < manyLists {
+			j.lists[text] = text
+		}
+	}
+	return text, end + 1, true
+}
