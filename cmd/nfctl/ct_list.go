@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -359,6 +361,7 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 // ctStatsOptions are the flags of 'nfctl ct stats'.
 type ctStatsOptions struct {
 	interval time.Duration
+	keep     bool
 	stream   streamFlags
 }
 
@@ -381,12 +384,16 @@ each grew by a second. The kernel's counters wrap at 32 bits.
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.ctStats(c, o) },
 	}
-	f := c.Flags()
+	o.register(c.Flags())
+	return c
+}
+
+func (o *ctStatsOptions) register(f *pflag.FlagSet) {
 	f.SortFlags = false
 	durationFlag(f, &o.interval, "interval", "print again after this time, with what the counters grew by a second")
 	f.Uint64Var(&o.stream.count, "count", 0, "with --interval, end after `N` times")
 	durationFlag(f, &o.stream.duration, "duration", "with --interval, end after this time")
-	return c
+	keepPrivilegesFlag(f, &o.keep)
 }
 
 func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
@@ -413,6 +420,9 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, command string, s *form
 	}
 	st := o.stream.start(c.Context(), func() {})
 	defer st.stop()
+	if o.interval > 0 && !o.keep {
+		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every request
+	}
 	var before []ct.CPUStats
 	var at time.Time
 	for {

@@ -547,7 +547,7 @@ func (w *watchRun) needs() (caps []int) {
 		caps = append(caps, unix.CAP_NET_ADMIN)
 	}
 	if !w.silent {
-		caps = append(caps, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH)
+		caps = append(caps, seeOwners...)
 	}
 	return caps
 }

@@ -436,10 +436,6 @@ With --interval it prints again and again, with what each grew by a second.
 			return a.stats(c, o, "expect stats", format.ExpectStats, (*ct.Conn).ExpectStats)
 		},
 	}
-	f := c.Flags()
-	f.SortFlags = false
-	durationFlag(f, &o.interval, "interval", "print again after this time, with what the counters grew by a second")
-	f.Uint64Var(&o.stream.count, "count", 0, "with --interval, end after `N` times")
-	durationFlag(f, &o.stream.duration, "duration", "with --interval, end after this time")
+	o.register(c.Flags())
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/lua"
 	"nfctl/internal/packet"
@@ -15,7 +16,7 @@ import (
 )
 
 func newLua(a *app) *cobra.Command {
-	o := lua.Options{}
+	o, keep := lua.Options{}, false
 	c := &cobra.Command{
 		Use:   "lua SCRIPT [ARGS...]",
 		Short: "Run a netfilter-lua script: the modules nfq and nfct, without a C library",
@@ -29,7 +30,11 @@ begin with '#!/usr/bin/env -S nfctl lua'.
 
 --untrusted takes os, io, debug, dofile and loadfile away, and modules come from
 the script's folder alone. Such a script still decides on packets and changes
-the connection tracking table.`,
+the connection tracking table.
+
+Before the script runs, nfctl gives up all capabilities but CAP_NET_ADMIN, for good:
+as root it still reads and writes root's files, but not everybody's, and programs
+that it starts have no more. --keep-privileges leaves all.`,
 		Example: `  nfctl lua events.lua conntrack
   nfctl lua -e 'print(nfct.htons(80))'
   nfctl queue --attach output --rule 'lua decide.lua udp > :53'`,
@@ -37,6 +42,9 @@ the connection tracking table.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.In, o.Out, o.Err = a.in, a.out, a.err
 			o.Warn = func(text string) { a.warn("lua: %s", text) }
+			if !keep {
+				o.Loaded = func() { a.lessPrivileges(unix.CAP_NET_ADMIN) }
+			}
 			if c.Flags().Changed("execute") {
 				o.Args = args
 				return luaStatus(lua.Run(o))
@@ -55,6 +63,7 @@ the connection tracking table.`,
 	f := c.Flags()
 	f.SetInterspersed(false)
 	f.StringVarP(&o.Code, "execute", "e", "", "run this `code` instead of a script")
+	keepPrivilegesFlag(f, &keep)
 	f.BoolVar(&o.Untrusted, "untrusted", false, "take os and io away, and load modules from the script's folder alone")
 	return c
 }

@@ -15,6 +15,10 @@ func keepPrivilegesFlag(f *pflag.FlagSet, keep *bool) {
 	f.BoolVar(keep, "keep-privileges", false, "go on with all capabilities, instead of those that are still needed")
 }
 
+// seeOwners are the capabilities by which one sees which process holds a socket,
+// and the kernel's list of queues.
+var seeOwners = []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
+
 // lessPrivileges gives up what a long run does not need once it is set up: all
 // capabilities but keep, for good, since programs that it starts cannot gain
 // any either (no_new_privs). The user stays the same. It is no error when that

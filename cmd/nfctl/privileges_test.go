@@ -177,6 +177,70 @@ func TestWatchGivesUpPrivileges(t *testing.T) {
 	}
 }
 
+// TestRepeatsGiveUpPrivileges: what prints again and again goes on with what its
+// look at the kernel takes.
+func TestRepeatsGiveUpPrivileges(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	q := startQueue(t, ns, "--num", "3")
+	for _, tt := range []struct {
+		args  []string
+		caps  []int
+		holds string
+	}{
+		{[]string{"queue", "list", "--interval", "50ms", "-o", "json"}, seeOwners, fmt.Sprintf(`"pid":%d`, q.Cmd.Process.Pid)},
+		{[]string{"ct", "stats", "--interval", "50ms", "-o", "json"}, []int{unix.CAP_NET_ADMIN}, `"rate":`},
+		{[]string{"expect", "stats", "--interval", "50ms", "-o", "json"}, []int{unix.CAP_NET_ADMIN}, `"rate":`},
+	} {
+		p := ns.Start(nstest.Build(t), tt.args...)
+		want := capabilities(tt.caps...)
+		nstest.Until(t, fmt.Sprintf("%v: threads have %s only", tt.args, want), func() bool {
+			got := threadStatus(t, p.Cmd.Process.Pid, "CapPrm")
+			return len(got) == 1 && got[want] > 0
+		})
+		n := len(p.Stdout())
+		nstest.Until(t, fmt.Sprintf("%v: goes on to print %s", tt.args, tt.holds), func() bool {
+			return strings.Contains(p.Stdout()[n:], tt.holds)
+		})
+		p.Signal(unix.SIGTERM)
+		if status := p.Wait(); status != 0 {
+			t.Errorf("%v: status %d: %s", tt.args, status, p.Stderr())
+		}
+	}
+}
+
+// TestLuaGivesUpPrivileges: a script has CAP_NET_ADMIN alone, with which the
+// modules do all that they did, and so have programs that it starts.
+func TestLuaGivesUpPrivileges(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	const script = `local h = assert(nfq.open())
+assert(nfq.create_queue(h, 4))
+assert(nfct.query(assert(nfct.open("conntrack")), "flush", "inet"))
+for l in io.lines("/proc/thread-self/status") do if l:find("^CapPrm") or l:find("^NoNew") then print(l) end end
+os.execute("grep CapEff /proc/self/status")`
+	admin := capabilities(unix.CAP_NET_ADMIN)
+	for _, tt := range []struct {
+		args []string
+		want bool
+	}{{[]string{"lua", "-e", script}, true}, {[]string{"lua", "--keep-privileges", "-e", script}, false}} {
+		fillFlows(t, ns, 1000)
+		ns.Run(nstest.Build(t), "ct", "create", "udp [fd00::1]:7 > [fd00::2]:53", "--timeout", "1h")
+		out, words, status := ns.Exec(nstest.Build(t), tt.args...)
+		if status != 0 {
+			t.Fatalf("status %d: %s", status, words)
+		}
+		if left := ns.Run(nstest.Build(t), "ct", "list"); strings.Count(left, "\n") != 1 || !strings.Contains(left, "fd00") {
+			t.Errorf("left of 1000 flows of IPv4 and one of IPv6: %.500s", left)
+		}
+		ns.Run(nstest.Build(t), "ct", "flush", "--all")
+		has := strings.Contains(out, "CapPrm:\t"+admin+"\n") && strings.Contains(out, "NoNewPrivs:\t1") && strings.Contains(out, "CapEff:\t"+admin+"\n")
+		if has != tt.want {
+			t.Errorf("%v:\n%s", tt.args[1], out)
+		}
+	}
+}
+
 // TestOrdinaryUser runs nfctl as nobody with CAP_NET_ADMIN alone: what the kernel
 // gives to that works, what it does not give is null, with a hint.
 func TestOrdinaryUser(t *testing.T) {

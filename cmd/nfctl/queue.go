@@ -627,19 +627,21 @@ func (r *queueRun) totals() {
 
 func newQueueList(a *app) *cobra.Command {
 	var interval time.Duration
+	var keep bool
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"stats"},
 		Short:   "Show every queue that is bound: depth, drops, copy mode, owner",
 		Example: "  nfctl queue list\n  nfctl queue list --interval 1s -o json",
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.queueList(c.Context(), interval) },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.queueList(c.Context(), interval, keep) },
 	}
 	durationFlag(c.Flags(), &interval, "interval", "print again and again, with rates a second")
+	keepPrivilegesFlag(c.Flags(), &keep)
 	return c
 }
 
-func (a *app) queueList(ctx context.Context, interval time.Duration) error {
+func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) error {
 	out, err := a.outputOf("queue list", false)
 	if err != nil {
 		return err
@@ -649,6 +651,7 @@ func (a *app) queueList(ctx context.Context, interval time.Duration) error {
 		return err
 	}
 	var before []queue.Info
+	dropped := false
 	then := time.Now()
 	st := streamFlags{}.start(ctx, func() {})
 	defer st.stop()
@@ -677,6 +680,10 @@ func (a *app) queueList(ctx context.Context, interval time.Duration) error {
 		k.b = p.Flush(k.b)
 		if err := k.flush(); err != nil {
 			return err
+		}
+		if !keep && !dropped {
+			a.lessPrivileges(seeOwners...)
+			dropped = true
 		}
 		select {
 		case <-st.Done():

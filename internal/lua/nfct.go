@@ -1,8 +1,10 @@
 package lua
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"time"
 
@@ -487,6 +489,24 @@ func expToString(L *lua.LState) int {
 	return 1
 }
 
+// flush deletes the flows of a family, 0 for all. Where it cannot be tried whether
+// the kernel heeds the family, which takes CAP_SYS_ADMIN, or it does not, they are
+// deleted one by one.
+func flush(c *ct.Conn, family uint8) error {
+	err := c.Flush(family, ct.KernelFilter{})
+	if family == 0 || !errors.Is(err, ct.ErrNotHonoured) && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	err = nil
+	b := c.NewBatch(100, func(_ *ct.Flow, e error) {
+		if e != nil && !errors.Is(e, syscall.ENOENT) && err == nil {
+			err = e
+		}
+	})
+	_, e := ct.Dump(context.Background(), ct.DumpOptions{Families: []uint8{family}}, b.Delete)
+	return cmp.Or(e, b.Flush(), err)
+}
+
 // request runs f with a socket of the handle's that nothing else is using: a
 // callback of a dump may make requests of its own.
 func (h *cthandle) request(f func(c *ct.Conn) error) error {
@@ -603,7 +623,7 @@ func (v *vm) ctQuery(L *lua.LState) int {
 	if q == "flush" || q == "dump" || q == "dump-reset" {
 		fam := family(L)
 		if q == "flush" {
-			return h.answer(L, h.request(func(c *ct.Conn) error { return c.Flush(fam, ct.KernelFilter{}) }))
+			return h.answer(L, h.request(func(c *ct.Conn) error { return flush(c, fam) }))
 		}
 		o := ct.DumpOptions{Zero: q == "dump-reset"}
 		if fam != 0 {

@@ -27,6 +27,8 @@ type Options struct {
 	// Warn is told of what scripts cannot be told: losses that a loop survived.
 	// Nil: written to Err.
 	Warn func(text string)
+	// Loaded is called when the script was read, before it runs. May be nil.
+	Loaded func()
 }
 
 // An Error is a script that could not be read or that ended with an error.
@@ -80,6 +82,9 @@ func Run(o Options) error {
 	fn, err := v.compile(code, name)
 	if err != nil {
 		return err
+	}
+	if o.Loaded != nil {
+		o.Loaded()
 	}
 	v.L.Push(fn)
 	for _, a := range o.Args {
