@@ -570,9 +570,9 @@ func (r *compatRun) stats(expect bool) error {
 		return err
 	}
 	defer conn.Close()
-	read, form := conn.Stats, format.FlowStats
+	read, form := conn.Stats, format.FlowStats()
 	if expect {
-		read, form = conn.ExpectStats, format.ExpectStats
+		read, form = conn.ExpectStats, format.ExpectStats()
 	}
 	cpus, err := read()
 	if err != nil {

@@ -154,9 +154,9 @@ func fieldsOf(c *cobra.Command) []string {
 	case verb == "count":
 		return paths(format.Counts.Fields)
 	case command == "conntrack stats":
-		return paths(format.FlowStats.Fields)
+		return paths(format.FlowStats().Fields)
 	case command == "expect stats":
-		return paths(format.ExpectStats.Fields)
+		return paths(format.ExpectStats().Fields)
 	case noun == "expect":
 		return paths(ct.ExpectFields)
 	}

@@ -397,7 +397,7 @@ func (o *ctStatsOptions) register(f *pflag.FlagSet) {
 }
 
 func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
-	return a.stats(c, o, "ct stats", format.FlowStats, (*ct.Conn).Stats)
+	return a.stats(c, o, "ct stats", format.FlowStats(), (*ct.Conn).Stats)
 }
 
 // stats prints counters, once or again and again.

@@ -6,7 +6,8 @@ package compat
 import (
 	"slices"
 	"strings"
-	"sync"
+
+	"nfctl/internal/lazy"
 )
 
 // verbs is a set of commands. The same letter about expectations is another
@@ -188,7 +189,7 @@ var (
 	keyPairs  = [2][2]string{{"srckey", "dstkey"}, {"reply-key-src", "reply-key-dst"}}
 )
 
-var protocols = sync.OnceValue(func() []protocol {
+var protocols = lazy.Value[[]protocol]{Make: func() []protocol {
 	return []protocol{
 		{name: "tcp", num: 6, upper: "TCP", opts: append(ports(), state()), pairs: portPairs,
 			states: strings.Fields("NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN")},
@@ -207,13 +208,13 @@ var protocols = sync.OnceValue(func() []protocol {
 			states: strings.Fields("NONE REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT")},
 		{name: "gre", num: 47, opts: keys(), pairs: keyPairs},
 	}
-})
+}}
 
 // findProtocol returns the protocol with options of its own, or nil.
 func findProtocol(num uint8) *protocol {
-	i := slices.IndexFunc(protocols(), func(p protocol) bool { return p.num == num })
+	i := slices.IndexFunc(protocols.Get(), func(p protocol) bool { return p.num == num })
 	if i < 0 {
 		return nil
 	}
-	return &protocols()[i]
+	return &protocols.Get()[i]
 }

@@ -51,7 +51,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("--%s is not in the help", o.names[0])
 		}
 	}
-	for _, p := range protocols() {
+	for _, p := range protocols.Get() {
 		text := Help(p.name)
 		for _, o := range p.opts {
 			if !strings.Contains(text, "--"+o.names[0]) {

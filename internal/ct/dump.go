@@ -2,6 +2,7 @@ package ct
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"strconv"
@@ -422,8 +423,8 @@ func (f *Flow) key() flowKey {
 	a, b := t.Src.As16(), t.Dst.As16()
 	h := uint64(14695981039346656037)
 	for i := 0; i < 16; i += 8 {
-		h = (h ^ ne.Uint64(a[i:])) * 0x9e3779b97f4a7c15
-		h = (h ^ ne.Uint64(b[i:])) * 0x9e3779b97f4a7c15
+		h = (h ^ binary.NativeEndian.Uint64(a[i:])) * 0x9e3779b97f4a7c15
+		h = (h ^ binary.NativeEndian.Uint64(b[i:])) * 0x9e3779b97f4a7c15
 		h ^= h >> 29
 	}
 	h ^= uint64(t.Sport)<<48 | uint64(t.Dport)<<32 | uint64(t.ID)<<16 | uint64(t.Proto)<<8 | uint64(t.Type)

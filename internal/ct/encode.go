@@ -7,8 +7,6 @@ import (
 	"nfctl/internal/nl"
 )
 
-var ne = binary.NativeEndian
-
 // AppendAttrs appends all that f knows as netlink attributes, also what no
 // request can set: Decode reads it back. Requests are made with AppendCreate and
 // AppendUpdate.
@@ -106,7 +104,7 @@ func appendText(b []byte, typ uint16, s []byte) []byte {
 		if len(s)%4 == 0 { // no padding to serve as the NUL
 			b = append(b, 0, 0, 0, 0)
 		}
-		ne.PutUint16(b[i:], uint16(4+len(s)+1))
+		binary.NativeEndian.PutUint16(b[i:], uint16(4+len(s)+1))
 		return b
 	}
 	return nl.AppendString(b, typ, string(s))

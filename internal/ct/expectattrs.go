@@ -3,9 +3,9 @@ package ct
 import (
 	"net/netip"
 	"slices"
-	"sync"
 
 	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -29,8 +29,10 @@ const (
 	expFixed = "no: only the timeout of an expectation can be changed"
 )
 
-// ExpectAttrs is the attribute table of expectations. Its order is that of JSON.
-var ExpectAttrs = sync.OnceValue(expectAttrs)
+// ExpectAttrs returns the attribute table of expectations. Its order is that of JSON.
+func ExpectAttrs() []Attr[Expect] { return expectTable.Get() }
+
+var expectTable = lazy.Value[[]Attr[Expect]]{Make: expectAttrs}
 
 func expectAttrs() []Attr[Expect] {
 	tuple := func(e *Expect) *Tuple { return &e.Tuple }

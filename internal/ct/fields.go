@@ -14,9 +14,12 @@ import (
 // is an Enum over StateNames, status a Flags whose numbers are masks, labels
 // Bits by LabelName. Hidden fields are names for filters and --fields.
 var (
-	FlowFields   = field.New(func() []field.Row[Flow] { return withParts(rows(FlowAttrs()), flowParts()) }).Present(presence)
-	ExpectFields = field.New(func() []field.Row[Expect] { return withParts(rows(ExpectAttrs()), expectParts()) })
+	FlowFields   = &field.Registry[Flow]{Make: flowRows, Presence: presence}
+	ExpectFields = &field.Registry[Expect]{Make: expectRows}
 )
+
+func flowRows() []field.Row[Flow]     { return withParts(rows(FlowAttrs()), flowParts()) }
+func expectRows() []field.Row[Expect] { return withParts(rows(ExpectAttrs()), expectParts()) }
 
 // flowParts tells which objects of a flow it lacks as a whole.
 func flowParts() map[string]func(*Flow) bool {

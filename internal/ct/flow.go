@@ -312,11 +312,11 @@ func cloneUnknown(u []Unknown) []Unknown {
 func (f *Flow) State() (uint64, bool) {
 	switch {
 	case f.Has(HasTCPState):
-		return stateOf(tcpStates(), f.TCPState), true
+		return stateOf(tcpStates.Get(), f.TCPState), true
 	case f.Has(HasSCTPState):
-		return stateOf(sctpStates(), f.SCTPState), true
+		return stateOf(sctpStates.Get(), f.SCTPState), true
 	case f.Has(HasDCCPState):
-		return stateOf(dccpStates(), f.DCCPState), true
+		return stateOf(dccpStates.Get(), f.DCCPState), true
 	}
 	return 0, false
 }

@@ -3,9 +3,9 @@ package ct
 import (
 	"net/netip"
 	"strings"
-	"sync"
 
 	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -121,9 +121,11 @@ func key(a Attr[Flow]) Attr[Flow] {
 	return a
 }
 
-// FlowAttrs is the attribute table of flows. Its order is that of JSON and of
+// FlowAttrs returns the attribute table of flows. Its order is that of JSON and of
 // every listing of fields.
-var FlowAttrs = sync.OnceValue(flowAttrs)
+func FlowAttrs() []Attr[Flow] { return flowTable.Get() }
+
+var flowTable = lazy.Value[[]Attr[Flow]]{Make: flowAttrs}
 
 func flowAttrs() []Attr[Flow] {
 	t := []Attr[Flow]{

@@ -1,6 +1,7 @@
 package ct
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"strings"
 
@@ -216,7 +217,7 @@ func (k *KernelFilter) append(b []byte) []byte {
 
 func appendFlags(b []byte, typ uint16, flags uint32) []byte {
 	b = nl.AppendU32(b, typ, 0)
-	ne.PutUint32(b[len(b)-4:], flags)
+	binary.NativeEndian.PutUint32(b[len(b)-4:], flags)
 	return b
 }
 

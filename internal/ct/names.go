@@ -1,8 +1,7 @@
 package ct
 
 import (
-	"sync"
-
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -101,9 +100,9 @@ var StateNames = value.NewNames("state", 0,
 
 // The numbers in StateNames of each protocol's states.
 var (
-	tcpStates  = sync.OnceValue(func() []uint64 { return shared(TCPStateNames) })
-	sctpStates = sync.OnceValue(func() []uint64 { return shared(SCTPStateNames) })
-	dccpStates = sync.OnceValue(func() []uint64 { return shared(DCCPStateNames) })
+	tcpStates  = lazy.Value[[]uint64]{Make: func() []uint64 { return shared(TCPStateNames) }}
+	sctpStates = lazy.Value[[]uint64]{Make: func() []uint64 { return shared(SCTPStateNames) }}
+	dccpStates = lazy.Value[[]uint64]{Make: func() []uint64 { return shared(DCCPStateNames) }}
 )
 
 func shared(names *value.Names) []uint64 {

@@ -33,7 +33,7 @@ func refusal(op string, f, change *Flow, err error) error {
 	if change == nil {
 		change = &Flow{}
 	}
-	for _, r := range flowReasons {
+	for _, r := range flowReasons() {
 		if (r.op == "" || r.op == op) && r.no == no && (r.when == nil || r.when(change)) {
 			return &Refusal{err, r.why}
 		}
@@ -44,35 +44,39 @@ func refusal(op string, f, change *Flow, err error) error {
 func has(bits Has) func(*Flow) bool   { return func(f *Flow) bool { return f.Present&bits != 0 } }
 func lacks(bits Has) func(*Flow) bool { return func(f *Flow) bool { return f.Present&bits != bits } }
 
-// flowReasons are what the kernel's errors mean (net/netfilter/nf_conntrack_netlink.c,
-// and tried). The first that fits is taken.
-var flowReasons = []struct {
+type reason struct {
 	op   string // "": any
 	no   syscall.Errno
 	when func(change *Flow) bool
 	why  string
-}{
-	{"", syscall.EPERM, nil, "needs CAP_NET_ADMIN in the user namespace of this network namespace"},
-	{"", syscall.ENOENT, func(f *Flow) bool { return !f.Master.IsZero() }, "its master is not in the table"},
-	{"create", syscall.EEXIST, nil, "an entry with this tuple is there already"},
-	{"create", syscall.EINVAL, lacks(HasTimeout), "a new entry needs a timeout"},
-	{"create", syscall.EINVAL, func(f *Flow) bool { return f.Reply.IsZero() || f.Orig.IsZero() }, "a new entry needs both tuples"},
-	{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Proto != f.Reply.Proto }, "both directions must have the same protocol"},
-	{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Has(TupleType) && ReplyType(f.Orig.Proto, f.Orig.Type) == 255 }, "this ICMP type has no answer, so no flow begins with it"},
-	{"create", syscall.EOPNOTSUPP, has(HasHelper), "the kernel has no such helper for this family and protocol"},
-	{"create", syscall.EOPNOTSUPP, func(f *Flow) bool {
-		return f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(HasSNATPort) || f.Has(HasDNATPort)
-	},
-		"the kernel cannot translate addresses here (no NAT support)"},
-	{"create", syscall.EOPNOTSUPP, func(f *Flow) bool { return !f.Master.IsZero() }, "the entry is there already, and a master can be given only when it is made"},
-	{"create", syscall.ENOMEM, nil, "the table is full (net.netfilter.nf_conntrack_max)"},
-	{"", syscall.EBUSY, has(HasHelper), "the entry has another helper, which cannot be replaced"},
-	{"", syscall.EBUSY, has(HasStatus), "status bits EXPECTED, CONFIRMED and DYING cannot be changed, SEEN_REPLY and ASSURED not be taken away"},
-	{"update", syscall.EOPNOTSUPP, has(HasHelper), "a helper can be given only when the entry is made; an empty name removes it"},
-	{"update", syscall.EOPNOTSUPP, nil, "the kernel takes this only when the entry is made"},
-	{"", syscall.ENOSPC, has(HasLabels), "labels need a rule in this namespace that uses them (as: iptables -m connlabel)"},
-	{"", syscall.EINVAL, func(f *Flow) bool { return f.Has(HasSCTPState) && !f.Has(HasSCTPVtagOrig|HasSCTPVtagReply) }, "an SCTP state can be set only with both verification tags"},
-	{"update", syscall.EINVAL, has(HasSeqOrig | HasSeqReply), "a sequence adjustment needs pos, before and after of its direction"},
-	{"", syscall.EINVAL, has(HasSynproxy), "synproxy needs isn, its and tsoff together"},
-	{"", syscall.ENOENT, nil, "no such entry"},
+}
+
+// flowReasons are what the kernel's errors mean (net/netfilter/nf_conntrack_netlink.c,
+// and tried). The first that fits is taken.
+func flowReasons() []reason {
+	return []reason{
+		{"", syscall.EPERM, nil, "needs CAP_NET_ADMIN in the user namespace of this network namespace"},
+		{"", syscall.ENOENT, func(f *Flow) bool { return !f.Master.IsZero() }, "its master is not in the table"},
+		{"create", syscall.EEXIST, nil, "an entry with this tuple is there already"},
+		{"create", syscall.EINVAL, lacks(HasTimeout), "a new entry needs a timeout"},
+		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Reply.IsZero() || f.Orig.IsZero() }, "a new entry needs both tuples"},
+		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Proto != f.Reply.Proto }, "both directions must have the same protocol"},
+		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Has(TupleType) && ReplyType(f.Orig.Proto, f.Orig.Type) == 255 }, "this ICMP type has no answer, so no flow begins with it"},
+		{"create", syscall.EOPNOTSUPP, has(HasHelper), "the kernel has no such helper for this family and protocol"},
+		{"create", syscall.EOPNOTSUPP, func(f *Flow) bool {
+			return f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(HasSNATPort) || f.Has(HasDNATPort)
+		},
+			"the kernel cannot translate addresses here (no NAT support)"},
+		{"create", syscall.EOPNOTSUPP, func(f *Flow) bool { return !f.Master.IsZero() }, "the entry is there already, and a master can be given only when it is made"},
+		{"create", syscall.ENOMEM, nil, "the table is full (net.netfilter.nf_conntrack_max)"},
+		{"", syscall.EBUSY, has(HasHelper), "the entry has another helper, which cannot be replaced"},
+		{"", syscall.EBUSY, has(HasStatus), "status bits EXPECTED, CONFIRMED and DYING cannot be changed, SEEN_REPLY and ASSURED not be taken away"},
+		{"update", syscall.EOPNOTSUPP, has(HasHelper), "a helper can be given only when the entry is made; an empty name removes it"},
+		{"update", syscall.EOPNOTSUPP, nil, "the kernel takes this only when the entry is made"},
+		{"", syscall.ENOSPC, has(HasLabels), "labels need a rule in this namespace that uses them (as: iptables -m connlabel)"},
+		{"", syscall.EINVAL, func(f *Flow) bool { return f.Has(HasSCTPState) && !f.Has(HasSCTPVtagOrig|HasSCTPVtagReply) }, "an SCTP state can be set only with both verification tags"},
+		{"update", syscall.EINVAL, has(HasSeqOrig | HasSeqReply), "a sequence adjustment needs pos, before and after of its direction"},
+		{"", syscall.EINVAL, has(HasSynproxy), "synproxy needs isn, its and tsoff together"},
+		{"", syscall.ENOENT, nil, "no such entry"},
+	}
 }

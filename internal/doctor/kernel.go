@@ -42,12 +42,20 @@ func (d *doctor) kernel() {
 }
 
 // lossOf says what is lost without a feature of queues.
-var lossOf = map[string]string{
-	"fail-open":        "--fail-open ends with status 6: packets that a full queue cannot take are dropped",
-	"conntrack data":   "--conntrack, connmark and ct.* in rules end with status 6",
-	"GSO":              "large segments are cut before they are queued, which is slower",
-	"user and group":   "--uid-gid ends with status 6",
-	"security context": "--secctx ends with status 6",
+func lossOf(feature string) string {
+	switch feature {
+	case "fail-open":
+		return "--fail-open ends with status 6: packets that a full queue cannot take are dropped"
+	case "conntrack data":
+		return "--conntrack, connmark and ct.* in rules end with status 6"
+	case "GSO":
+		return "large segments are cut before they are queued, which is slower"
+	case "user and group":
+		return "--uid-gid ends with status 6"
+	case "security context":
+		return "--secctx ends with status 6"
+	}
+	return ""
 }
 
 func (d *doctor) queueOptions() {
@@ -63,7 +71,7 @@ func (d *doctor) queueOptions() {
 	}
 	d.add(OK, check, "", "a queue can be bound")
 	for _, f := range features {
-		d.either(f.OK, "queues: "+f.Name, "supported", "not supported: "+lossOf[f.Name], "a kernel that has it: "+strings.TrimPrefix(f.Need, "needs "))
+		d.either(f.OK, "queues: "+f.Name, "supported", "not supported: "+lossOf(f.Name), "a kernel that has it: "+strings.TrimPrefix(f.Need, "needs "))
 	}
 }
 

@@ -92,24 +92,27 @@ func (r *Row[T]) Has(t *T) bool {
 // A Registry holds the rows of a subject in the order in which they are
 // written. Rows of one JSON object ("orig.…") stand together.
 type Registry[T any] struct {
-	make  func() []Row[T]
+	// Make returns the rows. It is called when the registry is first asked, so that
+	// a program pays for no table that it does not use.
+	Make func() []Row[T]
+	// Presence returns the bits that Row.Need is about; nil: there are none.
+	Presence func(*T) uint64
+	// Reserve returns the reason why a path that exists in output may not be used
+	// in expressions ("verdict": not known while rules decide), or ""; nil: all may.
+	Reserve func(path string) string
+
 	once  sync.Once
 	rows  []Row[T]
 	index map[string]int
-	// reserved are paths that exist in output but may not be used in
-	// expressions, with the reason ("verdict": unknown while deciding).
-	reserved map[string]string
-	presence func(*T) uint64
 }
 
-// New makes a registry of the rows that rows returns. It is called when the
-// registry is first asked, so that a program pays for no table that it does not use.
-func New[T any](rows func() []Row[T]) *Registry[T] { return &Registry[T]{make: rows} }
+// New makes a registry of the rows that rows returns.
+func New[T any](rows func() []Row[T]) *Registry[T] { return &Registry[T]{Make: rows} }
 
 // made returns the registry with its rows.
 func (r *Registry[T]) made() *Registry[T] {
 	r.once.Do(func() {
-		r.rows = r.make()
+		r.rows = r.Make()
 		r.index = make(map[string]int, 2*len(r.rows))
 		for i := range r.rows {
 			r.index[r.rows[i].Path] = i
@@ -125,26 +128,13 @@ func (r *Registry[T]) made() *Registry[T] {
 	return r
 }
 
-// Reserve marks a path as not usable in expressions and says why.
-func (r *Registry[T]) Reserve(path, why string) *Registry[T] {
-	if r.reserved == nil {
-		r.reserved = map[string]string{}
-	}
-	r.reserved[path] = why
-	return r
-}
-
 // Reserved returns the reason why path may not be used in expressions, or "".
-func (r *Registry[T]) Reserved(path string) string { return r.reserved[path] }
-
-// Present sets what Presence returns.
-func (r *Registry[T]) Present(f func(*T) uint64) *Registry[T] {
-	r.presence = f
-	return r
+func (r *Registry[T]) Reserved(path string) string {
+	if r.Reserve == nil {
+		return ""
+	}
+	return r.Reserve(path)
 }
-
-// Presence returns the function whose bits Row.Need is about, or nil.
-func (r *Registry[T]) Presence() func(*T) uint64 { return r.presence }
 
 // Rows returns all rows in order. The caller must not change them.
 func (r *Registry[T]) Rows() []Row[T] { return r.made().rows }

@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -94,22 +95,33 @@ func parse(text string) (tree *parser.Tree, err error) {
 	return tree, nil
 }
 
-// refused are signs and words of the grammar that are off, with what to do.
-var refused = map[string]string{
-	"=":    "== compares",
-	"&":    `and joins conditions; bits are tested as mark == "0x1/0x1" or "ASSURED" in status`,
-	"|":    "or joins conditions; functions are called as len(payload)",
-	"^":    "there are + - * / %",
-	"**":   "there are + - * / %",
-	"?.":   "write a plain '.': an absent field is no error",
-	";":    "one expression, without ';'",
-	"{":    "write any(labels, # == \"web\"), without braces",
-	"}":    "write any(labels, # == \"web\"), without braces",
-	"let":  "there are no variables",
-	"if":   "write CONDITION ? A : B",
-	"else": "write CONDITION ? A : B",
-	"::":   "an address is written in quotes",
-	"##":   "# is the element of a list",
+// refused returns what to do about a sign or word of the grammar that is off, or "".
+func refused(word string) string {
+	switch word {
+	case "=":
+		return "== compares"
+	case "&":
+		return `and joins conditions; bits are tested as mark == "0x1/0x1" or "ASSURED" in status`
+	case "|":
+		return "or joins conditions; functions are called as len(payload)"
+	case "^", "**":
+		return "there are + - * / %"
+	case "?.":
+		return "write a plain '.': an absent field is no error"
+	case ";":
+		return "one expression, without ';'"
+	case "{", "}":
+		return "write any(labels, # == \"web\"), without braces"
+	case "let":
+		return "there are no variables"
+	case "if", "else":
+		return "write CONDITION ? A : B"
+	case "::":
+		return "an address is written in quotes"
+	case "##":
+		return "# is the element of a list"
+	}
+	return ""
 }
 
 // scan refuses what the grammar has and we do not, before the parser sees it,
@@ -122,10 +134,10 @@ func scan(text string, tokens []lexer.Token) error {
 			continue
 		}
 		member := i > 0 && tokens[i-1].Is(lexer.Operator, ".")
-		if why, ok := refused[t.Value]; ok && !member {
+		if why := refused(t.Value); why != "" && !member {
 			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is not used here", Valid: why}
 		}
-		if _, ok := operators[t.Value]; !ok && !member {
+		if !member && !slices.Contains(operatorList, t.Value) {
 			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is not an operator", Near: value.Nearest(t.Value, operatorList)}
 		}
 		switch t.Value {
@@ -154,14 +166,6 @@ func scan(text string, tokens []lexer.Token) error {
 
 var operatorList = []string{"==", "!=", "<", "<=", ">", ">=", "&&", "||", "!", "+", "-", "*", "/", "%", "..", ".", ",", "?", ":", "??", "#",
 	"(", ")", "[", "]", "not", "and", "or", "in", "matches", "contains", "startsWith", "endsWith"}
-
-var operators = func() map[string]bool {
-	m := map[string]bool{}
-	for _, o := range operatorList {
-		m[o] = true
-	}
-	return m
-}()
 
 // lexError puts an error of the lexer into our words. It has no kinds, only
 // texts.

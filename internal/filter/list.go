@@ -77,9 +77,9 @@ func (c *compiler[T]) function(n *ast.BuiltinNode) operand[T] {
 		return c.length(&o)
 	}
 	o = c.toText(&o, n.Name)
-	o.fold, o.plain = lowerFold, false
+	o.fold, o.plain = lowerFold.Get(), false
 	if n.Name == "upper" {
-		o.fold = upperFold
+		o.fold = upperFold.Get()
 	}
 	return o
 }

@@ -148,7 +148,7 @@ func (c *compiler[T]) arithmetic(n ast.Node, op string, a, b *operand[T]) operan
 				c.fail(x.node, c.word(x.node), "is not a whole number: no %", "")
 			}
 		}
-		x, y, f := c.toInt(a), c.toInt(b), intOps[op[0]]
+		x, y, f := c.toInt(a), c.toInt(b), intOp(op[0])
 		o.typ = tInt
 		o.int = func(t *T) (int64, bool) {
 			m, ok1 := x(t)
@@ -180,20 +180,27 @@ func (c *compiler[T]) arithmetic(n ast.Node, op string, a, b *operand[T]) operan
 	panic("unreachable")
 }
 
-// intOps report false when the result does not fit 64 bits.
-var intOps = map[byte]func(a, b int64) (int64, bool){
-	'+': func(a, b int64) (int64, bool) { s := a + b; return s, (s > a) == (b > 0) },
-	'-': func(a, b int64) (int64, bool) { s := a - b; return s, (s < a) == (b > 0) },
-	'*': func(a, b int64) (int64, bool) {
-		hi, lo := bits.Mul64(magnitude(a), magnitude(b))
-		return a * b, hi == 0 && (lo <= math.MaxInt64 || lo == 1<<63 && (a < 0) != (b < 0))
-	},
-	'%': func(a, b int64) (int64, bool) {
-		if b == 0 {
-			return 0, false
+// intOp computes with integers; false: the result does not fit 64 bits.
+func intOp(op byte) func(a, b int64) (int64, bool) {
+	switch op {
+	case '+':
+		return func(a, b int64) (int64, bool) { s := a + b; return s, (s > a) == (b > 0) }
+	case '-':
+		return func(a, b int64) (int64, bool) { s := a - b; return s, (s < a) == (b > 0) }
+	case '*':
+		return func(a, b int64) (int64, bool) {
+			hi, lo := bits.Mul64(magnitude(a), magnitude(b))
+			return a * b, hi == 0 && (lo <= math.MaxInt64 || lo == 1<<63 && (a < 0) != (b < 0))
 		}
-		return a % b, true
-	},
+	case '%':
+		return func(a, b int64) (int64, bool) {
+			if b == 0 {
+				return 0, false
+			}
+			return a % b, true
+		}
+	}
+	return nil
 }
 
 func magnitude(a int64) uint64 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -334,7 +335,10 @@ func folding(from, to byte) fold {
 	return &f
 }
 
-var lowerFold, upperFold = folding('A', 'a'), folding('a', 'A')
+var (
+	lowerFold = lazy.Value[fold]{Make: func() fold { return folding('A', 'a') }}
+	upperFold = lazy.Value[fold]{Make: func() fold { return folding('a', 'A') }}
+)
 
 func hasPrefix(d []byte, f fold, p []byte) bool {
 	if f == nil {

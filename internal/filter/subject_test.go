@@ -111,7 +111,7 @@ var reg = field.New(func() []field.Row[subject] {
 			{Path: "offloaded", Kind: field.Bool, Num: num(func(s *subject) *uint64 { return s.offloaded })},
 		},
 	)
-}).Reserve("verdict", "it is not known while deciding")
+})
 
 func n(v uint64) *uint64 { return &v }
 

@@ -1,13 +1,22 @@
 package format
 
-// colorOf gives a word its colour (SGR parameters, ECMA-48) in tables and packet
+// colorOf returns the colour of a word (SGR parameters, ECMA-48) in tables and packet
 // lines: green what begins or passes, red what ends or is refused, yellow what
-// is on its way.
-var colorOf = map[string]string{
-	"new": "32", "accept": "32", "ESTABLISHED": "32", "ok": "32",
-	"update": "33", "SYN_SENT": "33", "SYN_RECV": "33", "queue": "33", "repeat": "33", "warn": "33", "lost": "33",
-	"destroy": "31", "drop": "31", "fail": "31",
-	"existing": "36", "stop": "36", "TIME_WAIT": "2", "CLOSE": "2", "-": "2", "unknown": "2",
+// is on its way; "" for none.
+func colorOf(word string) string {
+	switch word {
+	case "new", "accept", "ESTABLISHED", "ok":
+		return "32"
+	case "update", "SYN_SENT", "SYN_RECV", "queue", "repeat", "warn", "lost":
+		return "33"
+	case "destroy", "drop", "fail":
+		return "31"
+	case "existing", "stop":
+		return "36"
+	case "TIME_WAIT", "CLOSE", "-", "unknown":
+		return "2"
+	}
+	return ""
 }
 
 // paint appends s in a colour.

@@ -282,7 +282,7 @@ func (tb *table[T]) flush(b []byte) []byte {
 	for k, end := range tb.ends {
 		i := k % len(tb.cols)
 		c := tb.text[start:end]
-		b = tb.cell(b, i, string(c), colorOf[string(c)])
+		b = tb.cell(b, i, string(c), colorOf(string(c)))
 		if i == len(tb.cols)-1 {
 			b = append(b, '\n')
 		}

@@ -90,7 +90,7 @@ func newJSON[T any](reg *field.Registry[T], fields, extra []string) (*JSONWriter
 	if err != nil {
 		return nil, err
 	}
-	j := &JSONWriter[T]{bits: reg.Presence()}
+	j := &JSONWriter[T]{bits: reg.Presence}
 	j.compile(rows)
 	return j, nil
 }

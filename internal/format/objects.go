@@ -187,12 +187,12 @@ var Counts = &Subject[Count]{
 	},
 }
 
-// FlowStats and ExpectStats print the kernel's counters; as text in the lines of
-// conntrack -S.
-var (
-	FlowStats   = statsOf("flows", "", ct.StatsCounters)
-	ExpectStats = statsOf("expectations", "expect_", ct.ExpectCounters)
-)
+// FlowStats returns what prints the kernel's counters of flows; as text in the
+// lines of conntrack -S.
+func FlowStats() *Subject[Stats] { return statsOf("flows", "", ct.StatsCounters) }
+
+// ExpectStats returns what prints the kernel's counters of expectations.
+func ExpectStats() *Subject[Stats] { return statsOf("expectations", "expect_", ct.ExpectCounters) }
 
 func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
 	fields := func() []field.Row[Stats] {
@@ -280,7 +280,7 @@ var Findings = &Subject[Finding]{
 		return func(b []byte, f *Finding) []byte {
 			start := len(b)
 			b = append(b, f.Status...)
-			if color := colorOf[f.Status]; opt.Color && color != "" {
+			if color := colorOf(f.Status); opt.Color && color != "" {
 				b = paint(b[:start], color, f.Status)
 			}
 			b = append(append(blanks(b, 8-len(f.Status)), f.Check...), ": "...)

@@ -50,7 +50,7 @@ func packetText(_ *Output, opt Options) func([]byte, *queue.Packet) []byte {
 			b = append(b, ' ')
 			start := len(b)
 			b = p.Verdict.Append(b)
-			if color := colorOf[p.Verdict.Kind().String()]; opt.Color && color != "" {
+			if color := colorOf(p.Verdict.Kind().String()); opt.Color && color != "" {
 				word := string(b[start:])
 				b = paint(b[:start], color, word)
 			}

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nl"
@@ -146,13 +147,13 @@ func queueTarget(data []byte) (f Feeder, ok bool) {
 	if name != "NFQUEUE" || len(info) < 2 {
 		return f, false
 	}
-	f.First = ne.Uint16(info)
+	f.First = binary.NativeEndian.Uint16(info)
 	f.Last = f.First
 	if rev >= 1 && len(info) >= 4 {
-		f.Last = f.First + max(ne.Uint16(info[2:]), 1) - 1
+		f.Last = f.First + max(binary.NativeEndian.Uint16(info[2:]), 1) - 1
 	}
 	if rev >= 2 && len(info) >= 6 {
-		f.Bypass = ne.Uint16(info[4:])&1 != 0
+		f.Bypass = binary.NativeEndian.Uint16(info[4:])&1 != 0
 	}
 	return f, true
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"nfctl/internal/nl"
@@ -32,7 +33,7 @@ func TestFeederForms(t *testing.T) {
 	oldest := rule(nil).expr("target", func(b []byte) []byte {
 		b = nl.AppendString(b, 1, "NFQUEUE")
 		b = nl.AppendU32(b, 2, 0)
-		return nl.AppendAttr(b, 3, ne.AppendUint16(nil, 9))
+		return nl.AppendAttr(b, 3, binary.NativeEndian.AppendUint16(nil, 9))
 	})
 	other := rule(nil).expr("target", func(b []byte) []byte { return nl.AppendString(b, 1, "MARK") })
 	for _, c := range []struct {

@@ -11,8 +11,6 @@ import (
 	"nfctl/internal/value"
 )
 
-var ne, be = binary.NativeEndian, binary.BigEndian
-
 // portProtocols are those that a port without a protocol means.
 var portProtocols = []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_DCCP, unix.IPPROTO_SCTP, unix.IPPROTO_UDPLITE}
 
@@ -26,8 +24,8 @@ func (s *Spec) rules() []rule {
 	var base rule
 	if s.SkipMask != 0 {
 		base = base.meta(unix.NFT_META_MARK)
-		base = base.mask(ne.AppendUint32(nil, s.SkipMask))
-		base = base.cmp(unix.NFT_CMP_NEQ, ne.AppendUint32(nil, s.SkipMark&s.SkipMask))
+		base = base.mask(binary.NativeEndian.AppendUint32(nil, s.SkipMask))
+		base = base.cmp(unix.NFT_CMP_NEQ, binary.NativeEndian.AppendUint32(nil, s.SkipMark&s.SkipMask))
 	}
 	p := s.Pattern
 	if p == nil {
@@ -38,7 +36,7 @@ func (s *Spec) rules() []rule {
 			b = nl.AppendU32(b, unix.NFTA_CT_DREG, unix.NFT_REG_1)
 			return nl.AppendU32(b, unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
 		})
-		base = base.cmp(unix.NFT_CMP_EQ, ne.AppendUint16(nil, p.Zone))
+		base = base.cmp(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, p.Zone))
 	}
 	protos := []uint8{p.Proto}
 	ports := len(p.Src.Ports.Nums)+len(p.Dst.Ports.Nums) > 0
@@ -83,7 +81,7 @@ func (s *Spec) rules() []rule {
 			r = r.transport(1, 1).cmp(unix.NFT_CMP_EQ, []byte{p.Code})
 		}
 		if p.Has&pattern.ID != 0 {
-			r = r.transport(4, 2).cmp(unix.NFT_CMP_EQ, be.AppendUint16(nil, p.ID))
+			r = r.transport(4, 2).cmp(unix.NFT_CMP_EQ, binary.BigEndian.AppendUint16(nil, p.ID))
 		}
 		rest(r)
 	}
@@ -182,7 +180,7 @@ func (r rule) port(p value.Range, offset uint32) rule {
 	if p.Lo == 0 && p.Hi >= 0xffff {
 		return r
 	}
-	return r.transport(offset, 2).between(be.AppendUint16(nil, uint16(p.Lo)), be.AppendUint16(nil, uint16(p.Hi)))
+	return r.transport(offset, 2).between(binary.BigEndian.AppendUint16(nil, uint16(p.Lo)), binary.BigEndian.AppendUint16(nil, uint16(p.Hi)))
 }
 
 // queue hands the packet to one of the queues, chosen by its addresses: by
@@ -204,9 +202,9 @@ func (r rule) queue(compat bool, q Queues, bypass bool) rule {
 		b = nl.AppendString(b, unix.NFTA_TARGET_NAME, "NFQUEUE")
 		b = nl.AppendU32(b, unix.NFTA_TARGET_REV, 3)
 		// struct xt_NFQ_info_v3 in the machine's order, padded to 8 bytes.
-		info := ne.AppendUint16(nil, q.First)
-		info = ne.AppendUint16(info, total)
-		info = ne.AppendUint16(info, flags)
+		info := binary.NativeEndian.AppendUint16(nil, q.First)
+		info = binary.NativeEndian.AppendUint16(info, total)
+		info = binary.NativeEndian.AppendUint16(info, flags)
 		return nl.AppendAttr(b, unix.NFTA_TARGET_INFO, append(info, 0, 0))
 	})
 }

@@ -4,14 +4,13 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math/bits"
-	"sync"
+
+	"nfctl/internal/lazy"
 )
 
 // The sums below are Internet checksums (RFC 1071) over little-endian words of
 // 64 bits: one's complement addition does not care for the order of bytes, as
 // long as the result is stored the way the words were loaded.
-
-var le = binary.LittleEndian
 
 // add is one's complement addition.
 func add(a, b uint64) uint64 {
@@ -23,26 +22,26 @@ func add(a, b uint64) uint64 {
 func sum(b []byte, s uint64) uint64 {
 	var c uint64
 	for len(b) >= 64 {
-		s, c = bits.Add64(s, le.Uint64(b), 0)
-		s, c = bits.Add64(s, le.Uint64(b[8:]), c)
-		s, c = bits.Add64(s, le.Uint64(b[16:]), c)
-		s, c = bits.Add64(s, le.Uint64(b[24:]), c)
-		s, c = bits.Add64(s, le.Uint64(b[32:]), c)
-		s, c = bits.Add64(s, le.Uint64(b[40:]), c)
-		s, c = bits.Add64(s, le.Uint64(b[48:]), c)
-		s, c = bits.Add64(s, le.Uint64(b[56:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[32:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[40:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[48:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[56:]), c)
 		s += c
 		b = b[64:]
 	}
 	for len(b) >= 8 {
-		s, c = bits.Add64(s, le.Uint64(b), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
 		s += c
 		b = b[8:]
 	}
 	if len(b) > 0 {
 		var t [8]byte
 		copy(t[:], b)
-		s = add(s, le.Uint64(t[:]))
+		s = add(s, binary.LittleEndian.Uint64(t[:]))
 	}
 	return s
 }
@@ -58,7 +57,7 @@ func fold(s uint64) uint16 {
 }
 
 // castagnoli is made when first needed: its tables take time to fill.
-var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
+var castagnoli = lazy.Value[*crc32.Table]{Make: func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }}
 
 // pseudoEnds returns the addresses that count for the transport's checksum: the
 // real ends of the way, where the IP header may hold the next stop.
@@ -157,8 +156,8 @@ func (h *Headers) fixIP() {
 		return
 	}
 	b := h.Data[:int(h.Data[0]&15)*4]
-	le.PutUint16(b[10:], 0)
-	le.PutUint16(b[10:], ^fold(sum(b, 0)))
+	binary.LittleEndian.PutUint16(b[10:], 0)
+	binary.LittleEndian.PutUint16(b[10:], ^fold(sum(b, 0)))
 }
 
 // checksumAt returns the offset of the checksum in a transport header and the
@@ -214,15 +213,15 @@ func (h *Headers) fixTransport(m Meta) error {
 	covered := b
 	switch h.l4 {
 	case ProtoSCTP:
-		le.PutUint32(b[8:], 0)
-		le.PutUint32(b[8:], crc32.Update(0, castagnoli(), b))
+		binary.LittleEndian.PutUint32(b[8:], 0)
+		binary.LittleEndian.PutUint32(b[8:], crc32.Update(0, castagnoli.Get(), b))
 		return nil
 	case ProtoICMP:
-		le.PutUint16(field, 0)
-		le.PutUint16(field, ^fold(sum(b, 0)))
+		binary.LittleEndian.PutUint16(field, 0)
+		binary.LittleEndian.PutUint16(field, ^fold(sum(b, 0)))
 		return nil
 	case ProtoUDP:
-		n := int(be.Uint16(b[4:]))
+		n := int(binary.BigEndian.Uint16(b[4:]))
 		if n == 0 && h.version == 6 {
 			n = len(b)
 		}
@@ -230,7 +229,7 @@ func (h *Headers) fixTransport(m Meta) error {
 			return ErrMalformed
 		}
 		covered = b[:n]
-		if le.Uint16(field) == 0 {
+		if binary.LittleEndian.Uint16(field) == 0 {
 			if m.CsumNotReady || m.GSO {
 				return ErrOffload // a tunnel's outer header: the checksum to come is an inner one
 			}
@@ -241,11 +240,11 @@ func (h *Headers) fixTransport(m Meta) error {
 		if m.GSO {
 			// The kernel's UDP segmentation goes on from the sum of the
 			// pseudo-header (net/ipv4/udp_offload.c, __udp_gso_segment).
-			le.PutUint16(field, fold(h.pseudo(n)))
+			binary.LittleEndian.PutUint16(field, fold(h.pseudo(n)))
 			return nil
 		}
 	case ProtoUDPLite:
-		n := int(be.Uint16(b[4:])) // coverage; 0: all (RFC 3828)
+		n := int(binary.BigEndian.Uint16(b[4:])) // coverage; 0: all (RFC 3828)
 		if n == 0 {
 			n = len(b)
 		}
@@ -266,12 +265,12 @@ func (h *Headers) fixTransport(m Meta) error {
 	if h.l4 == ProtoUDP {
 		length = len(covered)
 	}
-	le.PutUint16(field, 0)
+	binary.LittleEndian.PutUint16(field, 0)
 	c := ^fold(sum(covered, h.pseudo(length)))
 	if c == 0 && (h.l4 == ProtoUDP || h.l4 == ProtoUDPLite) {
 		c = 0xffff // 0 would mean that there is none (RFC 768)
 	}
-	le.PutUint16(field, c)
+	binary.LittleEndian.PutUint16(field, c)
 	return nil
 }
 
@@ -306,7 +305,7 @@ func (h *Headers) fixFragment(old uint64) error {
 		return ErrFragment
 	}
 	field := b[at : at+2]
-	check := le.Uint16(field)
+	check := binary.LittleEndian.Uint16(field)
 	if check == 0 && h.l4 == ProtoUDP {
 		return nil
 	}
@@ -315,6 +314,6 @@ func (h *Headers) fixFragment(old uint64) error {
 	if c == 0 && (h.l4 == ProtoUDP || h.l4 == ProtoUDPLite) {
 		c = 0xffff
 	}
-	le.PutUint16(field, c)
+	binary.LittleEndian.PutUint16(field, c)
 	return nil
 }

@@ -3,16 +3,17 @@ package packet
 import (
 	"bytes"
 	"regexp"
-	"sync"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+
+	"nfctl/internal/lazy"
 )
 
 // rawBytes are the fields of gopacket's layers that repeat the packet's bytes.
-var rawBytes = sync.OnceValue(func() *regexp.Regexp {
+var rawBytes = lazy.Value[*regexp.Regexp]{Make: func() *regexp.Regexp {
 	return regexp.MustCompile(`(?:Contents|Payload|BaseLayer)=\[[^\]]*\] ?`)
-})
+}}
 
 // AppendLayers appends what gopacket makes of a packet, layer by layer down to
 // the application's where it knows it, one indented line each. It is for
@@ -47,7 +48,7 @@ func AppendLayers(b, data []byte) (out []byte) {
 		if i := bytes.IndexByte(s, '\t'); i >= 0 {
 			s = s[i+1:]
 		}
-		for _, c := range rawBytes().ReplaceAll(s, nil) {
+		for _, c := range rawBytes.Get().ReplaceAll(s, nil) {
 			b = append(b, printable(c))
 		}
 		b = append(b, '\n')

@@ -2,11 +2,13 @@ package packet
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
 
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -87,56 +89,58 @@ func in(proto, off, width uint8) []place {
 }
 
 // settable are the fields that Set takes, in the order of the headers.
-var settable = []settableField{
-	{"ip.src", value.Addrs, []place{
-		{version: 4, off: 12, width: 4, changes: chIP | chTransport},
-		{version: 6, off: 8, width: 16, changes: chIP | chTransport}}},
-	{"ip.dst", value.Addrs, []place{
-		{version: 4, off: 16, width: 4, changes: chIP | chTransport},
-		{version: 6, off: 24, width: 16, changes: chIP | chTransport}}},
-	{"ip.ttl", num("TTL", 255), []place{
-		{version: 4, off: 8, width: 1, mask: 0xff, changes: chIP, mutable: true},
-		{version: 6, off: 7, width: 1, mask: 0xff, changes: chIP, mutable: true}}},
-	{"ip.dscp", dscpNames.ParseSet, []place{
-		{version: 4, off: 1, width: 1, shift: 2, mask: 0xfc, changes: chIP, mutable: true},
-		{version: 6, off: 0, width: 2, shift: 6, mask: 0x0fc0, changes: chIP, mutable: true}}},
-	{"ip.ecn", num("ECN", 3), []place{
-		{version: 4, off: 1, width: 1, mask: 0x03, changes: chIP, mutable: true},
-		{version: 6, off: 0, width: 2, shift: 4, mask: 0x0030, changes: chIP, mutable: true}}},
-	{"ip.id", num("identification", 0xffff), []place{
-		{version: 4, off: 4, width: 2, mask: 0xffff, changes: chIP}}},
-	{"ip.flags", bitsOf(ipFlags), []place{
-		{version: 4, off: 6, width: 2, shift: 13, mask: ipDF << 13, changes: chIP, mutable: true}}},
-	{"tcp.sport", value.Ports, in(ProtoTCP, 0, 2)},
-	{"tcp.dport", value.Ports, in(ProtoTCP, 2, 2)},
-	{"tcp.seq", num("sequence number", 1<<32-1), in(ProtoTCP, 4, 4)},
-	{"tcp.ack", num("acknowledgment number", 1<<32-1), in(ProtoTCP, 8, 4)},
-	{"tcp.flags", bitsOf(tcpFlags), []place{
-		{proto: ProtoTCP, off: 12, width: 2, mask: 0x1ff, changes: chTransport}}},
-	{"tcp.window", num("window", 0xffff), in(ProtoTCP, 14, 2)},
-	{"udp.sport", value.Ports, in(ProtoUDP, 0, 2)},
-	{"udp.dport", value.Ports, in(ProtoUDP, 2, 2)},
-	{"udplite.sport", value.Ports, in(ProtoUDPLite, 0, 2)},
-	{"udplite.dport", value.Ports, in(ProtoUDPLite, 2, 2)},
-	{"icmp.type", icmpTypes.ParseSet, in(ProtoICMP, 0, 1)},
-	{"icmp.code", num("ICMP code", 255), in(ProtoICMP, 1, 1)},
-	{"icmp.id", num("ICMP identifier", 0xffff), in(ProtoICMP, 4, 2)},
-	{"icmp.seq", num("ICMP sequence number", 0xffff), in(ProtoICMP, 6, 2)},
-	{"icmpv6.type", icmpv6Types.ParseSet, in(ProtoICMPv6, 0, 1)},
-	{"icmpv6.code", num("ICMPv6 code", 255), in(ProtoICMPv6, 1, 1)},
-	{"icmpv6.id", num("ICMPv6 identifier", 0xffff), in(ProtoICMPv6, 4, 2)},
-	{"icmpv6.seq", num("ICMPv6 sequence number", 0xffff), in(ProtoICMPv6, 6, 2)},
-	{"sctp.sport", value.Ports, in(ProtoSCTP, 0, 2)},
-	{"sctp.dport", value.Ports, in(ProtoSCTP, 2, 2)},
-	{"dccp.sport", value.Ports, in(ProtoDCCP, 0, 2)},
-	{"dccp.dport", value.Ports, in(ProtoDCCP, 2, 2)},
-}
+var settable = lazy.Value[[]settableField]{Make: func() []settableField {
+	return []settableField{
+		{"ip.src", value.Addrs, []place{
+			{version: 4, off: 12, width: 4, changes: chIP | chTransport},
+			{version: 6, off: 8, width: 16, changes: chIP | chTransport}}},
+		{"ip.dst", value.Addrs, []place{
+			{version: 4, off: 16, width: 4, changes: chIP | chTransport},
+			{version: 6, off: 24, width: 16, changes: chIP | chTransport}}},
+		{"ip.ttl", num("TTL", 255), []place{
+			{version: 4, off: 8, width: 1, mask: 0xff, changes: chIP, mutable: true},
+			{version: 6, off: 7, width: 1, mask: 0xff, changes: chIP, mutable: true}}},
+		{"ip.dscp", dscpNames.ParseSet, []place{
+			{version: 4, off: 1, width: 1, shift: 2, mask: 0xfc, changes: chIP, mutable: true},
+			{version: 6, off: 0, width: 2, shift: 6, mask: 0x0fc0, changes: chIP, mutable: true}}},
+		{"ip.ecn", num("ECN", 3), []place{
+			{version: 4, off: 1, width: 1, mask: 0x03, changes: chIP, mutable: true},
+			{version: 6, off: 0, width: 2, shift: 4, mask: 0x0030, changes: chIP, mutable: true}}},
+		{"ip.id", num("identification", 0xffff), []place{
+			{version: 4, off: 4, width: 2, mask: 0xffff, changes: chIP}}},
+		{"ip.flags", bitsOf(ipFlags), []place{
+			{version: 4, off: 6, width: 2, shift: 13, mask: ipDF << 13, changes: chIP, mutable: true}}},
+		{"tcp.sport", value.Ports, in(ProtoTCP, 0, 2)},
+		{"tcp.dport", value.Ports, in(ProtoTCP, 2, 2)},
+		{"tcp.seq", num("sequence number", 1<<32-1), in(ProtoTCP, 4, 4)},
+		{"tcp.ack", num("acknowledgment number", 1<<32-1), in(ProtoTCP, 8, 4)},
+		{"tcp.flags", bitsOf(tcpFlags), []place{
+			{proto: ProtoTCP, off: 12, width: 2, mask: 0x1ff, changes: chTransport}}},
+		{"tcp.window", num("window", 0xffff), in(ProtoTCP, 14, 2)},
+		{"udp.sport", value.Ports, in(ProtoUDP, 0, 2)},
+		{"udp.dport", value.Ports, in(ProtoUDP, 2, 2)},
+		{"udplite.sport", value.Ports, in(ProtoUDPLite, 0, 2)},
+		{"udplite.dport", value.Ports, in(ProtoUDPLite, 2, 2)},
+		{"icmp.type", icmpTypes.ParseSet, in(ProtoICMP, 0, 1)},
+		{"icmp.code", num("ICMP code", 255), in(ProtoICMP, 1, 1)},
+		{"icmp.id", num("ICMP identifier", 0xffff), in(ProtoICMP, 4, 2)},
+		{"icmp.seq", num("ICMP sequence number", 0xffff), in(ProtoICMP, 6, 2)},
+		{"icmpv6.type", icmpv6Types.ParseSet, in(ProtoICMPv6, 0, 1)},
+		{"icmpv6.code", num("ICMPv6 code", 255), in(ProtoICMPv6, 1, 1)},
+		{"icmpv6.id", num("ICMPv6 identifier", 0xffff), in(ProtoICMPv6, 4, 2)},
+		{"icmpv6.seq", num("ICMPv6 sequence number", 0xffff), in(ProtoICMPv6, 6, 2)},
+		{"sctp.sport", value.Ports, in(ProtoSCTP, 0, 2)},
+		{"sctp.dport", value.Ports, in(ProtoSCTP, 2, 2)},
+		{"dccp.sport", value.Ports, in(ProtoDCCP, 0, 2)},
+		{"dccp.dport", value.Ports, in(ProtoDCCP, 2, 2)},
+	}
+}}
 
 // Settable returns the paths that Set takes.
 func Settable() []string {
-	out := make([]string, len(settable))
-	for i := range settable {
-		out[i] = settable[i].path
+	var out []string
+	for _, f := range settable.Get() {
+		out = append(out, f.path)
 	}
 	return out
 }
@@ -149,8 +153,7 @@ func Set(path, text string) (*Edit, error) {
 	if name == "ip.hoplimit" {
 		name = "ip.ttl"
 	}
-	for i := range settable {
-		f := &settable[i]
+	for _, f := range settable.Get() {
 		if f.path != name {
 			continue
 		}
@@ -304,17 +307,17 @@ func (ed *Edit) store(p *place, b []byte) bool {
 		}
 		b[0] = byte(n)
 	case 2:
-		was := uint32(be.Uint16(b))
+		was := uint32(binary.BigEndian.Uint16(b))
 		n := was&^p.mask | v
 		if n == was {
 			return false
 		}
-		be.PutUint16(b, uint16(n))
+		binary.BigEndian.PutUint16(b, uint16(n))
 	case 4:
-		if be.Uint32(b) == v {
+		if binary.BigEndian.Uint32(b) == v {
 			return false
 		}
-		be.PutUint32(b, v)
+		binary.BigEndian.PutUint32(b, v)
 	}
 	return true
 }
@@ -425,14 +428,14 @@ func (e *Editor) resized(h *Headers, to int, buf []byte) error {
 		return ErrTooLong
 	}
 	if h.version == 4 {
-		be.PutUint16(buf[2:], uint16(total))
+		binary.BigEndian.PutUint16(buf[2:], uint16(total))
 	} else {
-		be.PutUint16(buf[4:], uint16(total-40))
+		binary.BigEndian.PutUint16(buf[4:], uint16(total-40))
 	}
 	if h.l4 == ProtoUDP {
 		l := buf[h.body+4:]
-		if n := int(be.Uint16(l)); n != 0 {
-			be.PutUint16(l, uint16(n+diff))
+		if n := int(binary.BigEndian.Uint16(l)); n != 0 {
+			binary.BigEndian.PutUint16(l, uint16(n+diff))
 		}
 	}
 	// The packet now lies in buf: what comes next is built in the other buffer.

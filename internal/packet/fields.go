@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -96,7 +97,7 @@ func u8(proto uint8, off int) func(*Headers) (uint64, bool) {
 func u16(proto uint8, off int) func(*Headers) (uint64, bool) {
 	return func(h *Headers) (uint64, bool) {
 		if b := h.header(proto, off+2); b != nil {
-			return uint64(be.Uint16(b[off:])), true
+			return uint64(binary.BigEndian.Uint16(b[off:])), true
 		}
 		return 0, false
 	}
@@ -105,7 +106,7 @@ func u16(proto uint8, off int) func(*Headers) (uint64, bool) {
 func u32(proto uint8, off int) func(*Headers) (uint64, bool) {
 	return func(h *Headers) (uint64, bool) {
 		if b := h.header(proto, off+4); b != nil {
-			return uint64(be.Uint32(b[off:])), true
+			return uint64(binary.BigEndian.Uint32(b[off:])), true
 		}
 		return 0, false
 	}
@@ -119,7 +120,7 @@ func port(proto uint8, path string, off int, doc string) row {
 func echo(proto uint8, off int) func(*Headers) (uint64, bool) {
 	return func(h *Headers) (uint64, bool) {
 		if b := h.header(proto, 8); b != nil && icmpHasID(proto, b[0]) {
-			return uint64(be.Uint16(b[off:])), true
+			return uint64(binary.BigEndian.Uint16(b[off:])), true
 		}
 		return 0, false
 	}
@@ -149,9 +150,9 @@ func ipTTL(h *Headers) (uint64, bool) {
 func ipID(h *Headers) (uint64, bool) {
 	switch {
 	case h.version == 4:
-		return uint64(be.Uint16(h.Data[4:])), true
+		return uint64(binary.BigEndian.Uint16(h.Data[4:])), true
 	case h.fh != 0:
-		return uint64(be.Uint32(h.Data[h.fh+4:])), true
+		return uint64(binary.BigEndian.Uint32(h.Data[h.fh+4:])), true
 	}
 	return 0, false
 }
@@ -160,10 +161,10 @@ func ipID(h *Headers) (uint64, bool) {
 func (h *Headers) frag() (off int, flags uint64, ok bool) {
 	switch {
 	case h.version == 4:
-		f := be.Uint16(h.Data[6:])
+		f := binary.BigEndian.Uint16(h.Data[6:])
 		return int(f&0x1fff) * 8, uint64(f >> 13), true
 	case h.fh != 0:
-		f := be.Uint16(h.Data[h.fh+2:])
+		f := binary.BigEndian.Uint16(h.Data[h.fh+2:])
 		return int(f &^ 7), uint64(f & 1), true
 	}
 	return 0, 0, false
@@ -223,7 +224,7 @@ func greKey(h *Headers) (uint64, bool) {
 	if len(b) < off+4 {
 		return 0, false
 	}
-	return uint64(be.Uint32(b[off:])), true
+	return uint64(binary.BigEndian.Uint32(b[off:])), true
 }
 
 func greCallID(h *Headers) (uint64, bool) {
@@ -231,7 +232,7 @@ func greCallID(h *Headers) (uint64, bool) {
 	if b == nil || b[1]&7 != 1 {
 		return 0, false
 	}
-	return uint64(be.Uint16(b[6:])), true
+	return uint64(binary.BigEndian.Uint16(b[6:])), true
 }
 
 func ahNum(off int) func(*Headers) (uint64, bool) {
@@ -239,7 +240,7 @@ func ahNum(off int) func(*Headers) (uint64, bool) {
 		if h.ah == 0 {
 			return 0, false
 		}
-		return uint64(be.Uint32(h.Data[int(h.ah)+off:])), true
+		return uint64(binary.BigEndian.Uint32(h.Data[int(h.ah)+off:])), true
 	}
 }
 
@@ -286,7 +287,7 @@ func Rows() []field.Row[Headers] {
 		{Path: "tcp.flags", Kind: field.Flags, Names: tcpFlags, Max: 0x1ff, Doc: "FIN SYN RST PSH ACK URG ECE CWR NS",
 			Num: func(h *Headers) (uint64, bool) {
 				if b := h.header(ProtoTCP, 14); b != nil {
-					return uint64(be.Uint16(b[12:]) & 0x1ff), true
+					return uint64(binary.BigEndian.Uint16(b[12:]) & 0x1ff), true
 				}
 				return 0, false
 			}},

@@ -11,8 +11,6 @@ import (
 	"net/netip"
 )
 
-var be = binary.BigEndian
-
 // Protocol numbers of the headers that this package knows (linux/in.h).
 const (
 	ProtoHopByHop = 0
@@ -86,7 +84,7 @@ func (h *Headers) parse4(data []byte) {
 	_ = data[19]
 	h.version, h.proto = 4, data[9]
 	ihl := int(data[0]&15) * 4
-	h.total = int(be.Uint16(data[2:]))
+	h.total = int(binary.BigEndian.Uint16(data[2:]))
 	if h.total == 0 && h.Length > 0xffff {
 		h.total = h.Length // a GSO packet too long for the field (BIG TCP)
 	}
@@ -94,7 +92,7 @@ func (h *Headers) parse4(data []byte) {
 		h.state |= stTruncated
 	}
 	h.end = int32(min(h.total, len(data)))
-	frag := be.Uint16(data[6:])
+	frag := binary.BigEndian.Uint16(data[6:])
 	if frag&0x3fff != 0 {
 		h.state |= stFragment
 		if frag&0x1fff != 0 {
@@ -122,7 +120,7 @@ func (h *Headers) parse4(data []byte) {
 func (h *Headers) parse6(data []byte) {
 	_ = data[39]
 	h.version = 6
-	payload := int(be.Uint16(data[4:]))
+	payload := int(binary.BigEndian.Uint16(data[4:]))
 	h.total = 40 + payload
 	if payload == 0 {
 		switch n := jumbo(data); {
@@ -152,8 +150,8 @@ func jumbo(data []byte) int {
 		return 0
 	}
 	opt := data[42:min(len(data), 40+(int(data[41])+1)*8)]
-	if v := option(opt, 0xc2); len(v) == 4 && be.Uint32(v) > 0xffff {
-		return int(be.Uint32(v))
+	if v := option(opt, 0xc2); len(v) == 4 && binary.BigEndian.Uint32(v) > 0xffff {
+		return int(binary.BigEndian.Uint32(v))
 	}
 	return 0
 }
@@ -220,7 +218,7 @@ func (h *Headers) walk(off int, next uint8) {
 			}
 		case ProtoFragment:
 			h.fh = int32(off)
-			frag := be.Uint16(data[off+2:])
+			frag := binary.BigEndian.Uint16(data[off+2:])
 			if frag&0xfff9 != 0 {
 				h.state |= stFragment
 			}
@@ -307,7 +305,7 @@ func (h *Headers) Ports() (sport, dport uint16, ok bool) {
 	if len(b) < 4 {
 		return 0, 0, false
 	}
-	return be.Uint16(b), be.Uint16(b[2:]), true
+	return binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), true
 }
 
 // Src returns the source address.
@@ -363,7 +361,7 @@ func (h *Headers) payload() (from, to int, ok bool) {
 		if len(b) < 8 {
 			return 0, 0, false
 		}
-		if n := int(be.Uint16(b[4:])); n >= 8 && n < len(b) {
+		if n := int(binary.BigEndian.Uint16(b[4:])); n >= 8 && n < len(b) {
 			to = from + n // what follows is not UDP's
 		}
 		from += 8

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"encoding/binary"
 	"strconv"
 
 	"nfctl/internal/value"
@@ -103,7 +104,7 @@ func (h *Headers) appendTransport(b []byte) []byte {
 		if t == nil {
 			break
 		}
-		flags := be.Uint16(t[12:]) & 0x1ff
+		flags := binary.BigEndian.Uint16(t[12:]) & 0x1ff
 		b = append(b, " ["...)
 		at := len(b)
 		for i := range len(flagLetters) {
@@ -115,11 +116,11 @@ func (h *Headers) appendTransport(b []byte) []byte {
 			b = append(b, "none"...)
 		}
 		b = append(b, ']')
-		number(" seq ", be.Uint32(t[4:]))
+		number(" seq ", binary.BigEndian.Uint32(t[4:]))
 		if flags&16 != 0 {
-			number(" ack ", be.Uint32(t[8:]))
+			number(" ack ", binary.BigEndian.Uint32(t[8:]))
 		}
-		number(" win ", uint32(be.Uint16(t[14:])))
+		number(" win ", uint32(binary.BigEndian.Uint16(t[14:])))
 	case ProtoICMP, ProtoICMPv6:
 		t := h.header(h.l4, 2)
 		if t == nil {
@@ -128,16 +129,16 @@ func (h *Headers) appendTransport(b []byte) []byte {
 		number(" type ", uint32(t[0]))
 		number(" code ", uint32(t[1]))
 		if len(t) >= 8 && icmpHasID(h.l4, t[0]) {
-			number(" id ", uint32(be.Uint16(t[4:])))
-			number(" seq ", uint32(be.Uint16(t[6:])))
+			number(" id ", uint32(binary.BigEndian.Uint16(t[4:])))
+			number(" seq ", uint32(binary.BigEndian.Uint16(t[6:])))
 		}
 	case ProtoSCTP:
 		if t := h.header(ProtoSCTP, 12); t != nil {
-			b = hex(append(b, " vtag "...), uint64(be.Uint32(t[4:])))
+			b = hex(append(b, " vtag "...), uint64(binary.BigEndian.Uint32(t[4:])))
 		}
 	case ProtoGRE:
 		if t := h.header(ProtoGRE, 4); t != nil {
-			b = hex(append(b, " proto "...), uint64(be.Uint16(t[2:])))
+			b = hex(append(b, " proto "...), uint64(binary.BigEndian.Uint16(t[2:])))
 			if key, ok := greKey(h); ok {
 				b = hex(append(b, " key "...), key)
 			} else if id, ok := greCallID(h); ok {
@@ -146,8 +147,8 @@ func (h *Headers) appendTransport(b []byte) []byte {
 		}
 	case ProtoESP:
 		if t := h.header(ProtoESP, 8); t != nil {
-			b = hex(append(b, " spi "...), uint64(be.Uint32(t)))
-			number(" seq ", be.Uint32(t[4:]))
+			b = hex(append(b, " spi "...), uint64(binary.BigEndian.Uint32(t)))
+			number(" seq ", binary.BigEndian.Uint32(t[4:]))
 		}
 	}
 	return appendLen(b, h)

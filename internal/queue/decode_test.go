@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -13,7 +14,7 @@ import (
 // packetMessage makes a message as the kernel sends it.
 func packetMessage(id uint32, data []byte) []byte {
 	b := nl.AppendHeader(nil, msgPacket, 0, unix.AF_INET, 5)
-	b = nl.AppendAttr(b, attrPacketHdr, append(be.AppendUint32(nil, id), 0x08, 0x00, 3))
+	b = nl.AppendAttr(b, attrPacketHdr, append(binary.BigEndian.AppendUint32(nil, id), 0x08, 0x00, 3))
 	b = nl.AppendU32(b, attrOutDev, 1)
 	b = nl.AppendU32(b, attrMark, 7)
 	b = nl.AppendAttr(b, attrHwAddr, []byte{0, 6, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0})
@@ -26,7 +27,7 @@ func packetMessage(id uint32, data []byte) []byte {
 	b, at = nl.Begin(b, attrVLAN)
 	b = nl.AppendU16(b, attrVLANTCI, 0x2064)
 	b = nl.End(b, at)
-	b = nl.AppendAttr(b, attrTimestamp, be.AppendUint64(be.AppendUint64(nil, 1), 2))
+	b = nl.AppendAttr(b, attrTimestamp, binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, 1), 2))
 	b = nl.AppendAttr(b, attrPayload, data)
 	return nl.Finish(b, 0)
 }
@@ -105,7 +106,7 @@ func TestUndecodable(t *testing.T) {
 		if n := len(w.answers.out) / verdictLen; n != c.answers || w.q.local[cUndecoded] != c.undecoded && c.name != "short mark" || w.q.local[cUnread] != c.bad {
 			t.Errorf("%s: %d answers, %d undecoded, %d unread", c.name, n, w.q.local[cUndecoded], w.q.local[cUnread])
 		}
-		if c.undecoded > 0 && be.Uint32(w.answers.out[24:]) != uint32(Accept) {
+		if c.undecoded > 0 && binary.BigEndian.Uint32(w.answers.out[24:]) != uint32(Accept) {
 			t.Errorf("%s: %x", c.name, w.answers.out)
 		}
 	}
@@ -195,7 +196,7 @@ func TestAnswers(t *testing.T) {
 			for at := range nl.Attrs(m.Body()) {
 				switch at.Type {
 				case attrMark:
-					got.Mark, got.SetMark = ne.Uint32(at.Data), true
+					got.Mark, got.SetMark = binary.NativeEndian.Uint32(at.Data), true
 					got.Mark, _ = at.U32()
 				case attrPayload:
 					got.Data = at.Data
@@ -223,7 +224,7 @@ func TestAnswers(t *testing.T) {
 			}
 			rest = after
 			at, _, _ := nl.NextAttr(m.Body())
-			v, id := Verdict(be.Uint32(at.Data)), be.Uint32(at.Data[4:])
+			v, id := Verdict(binary.BigEndian.Uint32(at.Data)), binary.BigEndian.Uint32(at.Data[4:])
 			if m.Type == msgVerdict {
 				settle(id, &m, v)
 				continue

@@ -51,8 +51,14 @@ func flag(bit uint32) func(*Packet) (uint64, bool) {
 }
 
 // Fields are the fields of a packet.
-var Fields = field.New(fields).Reserve("verdict", "it is not known while rules decide").
-	Reserve("rule", "it is not known while rules decide")
+var Fields = &field.Registry[Packet]{Make: fields, Reserve: reserved}
+
+func reserved(path string) string {
+	if path == "verdict" || path == "rule" {
+		return "it is not known while rules decide"
+	}
+	return ""
+}
 
 func fields() []row {
 	return slices.Concat([]row{

@@ -136,7 +136,9 @@ func Rate(list, before []Info, seconds float64) {
 var CopyModes = value.NewWords("copy mode", 2, "none", "meta", "packet")
 
 // InfoFields are the fields of a queue in the kernel's list.
-var InfoFields = field.New(func() []field.Row[Info] {
+var InfoFields = &field.Registry[Info]{Make: infoFields}
+
+func infoFields() []field.Row[Info] {
 	return []field.Row[Info]{
 		{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue", Num: func(i *Info) (uint64, bool) { return uint64(i.Num), true }},
 		{Path: "depth", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets without a verdict", Num: func(i *Info) (uint64, bool) { return uint64(i.Depth), true }},
@@ -152,7 +154,7 @@ var InfoFields = field.New(func() []field.Row[Info] {
 		{Path: "rate.queue_dropped", Kind: field.Uint, Doc: "growth of queue_dropped a second", Num: func(i *Info) (uint64, bool) { return i.QueueDrops, i.HasRates }},
 		{Path: "rate.user_dropped", Kind: field.Uint, Doc: "growth of user_dropped a second", Num: func(i *Info) (uint64, bool) { return i.UserDrops, i.HasRates }},
 	}
-})
+}
 
 // A BusyError says that another socket has bound the queue.
 type BusyError struct {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	nfqueue "github.com/florianl/go-nfqueue/v2"
 	"golang.org/x/sys/unix"
 
+	"nfctl/internal/lazy"
 	"nfctl/internal/nl"
 )
 
@@ -56,7 +58,7 @@ var flags = []struct {
 }{
 	{nfqueue.NfQaCfgFlagFailOpen, "fail-open", "needs Linux 3.6", func(c *Config) bool { return c.FailOpen }},
 	{nfqueue.NfQaCfgFlagConntrack, "conntrack data", "needs CONFIG_NETFILTER_NETLINK_GLUE_CT", func(c *Config) bool { return c.Conntrack || c.Connmark }},
-	{nfqueue.NfQaCfgFlagGSO, "GSO", "needs Linux 3.10", func(c *Config) bool { return !c.NoGSO && !(c.Edits && !c.DryRun && losesEditedGSO()) }},
+	{nfqueue.NfQaCfgFlagGSO, "GSO", "needs Linux 3.10", func(c *Config) bool { return !c.NoGSO && !(c.Edits && !c.DryRun && losesEditedGSO.Get()) }},
 	{nfqueue.NfQaCfgFlagUIDGid, "user and group", "needs Linux 3.14", func(c *Config) bool { return c.UIDGID }},
 	{nfqueue.NfQaCfgFlagSecCx, "security context", "needs CONFIG_NETWORK_SECMARK", func(c *Config) bool { return c.SecCtx }},
 }
@@ -67,13 +69,13 @@ var flags = []struct {
 // is not left to the device, as none is that was edited, back uncut when the
 // device could cut it, and then nobody does. The version is asked: to see the
 // effect takes two namespaces, a link, a queue and a receiver.
-var losesEditedGSO = sync.OnceValue(func() bool {
+var losesEditedGSO = lazy.Value[bool]{Make: func() bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return true
 	}
 	return olderThan(unix.ByteSliceToString(u.Release[:]), 6, 11)
-})
+}}
 
 // olderThan compares a kernel's release, as "6.1.0-41-amd64", with a version. One
 // that cannot be read is older.
@@ -257,7 +259,7 @@ func appendParams(b []byte, copyRange uint32) []byte {
 	if copyRange == 0 {
 		mode = nfqueue.NfQnlCopyMeta
 	}
-	return nl.AppendAttr(b, cfgParams, append(be.AppendUint32(nil, copyRange), mode)) // struct nfqnl_msg_config_params
+	return nl.AppendAttr(b, cfgParams, append(binary.BigEndian.AppendUint32(nil, copyRange), mode)) // struct nfqnl_msg_config_params
 }
 
 func (q *Queue) bindMessage(flags uint32) []byte {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"nfctl/internal/ct"
@@ -131,8 +132,8 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 				ok = false
 				break
 			}
-			p.ID = be.Uint32(a.Data)
-			p.Proto = be.Uint16(a.Data[4:])
+			p.ID = binary.BigEndian.Uint32(a.Data)
+			p.Proto = binary.BigEndian.Uint16(a.Data[4:])
 			p.Hook = a.Data[6]
 			found = true
 			switch p.Proto {
@@ -145,7 +146,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 			p.Mark, ok = a.U32()
 		case attrTimestamp: // struct nfqnl_msg_packet_timestamp
 			if ok = len(a.Data) >= 16; ok {
-				p.Time = int64(be.Uint64(a.Data))*1e9 + int64(be.Uint64(a.Data[8:]))*1e3
+				p.Time = int64(binary.BigEndian.Uint64(a.Data))*1e9 + int64(binary.BigEndian.Uint64(a.Data[8:]))*1e3
 				p.Has |= HasTimestamp
 			}
 		case attrInDev:
@@ -158,7 +159,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 			p.PhysOut, ok = a.U32()
 		case attrHwAddr: // struct nfqnl_msg_packet_hw
 			if ok = len(a.Data) >= 4; ok {
-				n := int(be.Uint16(a.Data))
+				n := int(binary.BigEndian.Uint16(a.Data))
 				if ok = n <= len(a.Data)-4; ok {
 					p.HwAddr = a.Data[4:][:n]
 				}

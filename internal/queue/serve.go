@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"runtime"
@@ -380,13 +381,13 @@ func (w *worker) verdictFailed(m *nl.Msg) {
 	if len(m.Data) < 20 {
 		return
 	}
-	if r := w.asked; r != nil && ne.Uint16(m.Data[8:]) == msgConfig && ne.Uint32(m.Data[12:]) == r.seq {
+	if r := w.asked; r != nil && binary.NativeEndian.Uint16(m.Data[8:]) == msgConfig && binary.NativeEndian.Uint32(m.Data[12:]) == r.seq {
 		err, _ := m.Status()
 		w.answerReload(err)
 		return
 	}
-	e := -int32(ne.Uint32(m.Data))
-	typ, port := ne.Uint16(m.Data[8:]), ne.Uint32(m.Data[16:])
+	e := -int32(binary.NativeEndian.Uint32(m.Data))
+	typ, port := binary.NativeEndian.Uint16(m.Data[8:]), binary.NativeEndian.Uint32(m.Data[16:])
 	if e <= 0 || typ != msgVerdict && typ != msgVerdictBatch {
 		return
 	}

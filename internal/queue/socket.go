@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -125,7 +126,7 @@ func (s *Socket) Unbind(num uint16) error {
 func (s *Socket) SetCopy(num uint16, mode uint8, bytes uint32) error {
 	q := Queue{conf: Config{Num: num}}
 	b := nl.AppendHeader(nil, msgConfig, nl.FlagAck, unix.AF_UNSPEC, num)
-	b = nl.AppendAttr(b, cfgParams, append(be.AppendUint32(nil, bytes), mode))
+	b = nl.AppendAttr(b, cfgParams, append(binary.BigEndian.AppendUint32(nil, bytes), mode))
 	return nl.Error("set copy mode", q.object(), s.ask(b))
 }
 

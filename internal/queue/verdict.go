@@ -9,8 +9,6 @@ import (
 	"nfctl/internal/nl"
 )
 
-var be, ne = binary.BigEndian, binary.NativeEndian
-
 // A Verdict is what becomes of a packet: the kernel's verdict word
 // (include/uapi/linux/netfilter.h), for queue with a number and the bypass bit.
 type Verdict uint32
@@ -262,7 +260,7 @@ func (a *answers) settle(ids []uint32, d *Decision) {
 			rest := uint32(n - 1)
 			at := len(a.out)
 			a.one(ids[0], d)
-			ne.PutUint32(a.out[at+12:], 1|rest<<16)
+			binary.NativeEndian.PutUint32(a.out[at+12:], 1|rest<<16)
 			at = len(a.out)
 			a.header(msgVerdictBatch, ids[rest], rest, d.Verdict)
 			if d.SetMark {
@@ -300,14 +298,14 @@ func (a *answers) one(id uint32, d *Decision) {
 func (a *answers) header(typ uint16, id, count uint32, v Verdict) {
 	b := a.out
 	b = append(b, 0, 0, 0, 0)
-	b = ne.AppendUint16(b, typ)
-	b = ne.AppendUint16(b, unix.NLM_F_REQUEST)
-	b = ne.AppendUint32(b, 0)     // nlmsg_seq
-	b = ne.AppendUint32(b, count) // nlmsg_pid
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = binary.NativeEndian.AppendUint32(b, 0)     // nlmsg_seq
+	b = binary.NativeEndian.AppendUint32(b, count) // nlmsg_pid
 	b = append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0)
-	b = be.AppendUint16(b, a.queue)
-	b = ne.AppendUint16(b, 12)
-	b = ne.AppendUint16(b, attrVerdictHdr)
-	b = be.AppendUint32(b, uint32(v))
-	a.out = be.AppendUint32(b, id)
+	b = binary.BigEndian.AppendUint16(b, a.queue)
+	b = binary.NativeEndian.AppendUint16(b, 12)
+	b = binary.NativeEndian.AppendUint16(b, attrVerdictHdr)
+	b = binary.BigEndian.AppendUint32(b, uint32(v))
+	a.out = binary.BigEndian.AppendUint32(b, id)
 }

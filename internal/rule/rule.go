@@ -97,9 +97,16 @@ func patternConds(text string) ([]field.Cond, error) {
 }
 
 // flagPaths are the fields of the flags --accept-port and the like.
-var flagPaths = map[string][]string{
-	"port": {"sport", "dport"}, "sport": {"sport"}, "dport": {"dport"},
-	"proto": {"ip.proto"}, "src": {"ip.src"}, "dst": {"ip.dst"},
+func flagPaths(what string) []string {
+	switch what {
+	case "port":
+		return []string{"sport", "dport"}
+	case "sport", "dport":
+		return []string{what}
+	case "proto", "src", "dst":
+		return []string{"ip." + what}
+	}
+	return nil
 }
 
 // Flag makes the rule of a flag: action is "accept" or "drop"; what is "port",
@@ -120,8 +127,8 @@ func Flag(action, what, text string) (Rule, error) {
 		r.Text = action + " if " + text
 		r.expr, err = filter.Compile(queue.Fields, text)
 	default:
-		paths, ok := flagPaths[what]
-		if !ok {
+		paths := flagPaths(what)
+		if paths == nil {
 			return r, fmt.Errorf("no rule flag --%s-%s", action, what)
 		}
 		r.Text = action + "-" + what + " " + text

@@ -127,7 +127,8 @@ const (
 	subDst
 )
 
-var subjects = map[string]subject{"sport": subSport, "dport": subDport, "ip.proto": subProto, "ip.src": subSrc, "ip.dst": subDst}
+// subjects are the fields that a table can find by.
+var subjects = [...]string{subSport: "sport", subDport: "dport", subProto: "ip.proto", subSrc: "ip.src", subDst: "ip.dst"}
 
 // A table finds the first rule of a run that is for a packet's port, protocol or
 // address: one lookup for any number of rules.
@@ -323,11 +324,11 @@ func (r *Rule) simple() (subs []subject, set *value.Set, proto int16, ok bool) {
 		return nil, nil, 0, false
 	}
 	for _, path := range c.Paths {
-		s, ok := subjects[path]
-		if !ok {
+		s := slices.Index(subjects[:], path)
+		if s < 0 {
 			return nil, nil, 0, false
 		}
-		subs = append(subs, s)
+		subs = append(subs, subject(s))
 	}
 	return subs, &c.Set, proto, len(subs) > 0
 }
