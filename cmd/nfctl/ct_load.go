@@ -69,6 +69,7 @@ type loading struct {
 	batch   *ct.Batch
 	waiting []line // of the requests in batch, in order
 	head    int
+	req     []byte
 
 	children []line // made when all else is there
 	orphans  []line // whose master was not there
@@ -165,6 +166,7 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 type loadItem struct {
 	line
 	made ct.Flow
+	req  []byte // to make it
 	err  error
 }
 
@@ -191,6 +193,8 @@ func (l *loading) reader(in io.Reader, stop <-chan struct{}) (full <-chan []load
 				} else {
 					item.made = *f
 				}
+				defaults(&item.made, l.defaults)
+				item.req = item.made.AppendCreate(item.req[:0], l.o.orUpdate)
 			}
 			if len(piece) < cap(piece) {
 				continue
@@ -246,7 +250,7 @@ func (l *loading) item(i *loadItem) error {
 	switch {
 	case i.err == nil:
 		l.lines++
-		return cmp.Or(l.add(i.line, &i.made), l.stop)
+		return cmp.Or(l.add(i), l.stop)
 	case errors.As(i.err, &bad):
 		// What came before is done first, so that messages come in the order of
 		// the lines and --strict stops where it says.
@@ -267,27 +271,33 @@ func insists(text string) bool {
 }
 
 // add makes a flow, or keeps it for later when it has a master.
-func (l *loading) add(at line, f *ct.Flow) error {
-	defaults(f, l.defaults)
+func (l *loading) add(i *loadItem) error {
+	f := &i.made
 	l.translated = l.translated || f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) || f.Has(ct.HasDNATPort)
 	switch {
 	case l.o.dryRun:
 		l.made++
 		return nil
 	case !f.Master.IsZero():
-		at.flow = f.Clone()
-		l.children = append(l.children, at)
+		i.flow = f.Clone()
+		l.children = append(l.children, i.line)
 		return nil
 	}
-	return l.send(at, f)
+	return l.send(i.line, f, i.req)
 }
 
-func (l *loading) send(at line, f *ct.Flow) error {
+// resend makes a flow that was kept.
+func (l *loading) resend(at line) error {
+	l.req = at.flow.AppendCreate(l.req[:0], l.o.orUpdate)
+	return l.send(at, at.flow, l.req)
+}
+
+func (l *loading) send(at line, f *ct.Flow, req []byte) error {
 	if l.head >= batchSize { // the batch sends when one more is added, so some always wait
 		l.waiting, l.head = append(l.waiting[:0], l.waiting[l.head:]...), 0
 	}
 	l.waiting = append(l.waiting, at)
-	return l.batch.Create(f, l.o.orUpdate)
+	return l.batch.CreateBy(f, req)
 }
 
 // flush sends what was gathered.
@@ -305,7 +315,7 @@ func (l *loading) families() error {
 		before := l.made + l.there
 		l.orphans, l.retry = nil, true
 		for _, c := range todo {
-			if err := l.send(c, c.flow); err != nil {
+			if err := l.resend(c); err != nil {
 				return err
 			}
 		}
@@ -315,7 +325,7 @@ func (l *loading) families() error {
 		if l.made+l.there == before {
 			l.retry = false
 			for _, c := range l.orphans {
-				if err := l.send(c, c.flow); err != nil {
+				if err := l.resend(c); err != nil {
 					return err
 				}
 			}

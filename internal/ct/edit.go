@@ -309,6 +309,10 @@ func (b *Batch) Create(f *Flow, orUpdate bool) error {
 	return b.add("create", f)
 }
 
+// CreateBy adds req, the request to make f as AppendCreate appended it: the work of
+// that can be done elsewhere.
+func (b *Batch) CreateBy(f *Flow, req []byte) error { return b.send("create", f, req) }
+
 // Update adds the request to change f, as it was read: see Flow.AppendUpdate.
 func (b *Batch) Update(f, change *Flow) error {
 	b.buf = f.AppendUpdate(b.buf[:0], change)
@@ -327,12 +331,14 @@ func (b *Batch) Get(f *Flow, zero bool) error {
 	return b.add("get", f)
 }
 
-func (b *Batch) add(op string, f *Flow) error {
+func (b *Batch) add(op string, f *Flow) error { return b.send(op, f, b.buf) }
+
+func (b *Batch) send(op string, f *Flow, req []byte) error {
 	if !f.named() {
 		return nl.Error(op, flowName(f), errNotNamed)
 	}
 	// Add first: it may send what is there, and forget it.
-	if err := b.b.Add(b.buf); err != nil {
+	if err := b.b.Add(req); err != nil {
 		return nl.Error(op, "flows", err)
 	}
 	if len(b.reqs) == cap(b.reqs) {
