@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -120,10 +121,13 @@ More: nfctl help fields, expressions, output, exit-codes{{end}}
 
 // setHelp gives a command and those below it the form of help.
 func setHelp(root *cobra.Command) {
-	cobra.AddTemplateFunc("runs", runs)
+	templateFuncs()
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 }
+
+// templateFuncs adds what the templates call to cobra's, which are the process's.
+var templateFuncs = sync.OnceFunc(func() { cobra.AddTemplateFunc("runs", runs) })
 
 // runs reports whether a command with others below it runs by itself too: it has
 // flags of its own.
