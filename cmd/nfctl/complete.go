@@ -27,50 +27,53 @@ type completer = func(c *cobra.Command, args []string, word string) ([]string, c
 
 const noFiles = cobra.ShellCompDirectiveNoFileComp
 
-// flagCompleters complete the values of flags, by the flag's name, which means
-// the same in all commands. Those that look at the machine look when asked.
-var flagCompleters = map[string]completer{
-	"output":       listOf(func(*cobra.Command) []string { return format.Words() }),
-	"fields":       listOf(fieldsOf),
-	"netns":        completeWith(namespaces),
-	"num":          listOf(func(*cobra.Command) []string { return queuesInUse() }),
-	"zone":         completeWith(zonesInUse),
-	"orig-zone":    completeWith(zonesInUse),
-	"reply-zone":   completeWith(zonesInUse),
-	"label":        listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
-	"label-add":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
-	"label-del":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
-	"helper":       completeWith(ct.KnownHelpers),
-	"events":       listOf(func(*cobra.Command) []string { return []string{"new", "update", "destroy", "all"} }),
-	"status":       listOf(func(*cobra.Command) []string { return wordsOf(ct.StatusNames) }),
-	"state":        listOf(func(*cobra.Command) []string { return wordsOf(ct.StateNames) }),
-	"flags":        listOf(func(*cobra.Command) []string { return wordsOf(ct.ExpectFlagNames) }),
-	"family":       fixed("ipv4", "ipv6"),
-	"proto":        completeWith(func() []string { return wordsOf(value.Protocols) }),
-	"protonum":     completeWith(func() []string { return wordsOf(value.Protocols) }),
-	"accept-proto": listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
-	"drop-proto":   listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
-	"set":          completeSettable,
-	"filter":       completeExpression,
-	"until":        completeExpression,
-	"accept-if":    completeExpression,
-	"drop-if":      completeExpression,
-	"group-by":     listOf(fieldsOf),
-	"attach":       fixed(nft.Hooks...),
-	"default":      fixed("accept", "drop"),
-	"color":        fixed("auto", "always", "never"),
-	"dir":          fixed("orig", "reply"),
-	"nat-dir":      fixed("orig", "reply"),
+// flagCompleters returns what completes the values of flags, by the flag's name,
+// which means the same in all commands. Those that look at the machine look when
+// asked.
+func flagCompleters() map[string]completer {
+	return map[string]completer{
+		"output":       listOf(func(*cobra.Command) []string { return format.Words() }),
+		"fields":       listOf(fieldsOf),
+		"netns":        completeWith(namespaces),
+		"num":          listOf(func(*cobra.Command) []string { return queuesInUse() }),
+		"zone":         completeWith(zonesInUse),
+		"orig-zone":    completeWith(zonesInUse),
+		"reply-zone":   completeWith(zonesInUse),
+		"label":        listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
+		"label-add":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
+		"label-del":    listOf(func(*cobra.Command) []string { return ct.LabelNames() }),
+		"helper":       completeWith(ct.KnownHelpers),
+		"events":       listOf(func(*cobra.Command) []string { return []string{"new", "update", "destroy", "all"} }),
+		"status":       listOf(func(*cobra.Command) []string { return wordsOf(ct.StatusNames) }),
+		"state":        listOf(func(*cobra.Command) []string { return wordsOf(ct.StateNames) }),
+		"flags":        listOf(func(*cobra.Command) []string { return wordsOf(ct.ExpectFlagNames) }),
+		"family":       fixed("ipv4", "ipv6"),
+		"proto":        completeWith(func() []string { return wordsOf(value.Protocols) }),
+		"protonum":     completeWith(func() []string { return wordsOf(value.Protocols) }),
+		"accept-proto": listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
+		"drop-proto":   listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
+		"set":          completeSettable,
+		"filter":       completeExpression,
+		"until":        completeExpression,
+		"accept-if":    completeExpression,
+		"drop-if":      completeExpression,
+		"group-by":     listOf(fieldsOf),
+		"attach":       fixed(nft.Hooks...),
+		"default":      fixed("accept", "drop"),
+		"color":        fixed("auto", "always", "never"),
+		"dir":          fixed("orig", "reply"),
+		"nat-dir":      fixed("orig", "reply"),
 
-	"on-uneditable": fixed("drop", "accept"),
-	"print-payload": fixed("hex", "ascii"),
+		"on-uneditable": fixed("drop", "accept"),
+		"print-payload": fixed("hex", "ascii"),
+	}
 }
 
 // addCompletions gives every flag of a command and those below it its completer,
 // and those that take no file names none.
-func addCompletions(c *cobra.Command) {
+func addCompletions(c *cobra.Command, by map[string]completer) {
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-		if do, ok := flagCompleters[f.Name]; ok {
+		if do, ok := by[f.Name]; ok {
 			_ = c.RegisterFlagCompletionFunc(f.Name, matching(do)) // fails when the command has one of its own
 		} else if f.NoOptDefVal == "" && !takesFile(f) {
 			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
@@ -80,7 +83,7 @@ func addCompletions(c *cobra.Command) {
 		c.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	for _, s := range c.Commands() {
-		addCompletions(s)
+		addCompletions(s, by)
 	}
 }
 

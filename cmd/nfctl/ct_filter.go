@@ -68,9 +68,9 @@ var flowFlags = []filterFlag[ct.Flow]{
 	{name: "reply-zone", kind: "zones", usage: "zone of the reply direction alone", paths: []string{"reply.zone"}},
 	{name: "label", short: "l", kind: "labels", usage: "connection label, by name or number; of a list any", paths: []string{"labels"}},
 	{name: "helper", kind: "names", usage: "name of the helper: ftp", paths: []string{"helper"}},
-	{name: "src-nat", kind: "address", usage: "the source is translated, to this address[:port] if one is given", make: natFilter(true, false), bare: true},
-	{name: "dst-nat", kind: "address", usage: "the destination is translated, to this address[:port] if one is given", make: natFilter(false, true), bare: true},
-	{name: "any-nat", kind: "address", usage: "source or destination is translated", make: natFilter(true, true), bare: true},
+	{name: "src-nat", kind: "address", usage: "the source is translated, to this address[:port] if one is given", make: srcNAT, bare: true},
+	{name: "dst-nat", kind: "address", usage: "the destination is translated, to this address[:port] if one is given", make: dstNAT, bare: true},
+	{name: "any-nat", kind: "address", usage: "source or destination is translated", make: anyNAT, bare: true},
 	{name: "icmp-type", kind: "numbers", usage: "ICMP or ICMPv6 type", paths: []string{"orig.type"}},
 	{name: "icmp-code", kind: "numbers", usage: "ICMP or ICMPv6 code", paths: []string{"orig.code"}},
 	{name: "icmp-id", kind: "numbers", usage: "ICMP or ICMPv6 identifier", paths: []string{"orig.id"}},
@@ -87,55 +87,63 @@ var flowFlags = []filterFlag[ct.Flow]{
 	{name: "secmark", kind: "numbers", usage: "security mark, of old kernels", paths: []string{"secmark"}},
 }
 
-var greKeys = value.Numbers("GRE key", 65535)
+func greKeys(s string) (value.Set, error) { return value.Numbers("GRE key", 65535)(s) }
 
 func protoIs(n uint64) []field.Cond {
 	return []field.Cond{{Paths: []string{"proto"}, Set: value.Single(n)}}
 }
 
+func srcNAT(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
+	return natFilter(text, true, false)
+}
+func dstNAT(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
+	return natFilter(text, false, true)
+}
+func anyNAT(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
+	return natFilter(text, true, true)
+}
+
 // natFilter reads what a source or destination is translated to.
-func natFilter(src, dst bool) func(string) ([]field.Cond, func(*ct.Flow) bool, error) {
-	return func(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
-		rest, not := strings.CutPrefix(text, "!")
-		var toSrc, toDst func(*ct.Flow) bool
-		var kernel []field.Cond
-		if text != anyValue {
-			p, err := pattern.Parse("> " + rest)
-			if err != nil || p.Has != 0 || strings.ContainsAny(rest, " >") {
-				return nil, nil, &value.Error{What: "translation", Text: text, Valid: "an address, address:port, [v6]:port or :port, also prefixes and ranges, or nothing"}
-			}
-			reply := func(addr, port string) (conds []field.Cond) {
-				if len(p.Dst.Addrs.Addrs) > 0 {
-					conds = append(conds, field.Cond{Paths: []string{addr}, Set: p.Dst.Addrs})
-				}
-				if len(p.Dst.Ports.Nums) > 0 {
-					conds = append(conds, field.Cond{Paths: []string{port}, Set: p.Dst.Ports})
-				}
-				return conds
-			}
-			s, d := reply("reply.dst", "reply.dport"), reply("reply.src", "reply.sport")
-			if toSrc, err = filter.Conds(ct.FlowFields, s...); err != nil {
-				return nil, nil, err
-			}
-			if toDst, err = filter.Conds(ct.FlowFields, d...); err != nil {
-				return nil, nil, err
-			}
-			switch {
-			case not || src && dst:
-			case src:
-				kernel = s
-			case dst:
-				kernel = d
-			}
+func natFilter(text string, src, dst bool) ([]field.Cond, func(*ct.Flow) bool, error) {
+	rest, not := strings.CutPrefix(text, "!")
+	var toSrc, toDst func(*ct.Flow) bool
+	var kernel []field.Cond
+	if text != anyValue {
+		p, err := pattern.Parse("> " + rest)
+		if err != nil || p.Has != 0 || strings.ContainsAny(rest, " >") {
+			return nil, nil, &value.Error{What: "translation", Text: text, Valid: "an address, address:port, [v6]:port or :port, also prefixes and ranges, or nothing"}
 		}
-		return kernel, func(f *ct.Flow) bool {
-			s, d := src && translated(f.SrcNAT()), dst && translated(f.DstNAT())
-			if toSrc == nil || !s && !d {
-				return s || d
+		reply := func(addr, port string) (conds []field.Cond) {
+			if len(p.Dst.Addrs.Addrs) > 0 {
+				conds = append(conds, field.Cond{Paths: []string{addr}, Set: p.Dst.Addrs})
 			}
-			return (s && toSrc(f) || d && toDst(f)) != not
-		}, nil
+			if len(p.Dst.Ports.Nums) > 0 {
+				conds = append(conds, field.Cond{Paths: []string{port}, Set: p.Dst.Ports})
+			}
+			return conds
+		}
+		s, d := reply("reply.dst", "reply.dport"), reply("reply.src", "reply.sport")
+		if toSrc, err = filter.Conds(ct.FlowFields, s...); err != nil {
+			return nil, nil, err
+		}
+		if toDst, err = filter.Conds(ct.FlowFields, d...); err != nil {
+			return nil, nil, err
+		}
+		switch {
+		case not || src && dst:
+		case src:
+			kernel = s
+		case dst:
+			kernel = d
+		}
 	}
+	return kernel, func(f *ct.Flow) bool {
+		s, d := src && translated(f.SrcNAT()), dst && translated(f.DstNAT())
+		if toSrc == nil || !s && !d {
+			return s || d
+		}
+		return (s && toSrc(f) || d && toDst(f)) != not
+	}, nil
 }
 
 func translated[A any](_ A, addr bool, _ uint16, port bool) bool { return addr || port }
@@ -188,7 +196,7 @@ func (o *filterOptions) args(args []string) error {
 			continue
 		}
 		bare := slices.IndexFunc(o.given, func(g given) bool { return g.text == anyValue && strings.HasSuffix(g.flag, "-nat") })
-		if _, _, err := natFilter(true, true)(arg); err != nil || bare < 0 {
+		if _, _, err := anyNAT(arg); err != nil || bare < 0 {
 			return unquoted(arg)
 		}
 		o.given[bare].text = arg

@@ -53,7 +53,7 @@ var expectFlags = []filterFlag[ct.Expect]{
 	{name: "tuple-port-src", kind: "ports", usage: "source port of the connection expected", paths: []string{"tuple.sport"}},
 	{name: "tuple-port-dst", kind: "ports", usage: "destination port of the connection expected", paths: []string{"tuple.dport"}},
 	{name: "mask-src", kind: "addresses", usage: "which bits of the source count", paths: []string{"mask.src"}},
-	{name: "mask-port-src", aliases: []string{"mask-sport"}, kind: "numbers", usage: "which bits of the source port count", paths: []string{"mask.sport"}, parse: value.Numbers("mask of a port", 65535)},
+	{name: "mask-port-src", aliases: []string{"mask-sport"}, kind: "numbers", usage: "which bits of the source port count", paths: []string{"mask.sport"}, parse: portMasks},
 	{name: "host", kind: "addresses", usage: "either end, of the master or of the connection expected", paths: []string{"tuple.src", "tuple.dst", "master.src", "master.dst"}},
 	{name: "port", kind: "ports", usage: "port of either end, of the master or of the connection expected", paths: []string{"tuple.sport", "tuple.dport", "master.sport", "master.dport"}},
 	{name: "family", short: "f", kind: "families", usage: "address family: ipv4 or ipv6", paths: []string{"family"}},
@@ -63,6 +63,8 @@ var expectFlags = []filterFlag[ct.Expect]{
 	{name: "timeout", short: "t", kind: "seconds", usage: "time left: 30s, or a range 0-5m", paths: []string{"timeout"}},
 	{name: "id", kind: "numbers", usage: "id of the expectation", paths: []string{"id"}},
 }
+
+func portMasks(s string) (value.Set, error) { return value.Numbers("mask of a port", 65535)(s) }
 
 // expectPaths are the fields that a flow in words speaks of: those of the tuple
 // called "tuple" or "master".

@@ -109,7 +109,7 @@ connection tracking table and its expectations.`,
 	}
 	root.RunE, root.Args = group, cobra.ArbitraryArgs
 	if !a.lazy {
-		addCompletions(root)
+		addCompletions(root, flagCompleters())
 	}
 	setHelp(root)
 	return root

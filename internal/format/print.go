@@ -85,7 +85,7 @@ func (p *Printer[T]) Err() error {
 // New returns a printer of a subject in the format that o names; Default is
 // text. A field or template that does not fit is a *value.Error.
 func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
-	reg := withKind(s.Fields, s.Kind)
+	reg := func() *field.Registry[T] { return withKind(s.Fields, s.Kind) } // not every format needs it
 	p := &Printer[T]{}
 	special := func(write func(*Output, Options) func([]byte, *T) []byte) (*Printer[T], error) {
 		if write == nil {
@@ -103,7 +103,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 		p.add = (&words[T]{cols}).append
 		return p, err
 	case JSON:
-		j, err := newJSON(reg, o.Fields, opt.Extra)
+		j, err := newJSON(reg(), o.Fields, opt.Extra)
 		if err == nil {
 			p.add = j.Append
 		}
@@ -122,7 +122,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 		} else if len(names) == 0 {
 			cols, err = Columns(s.Fields, nil, nil) // the kind is the same in each line
 		} else {
-			cols, err = Columns(reg, nil, names)
+			cols, err = Columns(reg(), nil, names)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--fields: %w", err)
@@ -146,7 +146,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 	case Save:
 		return special(s.Save)
 	case Template:
-		w, err := newTemplate(reg, o.Template, opt.Others)
+		w, err := newTemplate(reg(), o.Template, opt.Others)
 		if err == nil {
 			p.add, p.err = w.Append, w.Err
 		}
