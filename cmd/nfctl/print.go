@@ -39,7 +39,7 @@ func printTo[T any](a *app, s *format.Subject[T], o format.Output, opt format.Op
 	if err != nil {
 		return nil, nil, &usageError{err}
 	}
-	k := &sink{w: a.out}
+	k := &sink{w: a.out, b: make([]byte, 0, sinkSize+sinkSize/8)} // pages that are not reached cost nothing
 	k.b = p.Begin(k.b)
 	return p, k, nil
 }

@@ -103,7 +103,11 @@ connection tracking table and its expectations.`,
 		{"lua", newLua}, {"doctor", newDoctor}, {"version", newVersion}, {"compat", newCompat},
 		{"completion", func(a *app) *cobra.Command { return newCompletion(a, root) }},
 	})...)
-	root.SetHelpCommand(newHelp(a, root))
+	if a.lazy { // the command line names another
+		root.SetHelpCommand(&cobra.Command{Hidden: true})
+	} else {
+		root.SetHelpCommand(newHelp(a, root))
+	}
 	for _, c := range root.Commands() {
 		guard(c)
 	}

@@ -2,6 +2,7 @@ package ct
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nfctl/internal/field"
@@ -28,10 +29,12 @@ func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 	}
 }
 
+var probe Flow // to see which tuple a function returns
+
 // tnum is the access to a number of one of a flow's tuples.
 func tnum[N integer](tuple func(*Flow) *Tuple, bit TupleHas, at func(*Tuple) *N) access[Flow] {
 	var need uint64
-	switch probe := new(Flow); tuple(probe) {
+	switch tuple(&probe) {
 	case &probe.Orig:
 		need = uint64(bit) << origShift
 	case &probe.Reply:
@@ -175,6 +178,7 @@ func flowAttrs() []Attr[Flow] {
 			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_STATE", Since: "2.6.30", Readable: "older kernels: dump, new, update", Create: dccpOld, Update: dccpOld,
 			Doc: "DCCP state", access: fnum(HasDCCPState, func(f *Flow) *uint8 { return &f.DCCPState })},
 	}
+	t = slices.Grow(t, 90) // for those that follow, at once
 	t = append(t, direction("orig", "orig", "original direction", "CTA_TUPLE_ORIG", orig, [6]int{0, 1, 4, 5, 8, 9})...)
 	t = append(t,
 		key(Attr[Flow]{Name: "icmp-type", Number: 12, Path: "orig.type", Kind: field.Uint, Bits: 8, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_ICMP_TYPE (ICMPv6: CTA_PROTO_ICMPV6_TYPE)",

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math/bits"
 	"strconv"
@@ -363,7 +364,7 @@ func (w *words[T]) append(b []byte, t *T) []byte {
 			b = b[:name]
 			continue
 		}
-		if strings.ContainsAny(string(b[start:]), " \"") {
+		if bytes.ContainsAny(b[start:], " \"") {
 			b = strconv.AppendQuote(b[:start], string(b[start:]))
 		}
 	}

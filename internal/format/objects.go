@@ -357,7 +357,7 @@ func yesNo(s string) string {
 // AttrTable returns the rows of an attribute table that have a name, in its
 // order.
 func AttrTable[T any](of string, table []ct.Attr[T]) []Attr {
-	var out []Attr
+	out := make([]Attr, 0, len(table))
 	for i := range table {
 		a := &table[i]
 		if a.Name == "" {
