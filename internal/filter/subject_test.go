@@ -78,7 +78,14 @@ var portRows = []field.Row[ports]{
 	{Path: "flags", Kind: field.Flags, Max: 511, Names: flags, Num: func(p *ports) (uint64, bool) { return opt(p.flags) }},
 }
 
-var reg = field.New(func() []field.Row[subject] {
+var reg = &field.Registry[subject]{Make: subjectRows, Reserve: func(path string) string {
+	if path == "verdict" {
+		return "it is not known while deciding"
+	}
+	return ""
+}}
+
+func subjectRows() []field.Row[subject] {
 	return slices.Concat(
 		[]field.Row[subject]{
 			{Path: "proto", Aliases: []string{"l4proto"}, Kind: field.Enum, Max: 255, Names: value.Protocols, Num: num(func(s *subject) *uint64 { return s.proto })},
@@ -111,7 +118,7 @@ var reg = field.New(func() []field.Row[subject] {
 			{Path: "offloaded", Kind: field.Bool, Num: num(func(s *subject) *uint64 { return s.offloaded })},
 		},
 	)
-})
+}
 
 func n(v uint64) *uint64 { return &v }
 
