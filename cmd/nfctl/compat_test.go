@@ -58,7 +58,7 @@ var differences = []difference{
 	{"expect-ports", "`-I expect --tuple-port-dst 3333` stores protocol 13 and no port (1.4.7)", "stores the port", "it is not what was asked for"},
 	{"expect-timeout", "`-I expect -t 60` stores the helper's timeout, which the kernel takes at first", "sets it by a second request", "it was asked for"},
 	{"unprivileged", "`-C` and `-S` without privileges print what /proc has, and end with status 1", "`-C` prints it with status 0; `-S` says that it is not permitted", "the count is right; the counters of /proc have other names"},
-	{"dccp", "a kernel without DCCP tracking stores `-I -p dccp` without ports and state, and nobody is told", "the same; `--role` is checked and not sent", "the kernel has nowhere to keep it"},
+	{"dccp", "a kernel without DCCP tracking stores `-I -p dccp` without ports and state, and nobody is told", "the same; where the kernel tracks it, `--role` is checked, and the role sent is the client's", "the kernel has nowhere to keep it; the original direction is the client's"},
 }
 
 // asConntrack returns the path of a link to nfctl by the name conntrack.

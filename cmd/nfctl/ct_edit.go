@@ -235,6 +235,9 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 		return err
 	}
 	defer conn.Close()
+	if err := conn.KeepsPorts(f); err != nil {
+		return err
+	}
 	err = conn.Create(f, o.orUpdate)
 	switch {
 	case errors.Is(err, unix.EEXIST) && o.ifMissing:

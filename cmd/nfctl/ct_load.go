@@ -81,7 +81,8 @@ type loading struct {
 	labelled                *ct.Flow // the first flow made with labels
 	stop                    error    // with --strict: why
 	defaults                *ct.Timeouts
-	retry                   bool // flows whose master is missing may be tried again
+	retry                   bool      // flows whose master is missing may be tried again
+	keeps                   [256]bool // protocols whose ports the kernel keeps
 }
 
 // A line is where a request comes from.
@@ -274,6 +275,13 @@ func insists(text string) bool {
 func (l *loading) add(i *loadItem) error {
 	f := &i.made
 	l.translated = l.translated || f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) || f.Has(ct.HasDNATPort)
+	if proto := f.Orig.Proto; !l.o.dryRun && !l.keeps[proto] && f.Orig.Has(ct.TupleSport) {
+		if err := l.conn.KeepsPorts(f); err != nil {
+			l.failed(&format.LineError{Line: at.number, Err: err})
+			return l.stop
+		}
+		l.keeps[proto] = true
+	}
 	switch {
 	case l.o.dryRun:
 		l.made++

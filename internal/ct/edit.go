@@ -168,6 +168,25 @@ func (c *Conn) Get(f, got *Flow, zero bool) error {
 	return refusal("get", f, nil, err)
 }
 
+// KeepsPorts returns an error when the kernel does not track f's protocol, so that
+// it would store an entry without the ports that f has, and without a word: no
+// kernel has tracked DCCP since 2025. It asks for an entry without ports, which a
+// kernel that knows the protocol's refuses.
+func (c *Conn) KeepsPorts(f *Flow) error {
+	switch proto := f.Orig.Proto; {
+	case proto == TCP || proto == UDP || !f.Orig.Has(TupleSport):
+		return nil
+	default:
+		probe := Flow{Orig: Tuple{Src: f.Orig.Src, Dst: f.Orig.Dst, Proto: proto, Family: f.Orig.Family, Present: TupleProto}}
+		c.req = probe.AppendGet(c.req[:0], false)
+		err := c.c.Get(c.req, func(*nl.Msg) error { return nil })
+		if err == nil || errors.Is(err, syscall.ENOENT) {
+			return &Refusal{nl.Error("create", flowName(f), syscall.EOPNOTSUPP), "this kernel does not track the protocol, and would store the flow without its ports"}
+		}
+		return nil
+	}
+}
+
 // keep makes f's byte strings its own.
 func keep(f *Flow) { *f = *f.Clone() }
 

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"nfctl/internal/nstest"
+)
+
+// TestCtDCCP makes a flow of a protocol that some kernels track and newer ones
+// don't: with its ports, its state and the role that belongs to it, or not at all.
+func TestCtDCCP(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	nf := nstest.Build(t)
+	out, words, status := ns.Exec(nf, "ct", "create", "dccp 10.0.0.1:1 > 10.0.0.2:2", "--state", "OPEN", "--timeout", "1h")
+	list := ns.Run(nf, "ct", "list")
+	if status == exitNotSupported {
+		if !strings.Contains(words, "does not track") || list != "" {
+			t.Errorf("refused: %s%s", words, list)
+		}
+		load := ns.Start("sh", "-c", "echo '-A -s 10.0.0.1 -d 10.0.0.2 -p dccp --sport 1 --dport 2 -t 100' | "+nf+" ct load")
+		if status := load.Wait(); status != exitFailed || !strings.Contains(load.Stderr(), "line 1: ") || ns.Run(nf, "ct", "list") != "" {
+			t.Errorf("loaded: status %d: %s", status, load.Stderr())
+		}
+		t.Log("this kernel does not track DCCP: refusals were tested")
+		return
+	}
+	for _, want := range []string{"OPEN", "sport=1 dport=2"} {
+		if status != 0 || !strings.Contains(out, want) || !strings.Contains(list, want) {
+			t.Errorf("status %d, want %s: %s%s%s", status, want, out, words, list)
+		}
+	}
+	if json := ns.Run(nf, "ct", "list", "-o", "json"); !strings.Contains(json, `"role":"client"`) {
+		t.Errorf("%s", json)
+	}
+}
