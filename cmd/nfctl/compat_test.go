@@ -211,7 +211,10 @@ func TestCompatTwins(t *testing.T) {
 		t.Fatal(err)
 	}
 	work := make(chan compatCase, len(cases))
-	for _, c := range cases {
+	for i, c := range cases {
+		if testing.Short() && i%8 != 0 && !strings.Contains(c.line, "dccp") { // on emulated processors
+			continue
+		}
 		work <- c
 	}
 	close(work)

@@ -31,7 +31,17 @@ func TestCtDCCP(t *testing.T) {
 			t.Errorf("status %d, want %s: %s%s%s", status, want, out, words, list)
 		}
 	}
-	if json := ns.Run(nf, "ct", "list", "-o", "json"); !strings.Contains(json, `"role":"client"`) {
+	ns.Run(nf, "ct", "create", "dccp 10.0.0.1:2 > 10.0.0.2:2", "--state", "REQUEST", "--set", "dccp.role=server", "--set", "dccp.handshake_seq=9", "--timeout", "1h")
+	ns.Run(nf, "ct", "update", "dccp 10.0.0.1:2 >", "--set", "state=OPEN")
+	saved := t.TempDir() + "/saved"
+	restore := ns.Start("sh", "-c", nf+" ct save >"+saved+"; "+nf+" ct flush --all; "+nf+" ct load "+saved)
+	if status := restore.Wait(); status != 0 {
+		t.Errorf("saved and loaded: status %d: %s", status, restore.Stderr())
+	}
+	if json := ns.Run(nf, "ct", "list", "--sport", "2", "-o", "json"); !strings.Contains(json, `"state":"OPEN"`) || !strings.Contains(json, `"dccp":{"role":"server","handshake_seq":9}`) {
+		t.Errorf("%s", json)
+	}
+	if json := ns.Run(nf, "ct", "list", "--sport", "1", "-o", "json"); !strings.Contains(json, `"role":"client"`) {
 		t.Errorf("%s", json)
 	}
 }

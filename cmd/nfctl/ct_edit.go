@@ -382,6 +382,9 @@ func (o *ctUpdateOptions) change() (*change, error) {
 func (c *change) of(f *ct.Flow) (*ct.Flow, error) {
 	proto := f.Orig.Proto
 	if d := c.byProto[proto]; d != nil {
+		if !d.Has(ct.HasDCCPRole) {
+			d.DCCPRole = f.DCCPRole // a state is sent with the role
+		}
 		return d, nil
 	}
 	if err := c.errs[proto]; err != nil {
@@ -393,7 +396,7 @@ func (c *change) of(f *ct.Flow) (*ct.Flow, error) {
 		return nil, err
 	}
 	c.byProto[proto] = d
-	return d, nil
+	return c.of(f)
 }
 
 func (c *change) make(proto uint8) (*ct.Flow, error) {

@@ -277,7 +277,7 @@ func (l *loading) add(i *loadItem) error {
 	l.translated = l.translated || f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) || f.Has(ct.HasDNATPort)
 	if proto := f.Orig.Proto; !l.o.dryRun && !l.keeps[proto] && f.Orig.Has(ct.TupleSport) {
 		if err := l.conn.KeepsPorts(f); err != nil {
-			l.failed(&format.LineError{Line: at.number, Err: err})
+			l.failed(&format.LineError{Line: i.number, Err: err})
 			return l.stop
 		}
 		l.keeps[proto] = true

@@ -259,7 +259,7 @@ func TestExpectCommands(t *testing.T) {
 		{create("--master", m, e, "--create-master"), 2, "--helper NAME"},
 		{create("--master", m, e, "--create-master", "--helper", "irc", "--dry-run"), 0, "would make the master"},
 		{[]string{"ct", "get", m}, 3, "no such entry"},
-		{create("--master", m, e, "--create-master", "--helper", "irc", "--timeout", "50s"), 0, "50 proto=6"},
+		{create("--master", m, e, "--create-master", "--helper", "irc", "--timeout", "599995s"), 0, "59999"},
 		{create("--master", m, e, "--create-master", "--helper", "ftp"), 4, "another helper, irc"},
 		{create("--master", m, e), 4, "there already"},
 		{create("--master", m, e, "--if-missing"), 0, "there already"},

@@ -212,7 +212,7 @@ func (f *Flow) appendProtoinfo(b []byte) []byte {
 	if f.Present&hasDCCP != 0 {
 		b, in = nl.Begin(b, ctaProtoinfoDCCP)
 		b = appendNum8(b, f, HasDCCPState, ctaDCCPState, f.DCCPState)
-		if f.Has(HasDCCPState | HasDCCPRole) { // the kernel takes both or neither; 0 is the client's
+		if f.Present&(HasDCCPState|HasDCCPRole) != 0 { // the kernel takes both or neither; 0 is the client's
 			b = nl.AppendU8(b, ctaDCCPRole, f.DCCPRole)
 		}
 		b = appendNum64(b, f, HasDCCPSeq, ctaDCCPSeq, f.DCCPSeq)

@@ -116,7 +116,7 @@ const (
 	wscaleWhy  = "yes, both scales together, with WINDOW_SCALE in the flags and masks of both directions"
 	flagsWhy   = "yes, with the mask"
 	maskWhy    = "yes, with the flags"
-	dccpOld    = "no: this kernel has no DCCP tracking (older ones take it)"
+	dccpOld    = "yes, state and role together, by a kernel that tracks DCCP"
 )
 
 func key(a Attr[Flow]) Attr[Flow] {
