@@ -626,7 +626,7 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 			return err
 		}
 	}
-	if w != nil { // the workers write; this only begins
+	if w != nil { // deleteEach writes; this only begins
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -691,88 +691,58 @@ func (a *app) deleteEach(ctx context.Context, choose *chooser[ct.Flow], out form
 	return cmp.Or(err, notFound(failEmpty, matched))
 }
 
-// deleteListed deletes what l would list, and prints it as l would.
+// deleteListed deletes what l would list, and prints it as l would. One dump is
+// read for it, not one for each family side by side: the kernel deletes one flow
+// at a time anyway, and reading goes on meanwhile.
 func (a *app) deleteListed(ctx context.Context, l *lister) (matched, deleted uint64, err error) {
-	d := dumpOptions(l.choose)
-	var all []*deleter
-	defer func() {
-		for _, w := range all {
-			_ = w.conn.Close()
-		}
-	}()
+	conn, err := ct.Dial()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer conn.Close()
 	bad := &failures{a: a}
-	for range 2 { // sockets are opened here, in this thread's namespace
-		conn, err := ct.Dial()
-		if err != nil {
-			return 0, 0, err
-		}
-		all = append(all, &deleter{conn: conn})
-	}
-	next := 0
-	worker := func() *deleter {
-		w := all[next]
-		next++
-		w.start(l.worker(), l.choose, bad, &l.mu)
-		return w
-	}
-	if l.out.Format == format.Table && !a.quiet {
-		w := worker()
-		l.result, err = ct.Dump(ctx, d, w.Flow)
-	} else {
-		l.result, err = ct.DumpParallel(ctx, d, func() ct.Worker { return worker() })
-	}
-	for _, w := range all[:next] {
-		err = cmp.Or(err, w.batch.Flush(), w.failed)
-		matched, deleted = matched+w.matched, deleted+w.deleted
-	}
-	err = cmp.Or(err, l.end())
+	w := newDeleter(conn, l.worker(), l.choose, bad)
+	l.result, err = ct.Dump(ctx, dumpOptions(l.choose), w.flow)
+	err = cmp.Or(err, w.batch.Flush())
+	err = cmp.Or(err, w.failed, l.end())
 	a.dumpNote(l.result)
 	if err == nil {
 		err = bad.result()
 	}
-	return matched, deleted, err
+	return w.matched, w.deleted, err
 }
 
-// A deleter deletes the flows of one dump.
+// A deleter deletes flows and prints those that it deleted.
 type deleter struct {
-	conn             *ct.Conn
 	batch            *ct.Batch
 	choose           *chooser[ct.Flow]
 	failed           error
 	matched, deleted uint64
 }
 
-func (w *deleter) start(print *listWorker, choose *chooser[ct.Flow], bad *failures, mu interface {
-	Lock()
-	Unlock()
-}) {
+func newDeleter(conn *ct.Conn, print *listWorker, choose *chooser[ct.Flow], bad *failures) *deleter {
 	print.keep = nil
-	w.choose = choose
-	w.batch = w.conn.NewBatch(batchSize, func(f *ct.Flow, err error) {
+	w := &deleter{choose: choose}
+	w.batch = conn.NewBatch(batchSize, func(f *ct.Flow, err error) {
 		switch {
 		case gone(err):
 		case err != nil:
-			mu.Lock()
 			bad.add(err)
-			mu.Unlock()
 		default:
 			w.deleted++
 			w.failed = cmp.Or(w.failed, print.Flow(f))
 		}
 	})
+	return w
 }
 
-// Flow implements ct.Worker.
-func (w *deleter) Flow(f *ct.Flow) error {
+func (w *deleter) flow(f *ct.Flow) error {
 	if !w.choose.keep(f) {
 		return nil
 	}
 	w.matched++
 	return cmp.Or(w.batch.Delete(f), w.failed)
 }
-
-// Rest implements ct.Worker.
-func (w *deleter) Rest() error { return nil }
 
 // ctFlushOptions are the flags of 'nfctl ct flush'.
 type ctFlushOptions struct {

@@ -66,7 +66,7 @@ func (b *Batch) Flush() error {
 	m := b.out[b.last:]
 	ne.PutUint16(m[6:], ne.Uint16(m[6:])|unix.NLM_F_ACK)
 	answered := 0 // requests whose outcome is known, counted from the first
-	err := b.c.Send(b.out)
+	err := b.c.SendQuick(b.out)
 	if err == nil {
 		err = b.c.answers(func(m *Msg) bool {
 			i := answered
