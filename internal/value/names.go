@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // A Name is one word for a number. Several words may share a number; the first
@@ -28,7 +29,7 @@ type Names struct {
 	list  []Name
 
 	once   sync.Once
-	byNum  []string // dense for small numbers; "" where there is no word
+	byNum  atomic.Pointer[[]string] // dense for small numbers; "" where there is no word
 	byWord map[string]uint64
 }
 
@@ -61,16 +62,17 @@ func (n *Names) make() {
 			top = max(top, e.Num)
 		}
 	}
-	n.byNum = make([]string, top+1)
+	byNum := make([]string, top+1)
 	n.byWord = make(map[string]uint64, len(n.list))
 	for _, e := range n.list {
-		if e.Num <= top && n.byNum[e.Num] == "" {
-			n.byNum[e.Num] = e.Word
+		if e.Num <= top && byNum[e.Num] == "" {
+			byNum[e.Num] = e.Word
 		}
 		if _, ok := n.byWord[fold(e.Word)]; !ok {
 			n.byWord[fold(e.Word)] = e.Num
 		}
 	}
+	n.byNum.Store(&byNum)
 }
 
 func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
@@ -80,10 +82,16 @@ func (n *Names) List() []Name { return n.made().list }
 
 // Word returns the word for num, or "" when there is none.
 func (n *Names) Word(num uint64) string {
-	if n.made(); num < uint64(len(n.byNum)) {
-		return n.byNum[num]
+	if b := n.byNum.Load(); b != nil && num < uint64(len(*b)) {
+		return (*b)[num]
 	}
-	for _, e := range n.list {
+	return n.find(num)
+}
+
+// find is Word where it is not as quick: of a table that is not made yet, and of
+// large numbers.
+func (n *Names) find(num uint64) string {
+	for _, e := range n.made().list {
 		if e.Num == num {
 			return e.Word
 		}
