@@ -388,6 +388,9 @@ func (a *app) attrSet() *cobra.Command {
 			// The protocol tells which states there are.
 			change := &ct.Flow{}
 			change.Orig.Proto = f.Orig.Proto
+			if err := onceEach(ct.FlowAttrs(), args[1:]); err != nil {
+				return err
+			}
 			for _, s := range args[1:] {
 				if err := ct.Set(ct.FlowAttrs(), change, s, true); err != nil {
 					return err
@@ -473,6 +476,9 @@ several in their order:
 // in memory, so that also what no kernel would take can be set.
 func buildFlow(args []string) (*ct.Flow, error) {
 	f := &ct.Flow{}
+	if err := onceEach(ct.FlowAttrs(), args); err != nil {
+		return nil, err
+	}
 	for _, s := range args {
 		name, text, ok := strings.Cut(s, "=")
 		at := ct.Find(ct.FlowAttrs(), name)

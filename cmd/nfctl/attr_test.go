@@ -139,6 +139,16 @@ func TestAttrSpellings(t *testing.T) {
 	}
 }
 
+// Twice the same attribute, by whatever names, is a mistake.
+func TestAttrTwice(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"attr", "build", "proto=tcp", "proto=udp"}, {"attr", "build", "l4proto=tcp", "orig-l4proto=udp"}, {"attr", "set", "tcp 10.0.0.1:1 > 10.0.0.2:2", "mark=1", "mark=2"}} {
+		if _, words, status := call(args...); status != exitUsage || !strings.Contains(words, "is set twice") {
+			t.Errorf("%q: status %d: %s", args, status, words)
+		}
+	}
+}
+
 // The values before and after libnetfilter_conntrack's options of an object.
 func TestAttrBuild(t *testing.T) {
 	t.Parallel()

@@ -137,6 +137,15 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 		f.Reply = ct.Tuple{} // worked out below
 	}
 	words := []string{"-A"}
+	var sets []string
+	for _, g := range o.given {
+		if g.flag == "set" {
+			sets = append(sets, g.text)
+		}
+	}
+	if err := onceEach(ct.FlowAttrs(), sets); err != nil {
+		return nil, err
+	}
 	for _, g := range o.given {
 		e := entryFlags[slices.IndexFunc(entryFlags, func(e entryFlag) bool { return e.name == g.flag || slices.Contains(e.aliases, g.flag) })]
 		if o.flow != "" && e.orig {
@@ -358,7 +367,30 @@ type change struct {
 	onlyDel bool     // nothing else is asked for
 }
 
+// onceEach refuses NAME=VALUE pairs of which two set the same attribute, by
+// whatever names: the last would win without a word.
+func onceEach[T any](table []ct.Attr[T], sets []string) error {
+	seen := map[string]string{}
+	for _, s := range sets {
+		name, _, _ := strings.Cut(s, "=")
+		at := ct.Find(table, strings.TrimSpace(name))
+		if at == nil {
+			continue // is refused elsewhere
+		}
+		// Attributes of the two families share a path.
+		key := cmp.Or(at.Path, at.Name)
+		if before, twice := seen[key]; twice {
+			return usagef("%s is set twice: %s and %s", name, before, s)
+		}
+		seen[key] = s
+	}
+	return nil
+}
+
 func (o *ctUpdateOptions) change() (*change, error) {
+	if err := onceEach(ct.FlowAttrs(), o.sets); err != nil {
+		return nil, err
+	}
 	if len(o.sets) == 0 && len(o.labelAdd) == 0 && len(o.labelDel) == 0 {
 		return nil, usagef("nothing to change: say what with --set NAME=VALUE, --label-add or --label-del")
 	}

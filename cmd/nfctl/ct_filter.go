@@ -110,8 +110,8 @@ func natFilter(text string, src, dst bool) ([]field.Cond, func(*ct.Flow) bool, e
 	var kernel []field.Cond
 	if text != anyValue {
 		p, err := pattern.Parse("> " + rest)
-		if err != nil || p.Has != 0 || strings.ContainsAny(rest, " >") {
-			return nil, nil, &value.Error{What: "translation", Text: text, Valid: "an address, address:port, [v6]:port or :port, also prefixes and ranges, or nothing"}
+		if err != nil || p.Has != 0 || rest == "" || strings.ContainsAny(rest, " >") {
+			return nil, nil, &value.Error{What: "translation", Text: text, Valid: "an address, address:port, [v6]:port or :port, also prefixes and ranges; or the flag alone, without '='"}
 		}
 		reply := func(addr, port string) (conds []field.Cond) {
 			if len(p.Dst.Addrs.Addrs) > 0 {
@@ -196,8 +196,12 @@ func (o *filterOptions) args(args []string) error {
 			continue
 		}
 		bare := slices.IndexFunc(o.given, func(g given) bool { return g.text == anyValue && strings.HasSuffix(g.flag, "-nat") })
-		if _, _, err := anyNAT(arg); err != nil || bare < 0 {
+		if bare < 0 {
 			return unquoted(arg)
+		}
+		if _, _, err := anyNAT(arg); err != nil {
+			flag := o.given[bare].flag
+			return usagef("unexpected argument %q: the value of --%s is written behind '=', --%s=%s, and must be a valid one: %w", arg, flag, flag, arg, err)
 		}
 		o.given[bare].text = arg
 	}

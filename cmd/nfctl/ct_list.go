@@ -108,6 +108,9 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, command string) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	if c.Flags().Changed("group-by") && (len(o.groupBy) == 0 || slices.Contains(o.groupBy, "")) {
+		return usagef("--group-by: want names of fields, as orig.src,orig.dport")
+	}
 	choose, err := flowFilter(&o.filter)
 	if err != nil {
 		return err
@@ -655,6 +658,9 @@ it is looked for in zone 0. A flow that is not there ends with status 3.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.flow.args(a, args); err != nil {
 				return err
+			}
+			if o.flow.flow == "" && len(o.flow.given) == 0 {
+				return usagef("which flow? in words, quoted, as 'tcp 10.0.0.1:1000 > 10.0.0.2:22'; or by flags, as -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1000 --dport 22")
 			}
 			return a.ctGet(o)
 		},

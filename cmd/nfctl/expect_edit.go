@@ -462,6 +462,9 @@ func newExpectUpdate(a *app) *cobra.Command {
 			if len(sets) == 0 {
 				return usagef("--set timeout=DURATION is missing: what to change")
 			}
+			if err := onceEach(ct.ExpectAttrs(), sets); err != nil {
+				return err
+			}
 			for _, s := range sets {
 				if err := ct.Set(ct.ExpectAttrs(), &change, s, true); err != nil {
 					return named("--set", err)

@@ -7,4 +7,7 @@ import (
 	"nfctl/internal/nstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+func TestMain(m *testing.M) {
+	drop = func([]int) error { return nil }
+	os.Exit(nstest.Main(m))
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -149,11 +150,11 @@ func (s *stream) result() error {
 func ready(path string) error {
 	if path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-		if err != nil {
-			return err
+		if err == nil {
+			err = f.Close()
 		}
-		if err := f.Close(); err != nil {
-			return err
+		if err != nil {
+			return fmt.Errorf("--ready-file: %w", err)
 		}
 	}
 	addr := os.Getenv("NOTIFY_SOCKET")

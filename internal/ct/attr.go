@@ -458,6 +458,9 @@ func Set[T any](table []Attr[T], t *T, text string, update bool) error {
 		}
 		return &value.Error{What: "attribute to set", Text: name, Valid: "another one: " + why}
 	}
+	if a.Kind == field.Flags && strings.TrimSpace(val) == "" {
+		return &value.Error{What: a.Name, Text: val, Valid: "at least one name of 'nfctl attr values " + a.Name + "'"}
+	}
 	err := a.SetText(t, val)
 	for i := range table { // attributes of other families may share the path
 		b := &table[i]

@@ -58,6 +58,7 @@ func flowReasons() []reason {
 		{"", syscall.EPERM, nil, "needs CAP_NET_ADMIN in the user namespace of this network namespace"},
 		{"", syscall.ENOENT, func(f *Flow) bool { return !f.Master.IsZero() }, "its master is not in the table"},
 		{"create", syscall.EEXIST, nil, "an entry with this tuple is there already"},
+		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Has(TupleZone) && f.Reply.Has(TupleZone) }, "an entry has a zone of both directions, or of one of them, not two"},
 		{"create", syscall.EINVAL, lacks(HasTimeout), "a new entry needs a timeout"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Reply.IsZero() || f.Orig.IsZero() }, "a new entry needs both tuples"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Proto != f.Reply.Proto }, "both directions must have the same protocol"},

@@ -222,7 +222,7 @@ func TestTemplate(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"{{.n", "{{.nope}}", "{{.g.nope}}", "{{nofunc .n}}", "{{.number}}", "{{$.sub.z}}", "{{if .n}}"} {
+	for _, bad := range []string{"{{.n", "{{.nope}}", "{{.g.nope}}", "{{nofunc .n}}", "{{.number}}", "{{$.sub.z}}", "{{if .n}}", "{{call .n}}", "{{if call .n 1}}{{end}}"} {
 		_, err := NewTemplate(things, bad)
 		var ve *value.Error
 		if !errors.As(err, &ve) {

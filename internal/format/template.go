@@ -65,7 +65,10 @@ func newTemplate[T any](reg *field.Registry[T], text string, others func(string)
 		return nil, bad(strings.TrimPrefix(err.Error(), "template: template:"))
 	}
 	w := &TemplateWriter[T]{tmpl: tmpl, root: object{}}
-	paths, all := reached(tmpl.Root)
+	paths, all, calls := reached(tmpl.Root)
+	if calls {
+		return nil, bad("no field is a function that could be called: write {{.orig.src}}, without call")
+	}
 	var ours []string
 	for _, p := range paths {
 		row, err := reg.Find(p)
@@ -207,8 +210,9 @@ func (r *reachable[T]) load(t *T) any {
 }
 
 // reached returns the paths that a template names from its data's root, and
-// whether it may reach others too.
-func reached(root *parse.ListNode) (paths []string, all bool) {
+// whether it may reach others too; and whether it calls fields, of which none is a
+// function.
+func reached(root *parse.ListNode) (paths []string, all, calls bool) {
 	var walk func(n parse.Node, moved bool)
 	list := func(l *parse.ListNode, moved bool) {
 		if l == nil {
@@ -247,6 +251,8 @@ func reached(root *parse.ListNode) (paths []string, all bool) {
 			}
 		case *parse.ChainNode:
 			walk(n.Node, moved)
+		case *parse.IdentifierNode:
+			calls = calls || n.Ident == "call"
 		case *parse.DotNode:
 			all = all || !moved
 		case *parse.IfNode:
@@ -266,7 +272,7 @@ func reached(root *parse.ListNode) (paths []string, all bool) {
 		}
 	}
 	walk(root, false)
-	return paths, all
+	return paths, all, calls
 }
 
 // comparisons replace those of the template language: a comparison with what is

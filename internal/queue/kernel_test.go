@@ -699,3 +699,26 @@ func TestVanishedUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d sent, %d vanished, perhaps %d more", sent, st.Vanished, st.Vanishing)
 }
+
+// TestReloadEarly: rules that come before the service begins wait for it.
+func TestReloadEarly(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	q := open(t, Config{})
+	done := make(chan error, 1)
+	go func() { done <- q.Reload(None{}, Config{CopyRange: 128}) }()
+	nstest.Until(t, "the reload is asked for", func() bool { return q.reload.Load() != nil })
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, Ending{}, q) }()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := q.Reload(None{}, Config{}); !errors.Is(err, errEnded) {
+		t.Errorf("after the service: %v", err)
+	}
+}

@@ -128,7 +128,7 @@ type Queue struct {
 	bound  bool
 
 	reload atomic.Pointer[reload]
-	served atomic.Bool
+	ended  atomic.Bool // the service
 	ending atomic.Bool
 	drain  atomic.Bool // while ending: wait until nothing comes any more
 	counters

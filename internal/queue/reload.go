@@ -22,16 +22,17 @@ type reload struct {
 // Conntrack, Connmark, UIDGID, SecCtx and Edits are asked of the kernel, where they are
 // more than what is in force, and the rules are in force from the first packet on
 // that comes with what they need. With an error, as those of Open, the rules
-// before stay in force. One Reload at a time may be under way.
+// before stay in force. One Reload at a time may be under way. Before Serve it waits
+// for Serve.
 func (q *Queue) Reload(d Decider, c Config) error {
-	if !q.served.Load() {
+	if q.ended.Load() {
 		return nl.Error("reload", q.object(), errEnded)
 	}
 	r := &reload{decider: d, conf: c, done: make(chan error, 1)}
 	if !q.reload.CompareAndSwap(nil, r) {
 		return nl.Error("reload", q.object(), unix.EBUSY)
 	}
-	if !q.served.Load() && q.reload.CompareAndSwap(r, nil) {
+	if q.ended.Load() && q.reload.CompareAndSwap(r, nil) {
 		return nl.Error("reload", q.object(), errEnded)
 	}
 	q.wake()

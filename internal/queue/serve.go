@@ -103,9 +103,8 @@ func (q *Queue) work(abandon func(error)) error {
 	defer runtime.UnlockOSThread()
 	w := newWorker(q)
 	w.abandon = abandon
-	q.served.Store(true)
 	err := w.loop()
-	q.served.Store(false)
+	q.ended.Store(true)
 	if r := q.reload.Swap(nil); r != nil {
 		r.done <- nl.Error("reload", q.object(), errEnded)
 	}

@@ -45,3 +45,12 @@ func TestCtDCCP(t *testing.T) {
 		t.Errorf("%s", json)
 	}
 }
+
+// TestCtTwoZones: the kernel's refusal has its reason.
+func TestCtTwoZones(t *testing.T) {
+	t.Parallel()
+	_, words, status := nstest.New(t).Exec(nstest.Build(t), "ct", "create", "udp 10.0.0.1:5 > 10.0.0.2:2", "--orig-zone", "3", "--reply-zone", "4")
+	if status != exitFailed || !strings.Contains(words, "or of one of them, not two") {
+		t.Errorf("status %d: %s", status, words)
+	}
+}
