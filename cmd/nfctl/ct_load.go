@@ -437,15 +437,19 @@ func (l *loading) bar(size int64) (end func()) {
 				continue
 			}
 			shown = true
-			read := l.read.Load()
-			if size > 0 {
-				const width = 30
-				full := int(min(read, size) * width / size)
-				fmt.Fprintf(l.a.err, "\r\x1b[K%s: [%s%s] %d%%", l.name, strings.Repeat("=", full), strings.Repeat(" ", width-full), min(read, size)*100/size)
-			} else {
-				fmt.Fprintf(l.a.err, "\r\x1b[K%s: %d KiB", l.name, read>>10)
-			}
+			fmt.Fprintf(l.a.err, "\r\x1b[K%s: %s", l.name, progress(l.read.Load(), size))
 		}
 	}()
 	return func() { close(done); <-ended }
+}
+
+// progress draws how much of size bytes was read; size 0: of what has no end.
+func progress(read, size int64) string {
+	if size <= 0 {
+		return fmt.Sprintf("%d KiB", read>>10)
+	}
+	const width = 30
+	read = min(read, size)
+	full := int(read * width / size)
+	return fmt.Sprintf("[%s%s] %d%%", strings.Repeat("=", full), strings.Repeat(" ", width-full), read*100/size)
 }

@@ -485,6 +485,81 @@ func pty(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
+// TestCtLoadProgress: a load that takes long shows on a terminal how far it is,
+// and takes that away; one that is short shows nothing, and neither does -q.
+func TestCtLoadProgress(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		read, size int64
+		want       string
+	}{
+		{5 << 10, 0, "5 KiB"}, {0, 100, "[" + strings.Repeat(" ", 30) + "] 0%"}, {50, 100, "[" + strings.Repeat("=", 15) + strings.Repeat(" ", 15) + "] 50%"},
+		{120, 100, "[" + strings.Repeat("=", 30) + "] 100%"},
+	} {
+		if got := progress(c.read, c.size); got != c.want {
+			t.Errorf("%d of %d: %q", c.read, c.size, got)
+		}
+	}
+	nf := nstest.Build(t)
+	const line = "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 -t 900\n"
+	for _, c := range []struct {
+		args        []string
+		slow, shows bool
+	}{{[]string{"ct", "load"}, true, true}, {[]string{"ct", "load"}, false, false}, {[]string{"ct", "load", "-q"}, true, false}} {
+		ns := nstest.New(t)
+		master, slave := pty(t)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(nf, c.args...)
+		cmd.Stdin, cmd.Stderr = r, slave
+		ns.Do(func() { err = cmd.Start() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Close()
+		_ = slave.Close() // so that reading ends with nfctl
+		var said strings.Builder
+		shown, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			buf := make([]byte, 4096)
+			for {
+				n, err := master.Read(buf)
+				if err != nil {
+					return
+				}
+				before := said.Len() > 0
+				if said.Write(buf[:n]); !before {
+					close(shown)
+				}
+			}
+		}()
+		if _, err := w.WriteString(line); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case c.shows:
+			select {
+			case <-shown:
+			case <-time.After(nstest.Patience):
+				t.Error("nothing is shown")
+			}
+		case c.slow:
+			time.Sleep(1500 * time.Millisecond) // longer than what shows a bar
+		}
+		_ = w.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		if text := said.String(); strings.Contains(text, "standard input: 0 KiB\r\x1b[K") != c.shows || !strings.Contains(text, "1 flow made") && c.args[len(c.args)-1] != "-q" {
+			t.Errorf("%v: %q", c.args, text)
+		}
+	}
+}
+
 // TestCtAsks has a terminal's user asked before everything is deleted.
 func TestCtAsks(t *testing.T) {
 	t.Parallel()
