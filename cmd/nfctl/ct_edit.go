@@ -507,12 +507,7 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 	ctx, stop := interruptible(c)
 	defer stop()
 	if o.dryRun {
-		n, err := a.each(ctx, choose, w.print)
-		if err = cmp.Or(err, w.end()); err != nil {
-			return ended(ctx, err)
-		}
-		a.total("%s would be changed", flows(n))
-		return notFound(o.failEmpty, n)
+		return a.only(ctx, choose, w, "changed", o.failEmpty)
 	}
 	matched, changed, err := a.updateEach(ctx, choose, ch, w)
 	err = cmp.Or(err, w.end())
@@ -572,6 +567,16 @@ func (a *app) updateEach(ctx context.Context, choose *chooser[ct.Flow], ch *chan
 		err = bad.result()
 	}
 	return matched, changed, err
+}
+
+// only prints what was chosen, and says that it would be changed or deleted.
+func (a *app) only(ctx context.Context, choose *chooser[ct.Flow], w *flowPrinter, done string, failEmpty bool) error {
+	n, err := a.each(ctx, choose, w.print)
+	if err = cmp.Or(err, w.end()); err != nil {
+		return ended(ctx, err)
+	}
+	a.total("%s would be %s", flows(n), done)
+	return notFound(failEmpty, n)
 }
 
 // each hands every flow that was chosen to f, and returns how many there were.
@@ -642,12 +647,7 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 	ctx, stop := interruptible(c)
 	defer stop()
 	if o.dryRun {
-		n, err := a.each(ctx, choose, w.print)
-		if err = cmp.Or(err, w.end()); err != nil {
-			return ended(ctx, err)
-		}
-		a.total("%s would be deleted", flows(n))
-		return notFound(o.failEmpty, n)
+		return a.only(ctx, choose, w, "deleted", o.failEmpty)
 	}
 	if a.quiet && !o.failEmpty {
 		done, err := a.kernelFlush(choose)
