@@ -121,13 +121,13 @@ More: nfctl help fields, expressions, output, exit-codes{{end}}
 
 // setHelp gives a command and those below it the form of help.
 func setHelp(root *cobra.Command) {
-	templateFuncs()
+	templateFuncs.Do(func() { cobra.AddTemplateFunc("runs", runs) })
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 }
 
-// templateFuncs adds what the templates call to cobra's, which are the process's.
-var templateFuncs = sync.OnceFunc(func() { cobra.AddTemplateFunc("runs", runs) })
+// templateFuncs is for what the templates call: cobra has that once for the process.
+var templateFuncs sync.Once
 
 // runs reports whether a command with others below it runs by itself too: it has
 // flags of its own.

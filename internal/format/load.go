@@ -10,10 +10,10 @@ import (
 	"iter"
 	"net/netip"
 	"strings"
-	"sync"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -178,7 +178,7 @@ var flagWords = [][]string{
 }
 
 // lineFlags finds what a flag sets, without its dashes.
-var lineFlags = sync.OnceValue(func() map[string]lineFlag {
+var lineFlags = lazy.Value[map[string]lineFlag]{Make: func() map[string]lineFlag {
 	m := map[string]lineFlag{}
 	for _, words := range flagWords {
 		for _, w := range words[1:] {
@@ -186,18 +186,18 @@ var lineFlags = sync.OnceValue(func() map[string]lineFlag {
 		}
 	}
 	return m
-})
+}}
 
 func lineFlagOf(name string) lineFlag {
-	f := lineFlag{name: name, attr: flowAttrs()[name]}
+	f := lineFlag{name: name, attr: flowAttrs.Get()[name]}
 	if before, after, ok := strings.Cut(name, "ipv4"); ok {
-		f.six = flowAttrs()[before+"ipv6"+after]
+		f.six = flowAttrs.Get()[before+"ipv6"+after]
 	}
 	return f
 }
 
 // flowAttrs finds attributes by name or JSON path.
-var flowAttrs = sync.OnceValue(func() map[string]*ct.Attr[ct.Flow] {
+var flowAttrs = lazy.Value[map[string]*ct.Attr[ct.Flow]]{Make: func() map[string]*ct.Attr[ct.Flow] {
 	m := make(map[string]*ct.Attr[ct.Flow], 2*len(ct.FlowAttrs()))
 	for i := range ct.FlowAttrs() {
 		a := &ct.FlowAttrs()[i]
@@ -209,7 +209,7 @@ var flowAttrs = sync.OnceValue(func() map[string]*ct.Attr[ct.Flow] {
 		}
 	}
 	return m
-})
+}}
 
 // ParseSave reads the words of a line of -o save into f, which must be empty:
 // -A, -I or --create, then conntrack(8)'s flags and --set NAME=VALUE.
@@ -222,7 +222,7 @@ func ParseSave(words []string, f *ct.Flow) error {
 	default:
 		return &value.Error{What: "start of a line", Text: words[0], Valid: "-A or -I, or a JSON object"}
 	}
-	flags := lineFlags()
+	flags := lineFlags.Get()
 	var state string // is read last: the protocol decides what it means
 	for i := 1; i < len(words); i++ {
 		flag, text, given := words[i], "", false
@@ -289,7 +289,7 @@ func setSaved(f *ct.Flow, set *lineFlag, text string) error {
 		}
 	case "snat-ipv4", "dnat-ipv4":
 		if addr, port, ok := natPort(text); ok {
-			if err := flowAttrs()[set.name[:4]+"-port"].SetText(f, port); err != nil {
+			if err := flowAttrs.Get()[set.name[:4]+"-port"].SetText(f, port); err != nil {
 				return err
 			}
 			text = addr
@@ -418,7 +418,7 @@ type keySet struct {
 	kind, status int
 }
 
-var keySets = sync.OnceValue(func() *keySet {
+var keySets = lazy.Value[*keySet]{Make: func() *keySet {
 	k := &keySet{paths: map[string]int{}, groups: map[string]bool{}}
 	for _, r := range ct.FlowFields.Rows() {
 		k.paths[r.Path] = len(k.paths)
@@ -442,7 +442,7 @@ var keySets = sync.OnceValue(func() *keySet {
 		k.attrs = append(k.attrs, one)
 	}
 	return k
-})
+}}
 
 // A jsonFlow reads flows in JSON. It holds a flow's values as the texts that
 // attributes are set by.
@@ -464,7 +464,7 @@ type jsonFlow struct {
 const manyLists = 1000
 
 func newJSONFlow() *jsonFlow {
-	k := keySets()
+	k := keySets.Get()
 	return &jsonFlow{keySet: k, texts: make([]string, len(k.paths)), there: make([]bool, len(k.paths)),
 		top: plainKey{within: plainKeys(k.paths)}, lists: map[string]string{}, bits: map[string]uint32{}}
 }

@@ -5,12 +5,12 @@ import (
 	"math/bits"
 	"net/netip"
 	"strings"
-	"sync"
 	"syscall"
 
 	lua "github.com/yuin/gopher-lua"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -26,7 +26,7 @@ type attribute struct {
 
 // attributes returns all names: those of the attribute tables, their aliases, and
 // the groups. The names that end the C tables are there too, as groups of nothing.
-var attributes = sync.OnceValue(func() map[string]*attribute {
+var attributes = lazy.Value[map[string]*attribute]{Make: func() map[string]*attribute {
 	all := map[string]*attribute{"grp-max": {group: true}}
 	for i := range ct.FlowAttrs() {
 		a := &ct.FlowAttrs()[i]
@@ -53,14 +53,14 @@ var attributes = sync.OnceValue(func() map[string]*attribute {
 		}
 	}
 	return all
-})
+}}
 
 // attr returns the attribute that argument n names and that the object of
 // argument 1 can have.
 func attr(L *lua.LState) (*attribute, *ctObject, *expObject) {
 	if u, ok := L.Get(1).(*lua.LUserData); ok {
 		if e, ok := u.Value.(*expObject); ok && e.alive() {
-			if a := attributes()[text(L, 2)]; a != nil && a.expect != nil {
+			if a := attributes.Get()[text(L, 2)]; a != nil && a.expect != nil {
 				return a, nil, e
 			}
 			argError(L, 2, "invalid option '%s'", text(L, 2))
@@ -68,7 +68,7 @@ func attr(L *lua.LState) (*attribute, *ctObject, *expObject) {
 	}
 	c := handle[*ctObject](L, 1, "conntrack")
 	name := text(L, 2)
-	a := attributes()[name]
+	a := attributes.Get()[name]
 	if a == nil || a.expect != nil {
 		argError(L, 2, "invalid option '%s'", name)
 	}
@@ -225,31 +225,29 @@ type words struct {
 	word map[uint64]string
 }
 
-func wordsOf(names *value.Names, without ...string) func() *words {
-	return sync.OnceValue(func() *words {
-		w := &words{map[string]uint64{}, map[uint64]string{}}
-	list:
-		for _, n := range names.List() {
-			for _, no := range without {
-				if n.Word == no {
-					continue list
-				}
-			}
-			if n.Num > 255 {
-				continue
-			}
-			w.num[n.Word] = n.Num
-			if w.word[n.Num] == "" {
-				w.word[n.Num] = n.Word
+func wordsOf(names *value.Names, without ...string) *words {
+	w := &words{map[string]uint64{}, map[uint64]string{}}
+list:
+	for _, n := range names.List() {
+		for _, no := range without {
+			if n.Word == no {
+				continue list
 			}
 		}
-		return w
-	})
+		if n.Num > 255 {
+			continue
+		}
+		w.num[n.Word] = n.Num
+		if w.word[n.Num] == "" {
+			w.word[n.Num] = n.Word
+		}
+	}
+	return w
 }
 
 var (
-	families  = wordsOf(value.Families, "ipv4", "ipv6")
-	protocols = wordsOf(value.Protocols)
+	families  = lazy.Value[*words]{Make: func() *words { return wordsOf(value.Families, "ipv4", "ipv6") }}
+	protocols = lazy.Value[*words]{Make: func() *words { return wordsOf(value.Protocols) }}
 )
 
 // lookup returns the number that argument n names.

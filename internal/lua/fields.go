@@ -2,11 +2,11 @@ package lua
 
 import (
 	"strings"
-	"sync"
 
 	lua "github.com/yuin/gopher-lua"
 
 	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/queue"
 	"nfctl/internal/value"
 )
@@ -21,7 +21,7 @@ type node struct {
 }
 
 // fields is the tree of a packet's fields, with the names of JSON.
-var fields = sync.OnceValue(func() *node {
+var fields = lazy.Value[*node]{Make: func() *node {
 	root := &node{at: map[string]*node{}}
 	rows := queue.Fields.Rows()
 	for i := range rows {
@@ -46,7 +46,7 @@ var fields = sync.OnceValue(func() *node {
 		}
 	}
 	return root
-})
+}}
 
 // fill sets the fields that p has in t. Hidden ones are left out, but for the
 // transport's payload.

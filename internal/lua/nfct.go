@@ -128,11 +128,11 @@ func (v *vm) nfctFunctions() []function {
 		{"get_attr_u8", getNum(u8)}, {"get_attr_u16", getNum(u16)}, {"get_attr_u32", getNum(u32)}, {"get_attr_u64", getNum(u64)},
 		{"get_attr_n16", getNum(n16)}, {"get_attr_n32", getNum(n32)}, {"get_attr_port", getNum(n16)},
 		{"get_attr_ipv4", getAddr(4)}, {"get_attr_ipv6", getAddr(16)},
-		{"get_attr_pf", getWord(families)}, {"get_attr_ipproto", getWord(protocols)},
+		{"get_attr_pf", getWord(families.Get)}, {"get_attr_ipproto", getWord(protocols.Get)},
 		{"set_attr_u8", setNum(u8)}, {"set_attr_u16", setNum(u16)}, {"set_attr_u32", setNum(u32)}, {"set_attr_u64", setNum(u64)},
 		{"set_attr_n16", setNum(n16)}, {"set_attr_n32", setNum(n32)}, {"set_attr_port", setNum(n16)},
 		{"set_attr_ipv4", setAddr(4)}, {"set_attr_ipv6", setAddr(16)},
-		{"set_attr_pf", setWord(families)}, {"set_attr_ipproto", setWord(protocols)},
+		{"set_attr_pf", setWord(families.Get)}, {"set_attr_ipproto", setWord(protocols.Get)},
 		{"ntohs", swap16}, {"htons", swap16}, {"setobjopt", ctSetObjOpt}, {"query", v.ctQuery},
 		{"exp_new", expNew}, {"exp_destroy", expDestroy}, {"exp_tostring", expToString}, {"exp_query", v.expQuery},
 	}
@@ -580,7 +580,7 @@ func (h *cthandle) answer(L *lua.LState, err error) int {
 func family(L *lua.LState) uint8 {
 	switch x := L.Get(3).(type) {
 	case lua.LString:
-		return uint8(families().lookup(L, 3))
+		return uint8(families.Get().lookup(L, 3))
 	case *lua.LUserData:
 		switch o := x.Value.(type) {
 		case *ctObject:

@@ -104,7 +104,7 @@ func (v *vm) qSetBlocking(L *lua.LState) int {
 // queue gets the packets of all families.
 func (v *vm) qBindPF(L *lua.LState) int {
 	h := qhandleArg(L)
-	families().lookup(L, 2)
+	families.Get().lookup(L, 2)
 	L.Push(h.ud)
 	return 1
 }
@@ -342,7 +342,7 @@ func qPayload(L *lua.LState) int {
 func qPacket(L *lua.LState) int {
 	p := qdataArg(L)
 	t := L.NewTable()
-	fields().fill(L, t, p)
+	fields.Get().fill(L, t, p)
 	L.Push(t)
 	return 1
 }

@@ -149,7 +149,7 @@ func (f *RuleFile) Open() (*RuleAction, error) {
 		return nil, &Error{Text: f.name + ": behind the function there may be a list of field names"}
 	}
 	L.Pop(2)
-	a.pkt = a.object(fields())
+	a.pkt = a.object(fields.Get())
 	return a, nil
 }
 

@@ -6,12 +6,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"nfctl/internal/lazy"
 )
 
 // services are the names of /etc/services, or a few well-known ones on a
 // machine without that file. Read once, when a name is first met.
-var services = sync.OnceValue(func() map[string]uint16 {
+var services = lazy.Value[map[string]uint16]{Make: func() map[string]uint16 {
 	m := map[string]uint16{
 		"ftp-data": 20, "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "tftp": 69,
 		"http": 80, "pop3": 110, "ntp": 123, "imap": 143, "snmp": 161, "snmp-trap": 162, "irc": 194,
@@ -43,13 +44,13 @@ var services = sync.OnceValue(func() map[string]uint16 {
 		}
 	}
 	return m
-})
+}}
 
 func service(name string) (uint16, bool) {
 	if name == "" || name[0] >= '0' && name[0] <= '9' && !strings.ContainsAny(name, "abcdefghijklmnopqrstuvwxyz") {
 		return 0, false
 	}
-	p, ok := services()[strings.ToLower(name)]
+	p, ok := services.Get()[strings.ToLower(name)]
 	return p, ok
 }
 
@@ -58,7 +59,7 @@ func nearestService(name string) string {
 		return ""
 	}
 	words := make([]string, 0, 400)
-	for w := range services() {
+	for w := range services.Get() {
 		words = append(words, w)
 	}
 	slices.Sort(words)
