@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -147,7 +148,8 @@ func (r *compatRun) run(c *compat.Command) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	if out.Labels {
+	if c.Labels() || out.Labels { // whoever names labels sees them
+		out.Labels = true
 		if _, err := os.Stat(ct.LabelFile); err != nil {
 			fmt.Fprintln(r.a.err, "nfct_labelmap_new: No such file or directory")
 		}
@@ -288,6 +290,37 @@ func flowForm(verb byte) *format.Subject[ct.Flow] {
 	return &s
 }
 
+// expectPrinter prints expectations as conntrack(8) does: of the parts of -o only
+// xml and timestamp say something of them, and who caused an event is not said.
+func expectPrinter(out format.Output, opt format.Options) (*format.Printer[ct.Expect], error) {
+	o := format.Output{Format: format.Text, Timestamp: out.Timestamp}
+	if out.Format == format.XML {
+		o.Format = format.XML
+	}
+	form := *format.Expects
+	anonymous := func(b []byte, e *ct.Expect, appendTo func([]byte, *ct.Expect) []byte) []byte {
+		by := e.By
+		e.By = ct.By{}
+		b = appendTo(b, e)
+		e.By = by
+		return b
+	}
+	text, xml := form.Text, form.XML
+	form.Text = func(o *format.Output, opt format.Options) func([]byte, *ct.Expect) []byte {
+		appendText := text(o, opt)
+		return func(b []byte, e *ct.Expect) []byte { return anonymous(b, e, appendText) }
+	}
+	form.XML = func(o *format.Output, opt format.Options) func([]byte, *ct.Expect) []byte {
+		appendXML := xml(o, opt)
+		return func(b []byte, e *ct.Expect) []byte { return anonymous(b, e, appendXML) }
+	}
+	p, err := format.New(&form, o, opt)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return p, nil
+}
+
 // A fragment prints flows without a head and end of their own, but lists in XML
 // have them when there is something to list.
 type fragment struct {
@@ -359,7 +392,32 @@ func (r *compatRun) entry(c *compat.Command) (*ct.Flow, error) {
 	if err != nil {
 		return nil, labelError(c.Entry, err)
 	}
+	relax(f)
+	if c.Role != "" { // kernels without DCCP tracking pass over it
+		role, _ := ct.DCCPRoleNames.Parse(c.Role)
+		f.DCCPRole, f.Present = uint8(role), f.Present|ct.HasDCCPRole
+	}
 	return f, nil
+}
+
+// relax sets the flags of a TCP connection that conntrack(8) sets with its state:
+// the kernel then does not look at windows, of which it has seen nothing, and knows
+// that a connection that ends has been closed.
+func relax(f *ct.Flow) {
+	const sackPerm, closeInit, beLiberal, timeWait = 2, 4, 8, 7
+	if !f.Has(ct.HasTCPState) {
+		return
+	}
+	flags := uint8(sackPerm | beLiberal)
+	if f.TCPState >= timeWait {
+		flags |= closeInit
+	}
+	if !f.Has(ct.HasTCPFlagsOrig) {
+		f.TCPFlagsOrig, f.TCPMaskOrig, f.Present = flags, flags, f.Present|ct.HasTCPFlagsOrig|ct.HasTCPMaskOrig
+	}
+	if !f.Has(ct.HasTCPFlagsReply) {
+		f.TCPFlagsReply, f.TCPMaskReply, f.Present = flags, flags, f.Present|ct.HasTCPFlagsReply|ct.HasTCPMaskReply
+	}
 }
 
 func (r *compatRun) get(c *compat.Command, out format.Output) error {
@@ -458,6 +516,10 @@ func (r *compatRun) updated(ctx context.Context, c *compat.Command, out format.O
 	if err != nil {
 		return 0, labelError([]compat.Flag{{Name: "label", Text: strings.Join(append(slices.Clip(c.LabelAdd), slices.DeleteFunc(slices.Clone(c.LabelDel), func(s string) bool { return s == compat.AllLabels })...), ",")}}, err)
 	}
+	ch.onlyDel = false // it would pass over flows that have other labels
+	if d := ch.byProto[ct.TCP]; d != nil {
+		relax(d)
+	}
 	choose.match = also(choose.match, func(f *ct.Flow) bool {
 		d, err := ch.of(f)
 		return err == nil && !isSo(f, d)
@@ -477,10 +539,9 @@ func isSo(f, d *ct.Flow) bool {
 	if d.Has(ct.HasMarkMask) {
 		mask = d.MarkMask
 	}
-	for i, m := range d.LabelsMask {
-		if d.Has(ct.HasLabels) && (f.Labels[i]^d.Labels[i])&m != 0 {
-			return false
-		}
+	// Labels are always added, and taken away from flows that have some.
+	if d.Has(ct.HasLabels) && (d.Labels != [len(d.Labels)]byte{} || f.Has(ct.HasLabels)) {
+		return false
 	}
 	return (!d.Has(ct.HasTimeout) || f.Timeout == d.Timeout) &&
 		(!d.Has(ct.HasMark) || f.Mark&^mask^d.Mark == f.Mark) &&
@@ -575,6 +636,12 @@ func (r *compatRun) stats(expect bool) error {
 		read, form = conn.ExpectStats, format.ExpectStats()
 	}
 	cpus, err := read()
+	if errors.Is(err, unix.EPERM) {
+		if b, perr := os.ReadFile("/proc/net/stat/nf_conntrack"); perr == nil {
+			_, err = r.a.out.Write(appendProcStats(nil, string(b)))
+			return err
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -590,6 +657,25 @@ func (r *compatRun) stats(expect bool) error {
 		k.b = p.Append(k.b, &s)
 	}
 	return finishPrint(p, k)
+}
+
+// appendProcStats appends the counters of /proc, a line of names and one of numbers
+// for each CPU, as conntrack(8) prints them for those who may not ask the kernel.
+func appendProcStats(b []byte, table string) []byte {
+	head, rest, _ := strings.Cut(table, "\n")
+	names := strings.Fields(head)
+	cpu := 0
+	for line := range strings.Lines(rest) {
+		b = fmt.Appendf(b, "cpu=%-4d\t", cpu)
+		cpu++
+		for i, f := range strings.Fields(line) {
+			if n, err := strconv.ParseUint(f, 16, 64); err == nil && i < len(names) {
+				b = fmt.Appendf(b, "%s=%d ", names[i], n)
+			}
+		}
+		b = append(b, '\n')
+	}
+	return b
 }
 
 // watch shows events until a signal comes.
@@ -611,9 +697,9 @@ func (r *compatRun) watch(c *compat.Command, out format.Output, expect bool) err
 	lost := w.lost.Load
 	if expect {
 		w.opt.Expects = events
-		p, err := format.New(format.Expects, out, opt)
+		p, err := expectPrinter(out, opt)
 		if err != nil {
-			return &usageError{err}
+			return err
 		}
 		watchInto(w, p, choice[ct.Expect]{}, &w.h.Expect)
 	} else {
@@ -629,7 +715,9 @@ func (r *compatRun) watch(c *compat.Command, out format.Output, expect bool) err
 		watchInto(w, p, choice[ct.Flow]{show: choose.match}, &w.h.Flow)
 	}
 	if c.Buffer > 0 {
-		fmt.Fprintf(r.a.err, "NOTICE: Netlink socket buffer size has been set to %d bytes.\n", c.Buffer)
+		w.opened = func(size int) { // the kernel counts double what is asked for
+			fmt.Fprintf(r.a.err, "NOTICE: Netlink socket buffer size has been set to %d bytes.\n", 2*size)
+		}
 	}
 	err := w.run(r.cmd.Context(), out)
 	if lost() > 0 {
@@ -660,9 +748,9 @@ func watchInto[T any](w *watchRun, p *format.Printer[T], c choice[T], handle *fu
 }
 
 func (r *compatRun) listExpects(ctx context.Context, c *compat.Command, out format.Output) error {
-	p, err := format.New(format.Expects, out, format.Options{})
+	p, err := expectPrinter(out, format.Options{})
 	if err != nil {
-		return &usageError{err}
+		return err
 	}
 	conn, err := ct.Dial()
 	if err != nil {
@@ -754,9 +842,9 @@ func (r *compatRun) getExpect(c *compat.Command, out format.Output) error {
 	if err := conn.GetExpect(key, &got); err != nil {
 		return noSuch(err)
 	}
-	p, err := format.New(format.Expects, out, format.Options{})
+	p, err := expectPrinter(out, format.Options{})
 	if err != nil {
-		return &usageError{err}
+		return err
 	}
 	k := &sink{w: r.a.out}
 	k.b = p.Append(p.Begin(k.b), &got)
@@ -897,6 +985,7 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 		}
 		l := compatLine{number: n}
 		if f := new(ct.Flow); format.ParsePlain(text, f) {
+			relax(f)
 			l.c, l.flow = made(text[1]), f
 		} else {
 			if words, err = format.Split(words[:0], text); err == nil {

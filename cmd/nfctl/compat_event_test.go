@@ -8,97 +8,127 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"nfctl/internal/compat"
+	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
 )
+
+// eventLines are what both programs show the same events by.
+var eventLines = []string{
+	"-E", "-E -o extended", "-E -o id", "-E -o extended,id", "-E -o timestamp", "-E -o ktimestamp", "-E -o userspace", "-E -o xml", "-E -o xml,extended",
+	"-E -o timestamp,id", "-E -o id,ktimestamp,extended", "-E -o xml,timestamp,id", "-E -o save -f ipv6", "-E -o save -p icmp", "-E -b 100000", "-E -b 2000000 -e NEW",
+	"-E -e NEW", "-E -e UPDATES", "-E -e DESTROY", "-E -e NEW,DESTROY", "-E -e ALL", "-E -eNEW -p udp", "--event --event-mask=NEW",
+	"-E -p tcp", "-E -p udp --dport 53", "-E -s 10.0.0.1", "-E -d 10.0.0.0/8 -p tcp", "-E -f ipv6", "-E -m 5", "-E -n", "-E -w 3", "-E -p tcp --state ESTABLISHED", "-E conntrack -e NEW -o ext",
+	"-E expect", "-E exp -o timestamp", "-E expect -o xml", "-E expect -o xml,timestamp,id", "-E expect -o id,extended,ktimestamp", "-E expect -o userspace", "-E expect -o save", "-E expect -o labels",
+}
 
 // TestCompatEvents runs conntrack -E and nfctl side by side on the same events, in
 // every form of output.
 func TestCompatEvents(t *testing.T) {
 	nstest.Need(t, "conntrack")
 	ns, program := nstest.New(t), asConntrack(t)
-	times := regexp.MustCompile(`(?m)^\[[0-9]+\.[0-9]{6}\]\t`)
-	who := regexp.MustCompile(` (progname=[^ \n]*)`) // known while the program lives: chance
-	for _, line := range []string{
-		"-E", "-E -o extended", "-E -o id", "-E -o extended,id", "-E -o timestamp", "-E -o ktimestamp", "-E -o userspace", "-E -o xml", "-E -o xml,extended",
-		"-E -e NEW", "-E -e UPDATES", "-E -e DESTROY", "-E -e NEW,DESTROY", "-E -e ALL", "-E -eNEW -p udp", "--event --event-mask=NEW",
-		"-E -p tcp", "-E -p udp --dport 53", "-E -s 10.0.0.1", "-E -d 10.0.0.0/8 -p tcp", "-E -f ipv6", "-E -m 5", "-E -n", "-E -w 3", "-E -p tcp --state ESTABLISHED", "-E conntrack -e NEW -o ext",
-	} {
-		t.Run(line, func(t *testing.T) {
-			var procs [2]*nstest.Proc
-			for i, name := range []string{"conntrack", program} {
-				procs[i] = ns.Start(name, strings.Fields(line)...)
-			}
-			nstest.Until(t, "both listen", func() bool { return listeners(ns) >= 2 })
-			file := filepath.Join(t.TempDir(), "lines")
-			lines := `-I -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 1 --dport 80 --state ESTABLISHED -t 1000 -u SEEN_REPLY,ASSURED -m 5
+	pairs := make([][2]*nstest.Proc, len(eventLines))
+	for i, line := range eventLines {
+		for k, name := range []string{"conntrack", program} {
+			pairs[i][k] = ns.Start(name, strings.Fields(line)...)
+		}
+	}
+	nstest.Until(t, "all listen", func() bool { n, _ := listeners(ns); return n == 2*len(pairs) })
+	file := filepath.Join(t.TempDir(), "lines")
+	lines := `-I -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 1 --dport 80 --state ESTABLISHED -t 1000 -u SEEN_REPLY,ASSURED -m 5
 -I -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 2 --dport 53 -t 1000 -n 192.0.2.1 -m 5
 -I -s fd00::1 -d fd00::2 -p udp --sport 3 --dport 53 -t 1000
 -I -s 10.0.0.4 -d 10.0.0.2 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 4 -t 1000 -w 3
 `
-			if err := os.WriteFile(file, []byte(lines), 0o644); err != nil {
-				t.Fatal(err)
+	if err := os.WriteFile(file, []byte(lines), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ns.Run("conntrack", "-R", file)
+	ns.Run("conntrack", "-U", "-s", "10.0.0.1", "-p", "tcp", "-m", "7")
+	ns.Run("conntrack", "-U", "-s", "10.0.0.1", "-p", "udp", "-t", "2000")
+	ns.Run("conntrack", "-D", "-s", "10.0.0.1")
+	ns.Run("conntrack", "-F")
+	nfctl, master := nstest.Build(t), "tcp 10.0.0.1:9 > 10.0.0.2:21"
+	ns.Run(nfctl, "ct", "create", master, "--helper", "ftp")
+	ns.Run(nfctl, "expect", "create", "--master", master, "tcp 10.0.0.2 > 10.0.0.1:5001", "--permanent")
+	ns.Run(nfctl, "expect", "flush", "--all")
+	ns.Run(nfctl, "expect", "create", "--master", master, "tcp 10.0.0.2 > 10.0.0.1:5002")
+	ns.Run("conntrack", "-F")
+
+	// What was sent is in the sockets: when these are empty, and both have shown as
+	// much, nothing more is to come.
+	counts := func() (n []int) {
+		for i := range pairs {
+			n = append(n, strings.Count(pairs[i][0].Stdout(), "\n"), strings.Count(pairs[i][1].Stdout(), "\n"))
+		}
+		return n
+	}
+	var before []int
+	nstest.Until(t, "all to have shown everything", func() bool {
+		_, waiting := listeners(ns)
+		n := counts()
+		rest := slices.Equal(n, before) && waiting == 0
+		before = n
+		for i := 0; i < len(n); i += 2 {
+			rest = rest && n[i] == n[i+1] && n[i] > 0
+		}
+		return rest
+	})
+	hide := []struct {
+		re *regexp.Regexp
+		by string
+	}{
+		{regexp.MustCompile(`(?m)^\[[0-9]+\.[0-9]{6}\]\t`), "[TIME]\t"},
+		{regexp.MustCompile(` (progname=[^ \n]*)`), ""}, // known while the program lives: chance
+		{regexp.MustCompile(`</flow> \[USERSPACE\][^\n]*`), "</flow>"},
+		{regexp.MustCompile(`(?m)^(-[AUD] .*) \[USERSPACE\].*$`), "$1"}, // see the differences
+		{regexp.MustCompile(`<when>.*?</when>`), "<when/>"},
+	}
+	for i, line := range eventLines {
+		var out, errs [2]string
+		for k, p := range pairs[i] {
+			p.Signal(syscall.SIGTERM)
+			if status := p.Wait(); status != 0 {
+				t.Errorf("%s: status %d: %s", line, status, p.Stderr())
 			}
-			ns.Run("conntrack", "-R", file)
-			ns.Run("conntrack", "-U", "-s", "10.0.0.1", "-p", "tcp", "-m", "7")
-			ns.Run("conntrack", "-U", "-s", "10.0.0.1", "-p", "udp", "-t", "2000")
-			ns.Run("conntrack", "-D", "-s", "10.0.0.1")
-			ns.Run("conntrack", "-F")
-			var out, errs [2]string
-			seen, same := -1, 0 // how many lines, and how often so
-			nstest.Until(t, "both to have shown all", func() bool {
-				n := strings.Count(procs[0].Stdout(), "\n")
-				if n == 0 || n != strings.Count(procs[1].Stdout(), "\n") || n != seen {
-					seen, same = n, 0
-					return false
-				}
-				same++
-				return same > 10
-			})
-			for i, p := range procs {
-				p.Signal(syscall.SIGTERM)
-				if status := p.Wait(); status != 0 {
-					t.Errorf("status %d: %s", status, p.Stderr())
-				}
-				s := times.ReplaceAllString(p.Stdout(), "[TIME]\t")
-				if strings.Contains(line, "xml") { // see the differences
-					s = regexp.MustCompile(`</flow> \[USERSPACE\][^\n]*`).ReplaceAllString(s, "</flow>")
-				}
-				out[i] = regexp.MustCompile(`<when>.*?</when>`).ReplaceAllString(who.ReplaceAllString(s, ""), "")
-				errs[i] = steady(p.Stderr())
+			out[k], errs[k] = p.Stdout(), steady(p.Stderr())
+			for _, h := range hide {
+				out[k] = h.re.ReplaceAllString(out[k], h.by)
 			}
-			if out[0] != out[1] {
-				t.Errorf("--- conntrack(8):\n%s--- nfctl:\n%s", out[0], out[1])
-			}
-			if out[0] == "" {
-				t.Error("nothing was shown")
-			}
-			if errs[0] != errs[1] {
-				t.Errorf("--- conntrack(8): %q\n--- nfctl: %q", errs[0], errs[1])
-			}
-		})
+		}
+		if out[0] != out[1] {
+			t.Errorf("%s\n--- conntrack(8):\n%s--- nfctl:\n%s", line, out[0], out[1])
+		}
+		if errs[0] != errs[1] {
+			t.Errorf("%s\n--- conntrack(8): %q\n--- nfctl: %q", line, errs[0], errs[1])
+		}
 	}
 }
 
-// listeners counts the netlink sockets of a namespace that are in a group.
-func listeners(ns *nstest.NS) (n int) {
+// listeners counts the netlink sockets of a namespace that are in a group, and
+// the bytes that wait in them.
+func listeners(ns *nstest.NS) (n, waiting int) {
 	out := ns.Run("cat", "/proc/thread-self/net/netlink")
 	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) > 3 && f[1] == "12" && f[3] != "00000000" {
+		if f := strings.Fields(line); len(f) > 4 && f[1] == "12" && f[3] != "00000000" {
 			n++
+			bytes, _ := strconv.Atoi(f[4])
+			waiting += bytes
 		}
 	}
-	return n
+	return n, waiting
 }
 
 func TestCompatEventChoices(t *testing.T) {
 	ns, program := nstest.New(t), asConntrack(t)
 	nstest.Need(t, "conntrack")
 	p := ns.Start(program, "-E", "-u", "ASSURED", "-b", "1000000", "-e", "NEW")
-	nstest.Until(t, "it listens", func() bool { return listeners(ns) >= 1 })
+	nstest.Until(t, "it listens", func() bool { n, _ := listeners(ns); return n >= 1 })
 	for _, l := range []string{"--sport 1 -u SEEN_REPLY", "--sport 2 -u SEEN_REPLY,ASSURED"} {
 		ns.Run("conntrack", strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p udp --dport 9 -t 50 "+l)...)
 	}
@@ -181,18 +211,84 @@ func TestCompatFullDisk(t *testing.T) {
 	}
 }
 
-// Who may not ask the kernel can count all the same, as with conntrack(8).
-func TestCompatCountUnprivileged(t *testing.T) {
+// Who may not ask the kernel gets what /proc has all the same, as with
+// conntrack(8).
+func TestCompatUnprivileged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // its root is none outside, and nobody is not mapped
 	}
 	nstest.Need(t, "setpriv")
 	ns, program := nstest.New(t), asConntrack(t)
 	ns.Run(program, strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 2 -t 50")...)
-	c := exec.Command("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", program, "-C")
-	p := ns.StartCmd(c)
-	if status := p.Wait(); status != 0 || p.Stdout() != "1\n" {
-		t.Errorf("status %d: %s%s", status, p.Stdout(), p.Stderr())
+	run := func(program string, args ...string) (string, int) {
+		p := ns.StartCmd(exec.Command("setpriv", append([]string{"--bounding-set", "-all", "--inh-caps", "-all", program}, args...)...))
+		status := p.Wait()
+		return p.Stdout(), status
+	}
+	if out, status := run(program, "-C"); status != 0 || out != "1\n" {
+		t.Errorf("-C: status %d: %s", status, out)
+	}
+	nstest.Need(t, "conntrack")
+	for _, line := range []string{"-C", "-S", "-S expect", "--stats"} {
+		theirs, _ := run("conntrack", strings.Fields(line)...)
+		ours, status := run(program, strings.Fields(line)...)
+		if status != 0 || ours != theirs || ours == "" {
+			t.Errorf("%s: status %d:\n%s--- conntrack(8):\n%s", line, status, ours, theirs)
+		}
+	}
+}
+
+func TestProcStats(t *testing.T) {
+	t.Parallel()
+	got := string(appendProcStats(nil, "entries  found new\n0000000a  00000000 ffffffff\n0000000a  00000001 00000002 00000003\n"))
+	if want := "cpu=0   \tentries=10 found=0 new=4294967295 \ncpu=1   \tentries=10 found=1 new=2 \n"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	if got := appendProcStats(nil, ""); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestCompatLabels works with labels that have names, by both programs.
+func TestCompatLabels(t *testing.T) {
+	pair := twins(t)
+	nstest.Need(t, "unshare", "iptables")
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock"))
+	const named = `mount -t tmpfs none /etc && mkdir /etc/xtables && printf '0 first\n1 web\n5 mail\n127 last\n' > /etc/xtables/connlabel.conf && exec "$@"`
+	for _, w := range pair {
+		w.ns.Run("iptables", "-w", "-A", "OUTPUT", "-m", "connlabel", "--label", "5") // without such a rule there is no room for labels
+	}
+	flow := "-s 10.0.0.1 -d 10.0.0.2 -p udp --dport 9 -t 5000 --sport "
+	for _, line := range []string{
+		"-I " + flow + "1 --label-add web,last", "-A " + flow + "2 --label-add mail", "-I " + flow + "3", "-I " + flow + "4 -l web",
+		"-L -o labels", "-L -o extended,labels,id", "-L -o xml,labels", "-L -l web", "-L -l web,last -o labels", "-L -l mail -o labels", "-L -l nosuch", "-L -o labels -p udp --sport 2",
+		"-G -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 9 -o labels", "-G -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 9 -l mail",
+		"-U -s 10.0.0.1 -p udp --sport 3 --label-add mail", "-U -s 10.0.0.1 -p udp --sport 2 --label-add mail", "-U -p udp --sport 1 -l web -m 5 -s 10.0.0.1", "-U -p udp --sport 3 -l web -m 5 -s 10.0.0.1", "-U -s 10.0.0.1 --label-add nosuch", "-U -s 10.0.0.1 -p udp --sport 1 --label-del web", "-U -s 10.0.0.1 -p udp --sport 2 --label-del first", "-U -s 10.0.0.1 -p udp --sport 2 --label-del", "-U -s 10.0.0.1 -p udp --sport 2 --label-del",
+		"-L -o labels", "-D -l web", "-L -o labels", "-D -l nosuch", "-D",
+	} {
+		var did [2]string
+		for i, w := range pair {
+			out, errs, status := w.ns.Exec("unshare", append([]string{"-m", "sh", "-c", named, "sh", w.program}, strings.Fields(line)...)...)
+			did[i] = fmt.Sprintf("status %d, %s%s", status, sorted(out), steady(errs))
+		}
+		if did[0] != did[1] {
+			t.Errorf("conntrack %s\n--- conntrack(8): %s\n--- nfctl: %s", line, did[0], did[1])
+		}
+	}
+}
+
+// A DCCP flow's role goes to the kernel, whatever that makes of it.
+func TestCompatRole(t *testing.T) {
+	t.Parallel()
+	for word, role := range map[string]uint8{"client": 0, "server": 1} {
+		c, err := compat.Parse(strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p dccp --sport 1 --dport 2 -t 5 --state OPEN --role " + word))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := (&compatRun{}).entry(c)
+		if err != nil || !f.Has(ct.HasDCCPRole) || f.DCCPRole != role {
+			t.Errorf("%s: %+v, %v", word, f, err)
+		}
 	}
 }
 
@@ -210,11 +306,12 @@ func TestCompatExpect(t *testing.T) {
 		}
 	}
 	key := "expect -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 5 --dport 3333 --reply-port-src 1 --reply-port-dst 1"
-	for _, line := range []string{"-L expect", "-L expect -o xml", "-L exp -f ipv6", "-C expect", "-G " + key} {
+	for _, line := range []string{"-L expect", "-L expect -o xml", "-L exp -f ipv6", "-C expect", "-G " + key,
+		"-L expect -o extended", "-L expect -o id", "-L expect -o timestamp", "-L expect -o save", "-L expect -o labels", "-L expect -o ktimestamp,id,extended", "-L expect -o xml,id,timestamp"} {
 		var did [2]outcome
 		for i, w := range pair {
 			out, errs, status := w.ns.Exec(w.program, strings.Fields(line)...)
-			did[i] = outcome{status: status, stdout: regexp.MustCompile(`(?m)^[56][0-9] `).ReplaceAllString(sorted(out), "N "), summary: steady(errs)}
+			did[i] = outcome{status: status, stdout: regexp.MustCompile(`(?m)^(?:\[[0-9.]+\](\t))?[56][0-9] `).ReplaceAllString(sorted(out), "${1}N "), summary: steady(errs)}
 		}
 		if did[0] != did[1] {
 			t.Errorf("conntrack %s\n--- conntrack(8): %s\n--- nfctl: %s", line, did[0], did[1])

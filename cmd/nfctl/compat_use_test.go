@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -130,16 +128,12 @@ func TestCompatUses(t *testing.T) {
 		t.Fatalf("only %d command lines", len(uses))
 	}
 	pair := twins(t)
-	ns, program := pair[1].ns, pair[1].program
-	file := filepath.Join(t.TempDir(), "table")
-	if err := os.WriteFile(file, []byte(useTable), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	w, flows := pair[1], flowsOf(t, useTable)
 	for _, u := range uses {
-		pair[1].reset(t, file)
-		before, _, _ := ns.Exec("conntrack", "-L")
-		out, errOut, status := ns.Exec(program, strings.Fields(u.line)...)
-		after, _, _ := ns.Exec("conntrack", "-L")
+		w.reset(t, flows)
+		before := w.table(t)
+		out, errOut, status := w.ns.Exec(w.program, strings.Fields(u.line)...)
+		after := w.table(t)
 		if status != u.status {
 			t.Errorf("%s: conntrack %s: status %d, not %d: %s", u.who, u.line, status, u.status, errOut)
 		}

@@ -380,7 +380,8 @@ type watchRun struct {
 	begin, flush, end func([]byte) []byte
 	failed            func() error
 
-	summary func() // prints what was seen; nil: totals
+	summary func()         // prints what was seen; nil: totals
+	opened  func(size int) // is told of the buffer's size; nil: nobody
 
 	begun                             time.Time
 	events, listed, shown, lost, gaps atomic.Uint64
@@ -495,6 +496,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		return err
 	}
 	defer watcher.Close()
+	if w.opened != nil {
+		w.opened(watcher.Buffer)
+	}
 	asked := w.opt.Buffer
 	if asked == 0 {
 		asked = ct.DefaultBuffer

@@ -50,11 +50,18 @@ type Command struct {
 	Events   string // as nfctl's --events; "": all
 	Buffer   int    // bytes; 0: not said
 	Proto    string // as typed
+	Role     string // of DCCP's original direction
 	Warnings []string
 }
 
+// Labels reports whether the command line names labels.
+func (c *Command) Labels() bool {
+	named := func(f Flag) bool { return f.Name == "label" || f.Name == "label-add" }
+	return slices.ContainsFunc(c.Choose, named) || slices.ContainsFunc(c.Entry, named) || len(c.LabelAdd)+len(c.LabelDel) > 0
+}
+
 // AllLabels stands for all labels in LabelDel.
-const AllLabels = "any"
+const AllLabels = "all"
 
 // An Error is a command line that conntrack(8) refuses, or should.
 type Error struct {
@@ -810,7 +817,8 @@ func (p *parser) protocolOption(name, text string, number func(string, uint64, i
 		if text != "client" && text != "server" {
 			return bad("Unknown DCCP role `%s'", text)
 		}
-		return nil // of kernels that still tracked DCCP
+		c.Role = text
+		return nil
 	case strings.HasSuffix(name, "vtag"):
 		if err := number("tag", 1<<32-1, 0); err != nil {
 			return err

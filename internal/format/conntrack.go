@@ -312,12 +312,13 @@ func flowText(o *Output) func([]byte, *ct.Flow) []byte {
 func expectText(o *Output) func([]byte, *ct.Expect) []byte {
 	mods := *o
 	return func(b []byte, e *ct.Expect) []byte {
-		if e.Event == ct.NoEvent {
-			return append(AppendExpect(b, e, &mods), '\n')
-		}
-		if mods.Timestamp {
+		if mods.Timestamp && e.Time != 0 { // lists of expectations have it, too
 			b = appendStamp(b, e.Time)
 		}
-		return append(appendBy(AppendExpect(b, e, &mods), &e.By), '\n')
+		b = AppendExpect(b, e, &mods)
+		if e.Event != ct.NoEvent {
+			b = appendBy(b, &e.By)
+		}
+		return append(b, '\n')
 	}
 }

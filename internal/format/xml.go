@@ -275,7 +275,7 @@ func appendExpectXML(b []byte, e *ct.Expect, o *Output) []byte {
 	if e.Has(ct.ExpectHasZone) {
 		b = xmlNum(b, "zone", uint64(e.Zone))
 	}
-	if o.Timestamp && e.Event != ct.NoEvent {
+	if o.Timestamp && e.Time != 0 {
 		b = xmlWhen(b, e.Time)
 	}
 	for i, w := range [...]string{"<permanent/>", "<inactive/>", "<userspace/>"} {
