@@ -6,11 +6,11 @@
 #	RUNS=1 ENTRIES=100000 PARTS="queue list" bench/run.sh
 #
 # UPDATE=1 puts machine and table into docs/performance.md.
-# PARTS: queue tcp latency rules list filter load delete events start
+# PARTS: queue tcp latency rules list filter load delete events start compat
 set -u
 cd "$(dirname "$0")" || exit 1
 NFCTL=${NFCTL:-$PWD/../nfctl}
-PARTS=${PARTS:-queue tcp latency rules list filter load delete events start}
+PARTS=${PARTS:-queue tcp latency rules list filter load delete events start compat}
 export RUNS=${RUNS:-5} ENTRIES=${ENTRIES:-1000000}
 [ -x "$NFCTL" ] || { echo "run.sh: $NFCTL: not built yet" >&2; exit 1; }
 mkdir -p results
@@ -49,6 +49,13 @@ q="$NFCTL queue --num 0 -q"
 		done
 	fi
 	part start && ./ct.sh start "ct-count=$NFCTL ct count" "attr=$NFCTL attr list" "expect=$NFCTL expect list"
+	if part compat; then # conntrack(8)'s own command lines
+		c="nfctl=$NFCTL compat conntrack"
+		LABEL=compat ENTRIES=100000 ./ct.sh list "$c -L"
+		LABEL=compat ./ct.sh load "$c -R \$FILE"
+		LABEL=compat ONE=10000 ./ct.sh delete "$c -D -p udp"
+		LABEL=compat ./ct.sh start "$c -C"
+	fi
 	echo "load at the end: $(cut -d ' ' -f 1-3 /proc/loadavg)"
 	./table.sh "$RESULTS"
 } | tee "$out.txt"

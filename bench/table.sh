@@ -46,6 +46,10 @@ ct watch, spray, json: CPU a million|events.spray|nfctl-json|cpu|c-read-big|<= 2
 start: ct count|start|ct-count|wall|go-hello|<= 2.5 ms|ms 1
 start: attr list|start|attr|wall|go-hello|<= 2.5 ms|ms 1
 start: expect list|start|expect|wall|go-hello|<= 2.5 ms|ms 1
+compat conntrack -L, 100k: wall|compat.list.100000|nfctl|wall|conntrack-L|<= 1|ms 1000
+compat conntrack -R, 100k: wall|compat.load|nfctl|wall|conntrack-R|<= 1|ms 1000
+compat conntrack -D, 10k: wall|compat.delete|nfctl|wall|conntrack-D|<= 1|ms 1000
+compat conntrack -C: wall|compat.start|nfctl|wall|conntrack-C|<= 1|ms 1
 start: ct count, peak RSS|start|ct-count|rss|go-hello|<= 8 MiB|MiB 0.0009765625
 "
 echo
