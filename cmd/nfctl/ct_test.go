@@ -609,7 +609,7 @@ func TestCtCreate(t *testing.T) {
 		{"tcp 10.0.0.1:1 > 10.0.0.2:2", "tcp      6 |ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1 [ASSURED]"},
 		{"tcp 10.0.0.1:2 > 10.0.0.2:2|--state|SYN_SENT", "SYN_SENT src=|[UNREPLIED]"},
 		{"udp 10.0.0.1:1 > 10.0.0.2:2", "udp      17 |[UNREPLIED]"},
-		{"udp 10.0.0.1:2 > 10.0.0.2:2|--status|SEEN_REPLY,ASSURED|-t|2h", "udp      17 7200 |[ASSURED]"},
+		{"udp 10.0.0.1:2 > 10.0.0.2:2|--status|SEEN_REPLY,ASSURED|-t|7209s", "udp      17 720|[ASSURED]"},
 		{"icmp 10.0.0.1 > 10.0.0.2 type 8 code 0 id 7", "icmp     1 |type=8 code=0 id=7 |type=0 code=0 id=7"},
 		{"gre 10.0.0.1:1 > 10.0.0.2:2", "srckey=0x1 dstkey=0x2"},
 		{"sctp 10.0.0.1:1 > 10.0.0.2:2", "sctp     132 "},
@@ -685,7 +685,7 @@ func TestCtUpdate(t *testing.T) {
 	good(t, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:21", "--helper", "ftp", "--mark", "0xff", "--label", "3")
 	for _, c := range []struct{ args, want string }{
 		{"--set|mark=0", "mark=0"}, {"--set|mark=0x55", "mark=85"}, {"--set|mark=0x2/0xf", "mark=82"},
-		{"--set|timeout=2h", "tcp      6 7200 "}, {"--set|state=CLOSE_WAIT", "CLOSE_WAIT"}, {"--set|status=FIXED_TIMEOUT", "[ASSURED]"},
+		{"--set|timeout=7209s", "tcp      6 720"}, {"--set|state=CLOSE_WAIT", "CLOSE_WAIT"}, {"--set|status=FIXED_TIMEOUT", "[ASSURED]"},
 		{"--label-add|5,9", "labels=3,5,9"}, {"--label-del|3", "labels=5,9"}, {"--label-add|1|--label-del|5", "labels=1,9"}, {"--label-del|all", "[ASSURED]"}, {"--set|helper=", "[ASSURED]"},
 	} {
 		out := good(t, append([]string{"ct", "update", "-o", "labels", "tcp >"}, strings.Split(c.args, "|")...)...)
