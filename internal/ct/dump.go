@@ -86,12 +86,12 @@ func Dump(ctx context.Context, o DumpOptions, f func(*Flow) error) (DumpResult, 
 }
 
 // DumpParallel reads the table as Dump does, with one dump for each family side
-// by side, each with a worker of its own. Reading, and what the worker does, run
-// on different processors too. The order of flows is the kernel's within a
-// family. The first error ends all.
+// by side, each with a worker of its own; a table with few flows with one dump.
+// Reading, and what the worker does, run on different processors too. The order
+// of flows is the kernel's within a dump. The first error ends all.
 func DumpParallel(ctx context.Context, o DumpOptions, newWorker func() Worker) (DumpResult, error) {
 	o.prepare()
-	families := o.families(true)
+	families := o.families(!sparse())
 	streams, err := dialStreams(len(families))
 	if err != nil {
 		return DumpResult{}, err
@@ -175,14 +175,26 @@ func sum(streams []*stream, bucketsBefore int) DumpResult {
 	return r
 }
 
+// sparse reports whether the namespace has few flows for the size of the kernel's
+// hash table. A dump walks over all of that, and so two dumps cost more than they
+// win.
+func sparse() bool {
+	n, err := setting("nf_conntrack_count")
+	return err == nil && n < buckets()/16
+}
+
 // buckets returns the size of the kernel's hash table, 0 when unknown.
 func buckets() int {
-	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_buckets")
-	if err != nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	n, _ := setting("nf_conntrack_buckets")
 	return n
+}
+
+func setting(name string) (int, error) {
+	b, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
 // Buffers of a stream. Several datagrams are read with one system call, which

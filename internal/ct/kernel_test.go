@@ -358,22 +358,31 @@ func TestDumpParallel(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
 	c := dial(t)
-	fill(t, c, 3000)
-	made := varied(t, c)
-	var ws []*counting
-	res, err := DumpParallel(context.Background(), DumpOptions{}, func() Worker {
-		w := &counting{names: map[string]bool{}}
-		ws = append(ws, w)
-		return w
-	})
-	if err != nil || len(ws) != 2 {
-		t.Fatal(err, len(ws))
-	}
-	if n := len(ws[0].names) + len(ws[1].names); n != 3000+len(made) || int(res.Flows) != n || ws[0].rests == 0 || ws[1].rests == 0 {
-		t.Errorf("%d flows, %+v, rests %d %d", n, res, ws[0].rests, ws[1].rests)
+	made := len(varied(t, c))
+	many := buckets()/16 + 1
+	for _, filled := range []struct{ flows, workers int }{{0, 1}, {many, 2}} {
+		fill(t, c, filled.flows)
+		var ws []*counting
+		res, err := DumpParallel(context.Background(), DumpOptions{}, func() Worker {
+			w := &counting{names: map[string]bool{}}
+			ws = append(ws, w)
+			return w
+		})
+		if err != nil || len(ws) != filled.workers {
+			t.Fatalf("%d flows: %v, %d workers", filled.flows, err, len(ws))
+		}
+		n := 0
+		for _, w := range ws {
+			if n += len(w.names); w.rests == 0 {
+				t.Errorf("%d flows: a worker never rested", filled.flows)
+			}
+		}
+		if n != filled.flows+made || int(res.Flows) != n {
+			t.Errorf("%d flows of %d, %+v", n, filled.flows+made, res)
+		}
 	}
 	// One worker's end ends the other.
-	if _, err = DumpParallel(context.Background(), DumpOptions{}, func() Worker { return &counting{names: map[string]bool{}, stopAt: 3} }); err != nil {
+	if _, err := DumpParallel(context.Background(), DumpOptions{}, func() Worker { return &counting{names: map[string]bool{}, stopAt: 3} }); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
