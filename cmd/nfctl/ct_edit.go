@@ -203,7 +203,7 @@ Flags describe the new entry; lines of -o save without their -A are such flags.`
 		Example: `  nfctl ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:22'
   nfctl ct create 'udp 10.0.0.1:1000 > 192.0.2.9:53' --dst-nat 10.0.0.2:5353 --timeout 5m
   nfctl ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:21' --helper ftp --mark 7 --label 3
-  nfctl ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:21 zone 5' --set tcp.wscale_orig=7`,
+  nfctl ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:21 zone 5' --state SYN_SENT`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.flow.args(a, args); err != nil {
 				return err
@@ -232,6 +232,9 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := creatable(f); err != nil {
+		return err
+	}
 	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
 		return named("--timeout", &value.Error{What: "timeout", Text: "0", Valid: "a second or more: the entry would be gone at once"})
 	}
@@ -258,6 +261,17 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	return cmp.Or(printStored(conn, f, got, w), w.end(), labelsDropped(err))
 }
 
+// creatable tells what the kernel would refuse without a reason.
+func creatable(f *ct.Flow) error {
+	switch f.Orig.Proto {
+	case ct.TCP, ct.UDP, ct.UDPLite, ct.SCTP, ct.DCCP:
+		if !f.Orig.Has(ct.TupleSport) || !f.Orig.Has(ct.TupleDport) {
+			return usagef("--sport and --dport: a flow of this protocol is made with both")
+		}
+	}
+	return nil
+}
+
 func printStored(conn *ct.Conn, f, got *ct.Flow, w *flowPrinter) error {
 	if w == nil {
 		return nil
@@ -273,7 +287,7 @@ func labelsDropped(err error) error {
 	if !errors.Is(err, ct.ErrLabelsDropped) {
 		return nil
 	}
-	return &statusError{code: exitFailed, err: err, hint: "make a rule that uses labels, as iptables -m connlabel or nft ct label, and create the entry anew"}
+	return &statusError{code: exitFailed, err: err, hint: "the entry was made all the same; make a rule that uses labels, as iptables -m connlabel or nft ct label, and repeat with --or-update"}
 }
 
 // fallbackTimeout is for what the kernel gives no timeout, in seconds.

@@ -71,8 +71,9 @@ type loading struct {
 	head    int
 	req     []byte
 
-	children []line // made when all else is there
-	orphans  []line // whose master was not there
+	translations []line // to be looked at one by one: see ct.Conn.Create
+	children     []line // made when all else is there
+	orphans      []line // whose master was not there
 
 	read                    atomic.Int64 // bytes
 	lines, made, there, bad uint64
@@ -141,6 +142,9 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		a.total("%s read, %s failed", flows(l.made), plural(l.bad, "line"))
 	} else {
 		text := flows(l.made) + " made"
+		if l.o.orUpdate { // the kernel does not say which
+			text += " or changed"
+		}
 		if l.there > 0 {
 			text += fmt.Sprintf(", %d already there", l.there)
 		}
@@ -231,7 +235,7 @@ func (l *loading) run(ctx context.Context, in io.Reader) error {
 				if err := l.flush(); err != nil || l.stop != nil {
 					return cmp.Or(err, l.stop)
 				}
-				return l.families()
+				return cmp.Or(l.families(), l.translate())
 			}
 			for i := range piece {
 				if err := l.item(&piece[i]); err != nil {
@@ -343,6 +347,18 @@ func (l *loading) families() error {
 	return nil
 }
 
+// translate changes the flows that are there already and are to be translated.
+func (l *loading) translate() error {
+	for _, at := range l.translations {
+		if err := l.conn.Create(at.flow, true); err == nil || errors.Is(err, ct.ErrLabelsDropped) {
+			l.made++
+		} else if l.failed(&format.LineError{Line: at.number, Err: err}); l.stop != nil {
+			return l.stop
+		}
+	}
+	return nil
+}
+
 // done is told how a request went.
 func (l *loading) done(f *ct.Flow, err error) {
 	at := l.waiting[l.head]
@@ -355,6 +371,9 @@ func (l *loading) done(f *ct.Flow, err error) {
 		}
 	case errors.Is(err, unix.EEXIST) && !at.insist:
 		l.there++
+	case l.o.orUpdate && errors.Is(err, unix.EOPNOTSUPP) && f.Translated():
+		at.flow = f.Clone()
+		l.translations = append(l.translations, at)
 	case l.retry && errors.Is(err, unix.ENOENT) && at.flow != nil:
 		l.orphans = append(l.orphans, at)
 	default:

@@ -741,3 +741,40 @@ func TestCtCounters(t *testing.T) {
 		t.Errorf("count: %s", out)
 	}
 }
+
+// TestCtCreateAgain changes flows that are there already to be as wanted, with the
+// translation that they have, and says why others cannot be.
+func TestCtCreateAgain(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	const what = "udp 10.9.0.1:1 > 192.0.2.9:53"
+	good(t, "ct", "create", what, "--dst-nat", "10.9.0.2:5353", "--timeout", "1h")
+	if out := good(t, "ct", "create", what, "--dst-nat", "10.9.0.2:5353", "--or-update", "--mark", "5"); !strings.Contains(out, "mark=5") || !strings.Contains(out, "src=10.9.0.2") {
+		t.Error(out)
+	}
+	for _, format := range []string{"save", "json"} {
+		saved := good(t, "ct", "list", "-o", format)
+		good(t, "ct", "update", "udp > :53", "--set", "mark=6")
+		if _, errs, status := callWith(saved, "ct", "load", "--or-update"); status != 0 || !strings.Contains(errs, "1 flow made or changed") {
+			t.Errorf("%s: status %d: %s", format, status, errs)
+		}
+		if out := good(t, "ct", "list"); !strings.Contains(out, "mark=5") {
+			t.Errorf("%s: %s", format, out)
+		}
+	}
+	good(t, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:80", "--set", "status=FIXED_TIMEOUT", "--timeout", "1h")
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"ct", "create", what, "--dst-nat", "10.9.0.3:5353", "--or-update"}, 1, "another address translation"},
+		{[]string{"ct", "create", what, "--dst-nat", "10.9.0.2:5354", "--or-update"}, 1, "another address translation"},
+		{[]string{"ct", "update", "tcp > :80", "--set", "timeout=2h"}, 1, "its timeout is fixed"},
+		{[]string{"ct", "create", "-p", "tcp", "-s", "10.7.0.1", "-d", "10.7.0.9", "--sport", "1"}, 2, "--dport"},
+	} {
+		if _, errs, status := call(c.args...); status != c.status || !strings.Contains(errs, c.says) {
+			t.Errorf("%q: status %d: %s", c.args, status, errs)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/queue"
+	"nfctl/internal/value"
 )
 
 // A topic is something that 'nfctl help' explains besides commands.
@@ -76,6 +77,11 @@ func newHelp(a *app, root *cobra.Command) *cobra.Command {
 				for _, s := range at.Commands() {
 					if s.Name() == word || s.HasAlias(word) {
 						next = s
+					}
+				}
+				if next == at && at == root {
+					if near := value.Nearest(word, names); near != "" {
+						return usagef("there is no help on %q: did you mean 'nfctl help %s'?", word, near)
 					}
 				}
 				if next == at {

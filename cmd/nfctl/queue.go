@@ -71,7 +71,8 @@ rule, the totals follow on standard error at the end and at SIGUSR1.
 A rule is 'ACTION [PATTERN] [if EXPRESSION]'. Actions that decide: accept, drop,
 repeat, stop, queue N [bypass]. Actions that go on to the next rule: mark V[/M],
 connmark V[/M], set FIELD=VALUE, replace "A" "B" [resize], log,
-expect "REGEX" [timeout D] [proto P] [permanent], lua FILE.
+expect "REGEX" [timeout D] [proto P] [permanent], lua FILE. Where a rule says log,
+only the packets that it is tried on and that meet it are printed.
 
 Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queue)
 or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
@@ -443,11 +444,11 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	ended := false
 	failed := error(nil)
 	if !silent || r.stream.flags.count > 0 || r.until != nil {
-		q.OnPacket = func(pkt *queue.Packet, _ *queue.Decision) {
+		q.OnPacket = func(pkt *queue.Packet, d *queue.Decision) {
 			if ended || !r.stream.take() {
 				return
 			}
-			if !silent {
+			if !silent && (d.Log || !r.set.Load().Logs()) {
 				k.b = p.Append(k.b, pkt)
 				if k.full() && failed == nil {
 					failed = k.flush()
@@ -589,12 +590,16 @@ func (r *queueRun) totals() {
 		if len(words) > 0 {
 			verdicts = ": " + strings.Join(words, ", ")
 		}
-		line("queue %d: %d packets, %d bytes in %.1f s (%.0f/s)%s", s.Queue, s.Total.Packets, s.Total.Bytes, secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
+		length := func(bytes uint64) string { return fmt.Sprintf(", %d bytes", bytes) }
+		if s.Total.Packets > 0 && s.Total.Bytes == 0 { // without a copy the kernel tells no length
+			length = func(uint64) string { return "" }
+		}
+		line("queue %d: %s%s in %.1f s (%.0f/s)%s", s.Queue, plural(s.Total.Packets, "packet"), length(s.Total.Bytes), secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
 		for i, c := range s.Rules {
-			line("queue %d: rule %d (%s): %d packets, %d bytes", s.Queue, i+1, c.Rule, c.Packets, c.Bytes)
+			line("queue %d: rule %d (%s): %s%s", s.Queue, i+1, c.Rule, plural(c.Packets, "packet"), length(c.Bytes))
 		}
 		if len(s.Rules) > 0 {
-			line("queue %d: default %s: %d packets, %d bytes", s.Queue, r.o.dflt, s.Default.Packets, s.Default.Bytes)
+			line("queue %d: default %s: %s%s", s.Queue, r.o.dflt, plural(s.Default.Packets, "packet"), length(s.Default.Bytes))
 		}
 		// Of packets lost behind the last that came only the kernel knows.
 		for _, c := range []struct {

@@ -544,3 +544,37 @@ func TestQueueNotifies(t *testing.T) {
 	p.Signal(unix.SIGTERM)
 	p.Wait()
 }
+
+// TestQueueLog prints only what a rule logs; without a copy there is no length to
+// add up.
+func TestQueueLog(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	for _, c := range []struct {
+		args            []string
+		prints          bool
+		totals, notThat string
+	}{
+		{[]string{"--rule", "log udp > :5001"}, true, "1 packet, 29 bytes", "rule 2"},
+		{[]string{"-q"}, false, "2 packets in", "bytes"},
+	} {
+		p := startQueue(t, ns, append([]string{"--attach", "output udp > *", "--count", "2"}, c.args...)...)
+		for _, port := range []string{"5000", "5001"} {
+			conn, err := ns.Dial("udp", "127.0.0.1:"+port, nstest.Patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
+		}
+		if status := p.Wait(); status != 0 {
+			t.Errorf("status %d: %s", status, p.Stderr())
+		}
+		out := p.Stdout()
+		if strings.Contains(out, ":5001") != c.prints || strings.Contains(out, ":5000") || !strings.Contains(p.Stderr(), c.totals) || strings.Contains(p.Stderr(), c.notThat) {
+			t.Errorf("%q:\n%s%s", c.args, out, p.Stderr())
+		}
+	}
+}

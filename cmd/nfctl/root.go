@@ -38,15 +38,17 @@ type app struct {
 // me is what messages begin with.
 func (a *app) me() string { return cmp.Or(a.name, "nfctl") }
 
-// warn prints one line on standard error, unless -q was given.
+// warn prints one line on standard error.
 func (a *app) warn(format string, args ...any) {
-	if !a.quiet {
-		fmt.Fprintf(a.err, "%s: %s\n", a.me(), fmt.Sprintf(format, args...))
-	}
+	fmt.Fprintf(a.err, "%s: %s\n", a.me(), fmt.Sprintf(format, args...))
 }
 
 // hint prints what to do about something, unless -q was given.
-func (a *app) hint(format string, args ...any) { a.warn("hint: "+format, args...) }
+func (a *app) hint(format string, args ...any) {
+	if !a.quiet {
+		a.warn("hint: "+format, args...)
+	}
+}
 
 // finish prints err and what to do about it, and returns the exit status.
 func (a *app) finish(err error) int {
@@ -223,6 +225,9 @@ func flagError(c *cobra.Command, err error) error {
 func conntrackForm(c *cobra.Command, msg string) string {
 	commands := map[string]string{"L": "list", "G": "get", "D": "delete", "I": "create", "A": "create --if-missing",
 		"U": "update", "E": "watch", "F": "flush", "C": "count", "S": "stats", "R": "load"}
+	if !c.HasSubCommands() {
+		c = c.Parent()
+	}
 	for letter, name := range commands {
 		if strings.Contains(msg, "'"+letter+"'") {
 			return fmt.Sprintf("nfctl's form is '%s %s'; conntrack's own command line is taken by 'nfctl compat conntrack'", c.CommandPath(), name)

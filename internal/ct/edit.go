@@ -1,7 +1,9 @@
 package ct
 
 import (
+	"cmp"
 	"errors"
+	"net/netip"
 	"syscall"
 
 	"nfctl/internal/nl"
@@ -197,7 +199,23 @@ func (c *Conn) Create(f *Flow, orUpdate bool) error {
 		return nl.Error("create", flowName(f), errNotNamed)
 	}
 	c.req = f.AppendCreate(c.req[:0], orUpdate)
-	err := refusal("create", f, f, c.c.Do(c.req))
+	err := c.c.Do(c.req)
+	if orUpdate && errors.Is(err, syscall.EOPNOTSUPP) && f.Translated() {
+		// The kernel takes a translation only for a new entry, even the one that an
+		// entry has.
+		var now Flow
+		if c.Get(f, &now, false) == nil {
+			if !f.translatedAs(&now) {
+				return nl.Error("create", flowName(f), errOtherNAT)
+			}
+			plain := *f
+			plain.SNAT, plain.DNAT = NAT{}, NAT{}
+			plain.Present &^= HasSNATPort | HasDNATPort
+			c.req = plain.AppendCreate(c.req[:0], true)
+			err = c.c.Do(c.req)
+		}
+	}
+	err = refusal("create", f, f, err)
 	if err != nil || !f.Has(HasLabels) {
 		return err
 	}
@@ -206,6 +224,25 @@ func (c *Conn) Create(f *Flow, orUpdate bool) error {
 		return err
 	}
 	return labelsStored(f, &got)
+}
+
+// Translated reports whether f asks for an address translation.
+func (f *Flow) Translated() bool {
+	return f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(HasSNATPort) || f.Has(HasDNATPort)
+}
+
+// translatedAs reports whether the entry now has the translation that f asks for.
+func (f *Flow) translatedAs(now *Flow) bool {
+	return f.SNAT.holds(now.Reply.Dst, now.Reply.Dport, f.Has(HasSNATPort)) &&
+		f.DNAT.holds(now.Reply.Src, now.Reply.Sport, f.Has(HasDNATPort))
+}
+
+// holds reports whether a translation by n may have led to an address and port.
+func (n *NAT) holds(addr netip.Addr, port uint16, hasPort bool) bool {
+	if n.Addr.IsValid() && (addr.Less(n.Addr) || cmp.Or(n.AddrMax, n.Addr).Less(addr)) {
+		return false
+	}
+	return !hasPort || port >= n.Port && port <= max(n.Port, n.PortMax)
 }
 
 // ErrLabelsDropped says that an entry was made without its labels: the kernel

@@ -25,6 +25,9 @@ func refusal(op string, f, change *Flow, err error) error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, syscall.EPERM) && f.Status&StatusFixedTimeout != 0 && change != nil && change.Has(HasTimeout) {
+		return nl.Error(op, flowName(f), errFixedTimeout)
+	}
 	err = nl.Error(op, flowName(f), err)
 	var no syscall.Errno
 	if !errors.As(err, &no) {
@@ -40,6 +43,12 @@ func refusal(op string, f, change *Flow, err error) error {
 	}
 	return err
 }
+
+// errFixedTimeout is what EPERM means for a timeout that a ruleset or somebody fixed.
+var errFixedTimeout = errors.New("its timeout is fixed (status FIXED_TIMEOUT) and cannot be changed")
+
+// errOtherNAT says that an entry cannot be changed to be as wanted.
+var errOtherNAT = errors.New("it is there already with another address translation, which cannot be changed")
 
 func has(bits Has) func(*Flow) bool   { return func(f *Flow) bool { return f.Present&bits != 0 } }
 func lacks(bits Has) func(*Flow) bool { return func(f *Flow) bool { return f.Present&bits != bits } }
@@ -64,9 +73,7 @@ func flowReasons() []reason {
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Proto != f.Reply.Proto }, "both directions must have the same protocol"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Has(TupleType) && ReplyType(f.Orig.Proto, f.Orig.Type) == 255 }, "this ICMP type has no answer, so no flow begins with it"},
 		{"create", syscall.EOPNOTSUPP, has(HasHelper), "the kernel has no such helper for this family and protocol"},
-		{"create", syscall.EOPNOTSUPP, func(f *Flow) bool {
-			return f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(HasSNATPort) || f.Has(HasDNATPort)
-		},
+		{"create", syscall.EOPNOTSUPP, (*Flow).Translated,
 			"the kernel cannot translate addresses here (no NAT support)"},
 		{"create", syscall.EOPNOTSUPP, func(f *Flow) bool { return !f.Master.IsZero() }, "the entry is there already, and a master can be given only when it is made"},
 		{"create", syscall.ENOMEM, nil, "the table is full (net.netfilter.nf_conntrack_max)"},

@@ -17,6 +17,7 @@ import (
 type matcher struct {
 	L        *lua.LState // where errors are raised
 	limit    *limit      // nil: none
+	most     int         // a text that a replacement may make, in bytes
 	src, pat string
 	captures [maxCaptures]capture
 	level    int // captures begun
@@ -40,7 +41,7 @@ const (
 
 // newMatcher makes a matcher of text and pattern, arguments 1 and 2.
 func (v *vm) newMatcher(L *lua.LState) matcher {
-	return matcher{L: L, limit: v.limit, src: text(L, 1), pat: text(L, 2)}
+	return matcher{L: L, limit: v.limit, most: v.longest, src: text(L, 1), pat: text(L, 2)}
 }
 
 // at matches at s from p on and returns where the match ends.

@@ -16,6 +16,21 @@ func (v *vm) fixLibraries() {
 	L.SetGlobal("pcall", L.NewFunction(v.pcall))
 	L.SetGlobal("xpcall", L.NewFunction(v.xpcall))
 	L.SetGlobal("error", L.NewFunction(raiseValue))
+	if unpack, ok := L.GetGlobal("unpack").(*lua.LFunction); ok {
+		L.SetGlobal("unpack", L.NewFunction(func(L *lua.LState) int {
+			first := L.OptInt(2, 1)
+			last := 0
+			if t, ok := L.Get(1).(*lua.LTable); ok && L.Get(3) == lua.LNil {
+				last = t.Len()
+			} else {
+				last = L.OptInt(3, 0)
+			}
+			if last >= first && uint(last-first) >= mostValues {
+				raise(L, "too many results to unpack")
+			}
+			return unpack.GFunction(L)
+		}))
+	}
 	v.fixStrings()
 	if v.o.Untrusted {
 		return

@@ -178,6 +178,8 @@ func (m *matcher) appendReplacement(b []byte, by lua.LValue, s, e int) []byte {
 		r := lua.LVAsString(by)
 		for i := 0; i < len(r); i++ {
 			switch {
+			case len(b) > m.most:
+				raise(L, "resulting string too large")
 			case r[i] != '%':
 				b = append(b, r[i])
 			case i+1 == len(r):
@@ -214,11 +216,18 @@ func (v *vm) stringRep(L *lua.LState) int {
 	return 1
 }
 
+// mostValues bounds what one call returns, about as in Lua 5.1 (LUAI_MAXCSTACK):
+// the interpreter takes time in proportion to the square of it.
+const mostValues = 7990
+
 func stringByte(L *lua.LState) int {
 	s := text(L, 1)
 	i := place(L, 2, 1, len(s))
 	j := min(place(L, 3, i, len(s)), len(s))
 	i = max(i, 1)
+	if j-i >= mostValues {
+		raise(L, "string slice too long")
+	}
 	for at := i; at <= j; at++ {
 		L.Push(lua.LNumber(s[at-1]))
 	}

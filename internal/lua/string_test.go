@@ -192,6 +192,9 @@ func TestLongTexts(t *testing.T) {
 			t.Errorf("%s: %+v", c, d)
 		}
 	}
+	expect(t, `print(pcall(string.gsub, ("a"):rep(1e6), ".*", ("%0"):rep(5e3)))`, "false\tresulting string too large")
+	expect(t, `print(pcall(unpack, {}, 1, 1e8)) print(pcall(string.byte, ("a"):rep(1e5), 1, -1)) print(select("#", unpack({}, 1, 7000)))`,
+		"false\ttoo many results to unpack\nfalse\tstring slice too long\n7000")
 	expect(t, `print(pcall(string.rep, "x", 2^40)) print(#("x"):rep(2^21), #("\200"):rep(3), (""):rep(2^60) == "")`, "false\tresulting string too large\n2097152\t3\ttrue")
 	expect(t, `print(pcall(string.find, ("a"):rep(1e4), ("a?"):rep(1e4)))`, "false\tpattern too complex")
 }

@@ -122,7 +122,13 @@ func EnterNamespace(spec string, args []string) error {
 	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fail("enter", err)
 	}
-	err = syscall.Exec("/proc/self/exe", args, append(os.Environ(), entered+"="+there+" "+spec))
+	env := append(os.Environ(), entered+"="+there+" "+spec)
+	// By its own name, which is what the process is then called; by the link where
+	// the name leads nowhere any more.
+	if self, e := os.Executable(); e == nil {
+		_ = syscall.Exec(self, args, env)
+	}
+	err = syscall.Exec("/proc/self/exe", args, env)
 	_ = unix.Setns(int(back.Fd()), unix.CLONE_NEWNET)
 	return fail("execute nfctl inside", err)
 }

@@ -16,6 +16,7 @@ type Set struct {
 	steps []step
 	opts  Options
 	needs Needs
+	logs  bool
 }
 
 // A step is a run of rules that tables serve, or else one rule.
@@ -58,8 +59,11 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		s.needs = s.needs.Add(r.needs())
 		st := step{rule: r, index: i + 1, ext: exts}
 		for k := range r.actions {
-			if r.actions[k].kind == actExtension {
+			switch r.actions[k].kind {
+			case actExtension:
 				exts++
+			case actLog:
+				s.logs = true
 			}
 		}
 		var err error
@@ -93,6 +97,10 @@ func (r *Rule) matcher() (func(*queue.Packet) bool, error) {
 
 // Needs returns what the rules must be given of each packet.
 func (s *Set) Needs() Needs { return s.needs }
+
+// Logs reports whether a rule's action is log: then the packets to show are those
+// whose Decision says so, and else all.
+func (s *Set) Logs() bool { return s.logs }
 
 // Loops returns the text of the first rule that hands packets of queue num to that
 // same queue, from which they would come again, for ever; or "".
