@@ -65,7 +65,7 @@ func TestHelpTopics(t *testing.T) {
 		{"help ct list", 0, "nfctl ct list 'tcp > :443'", ""},
 		{"help q list", 0, "Show every queue", ""},
 		{"help", 0, "exit-codes", ""},
-		{"help expresions", 2, "", `unknown command "expresions"`},
+		{"help expresions", 2, "", `did you mean 'nfctl help expressions'`},
 		{"help ct lst", 2, "", `did you mean`},
 		{"version", 0, "nfctl ", ""},
 		{"version x", 2, "", `"x"`},

@@ -298,7 +298,7 @@ func TestFaultSlowOutput(t *testing.T) {
 	// What waits for its verdict while the reader sleeps comes behind the last
 	// look at the socket.
 	least, most := losses(p.Stderr())
-	decided := counted(p.Stderr(), "packets, ")
+	decided := counted(p.Stderr(), "packet")
 	if status != 0 || least == 0 || decided+least > sent || decided+most < sent || len(seen) > decided {
 		t.Errorf("status %d: %d sent, %d decided, %d arrived, %d lost (at most %d)", status, sent, decided, len(seen), least, most)
 	}

@@ -120,7 +120,7 @@ func TestGlue(t *testing.T) {
 	exchange(true)
 	exchange(false) // by then it has seen a reply
 	p.Signal(unix.SIGTERM)
-	if status := p.Wait(); status != 0 || counted(p.Stderr(), "packets, ") == 0 {
+	if status := p.Wait(); status != 0 || counted(p.Stderr(), "packet") == 0 {
 		t.Errorf("status %d: %s", status, p.Stderr())
 	}
 

@@ -200,7 +200,7 @@ func TestQueueMalformed(t *testing.T) {
 			if status := p.Wait(); status != 0 {
 				t.Fatalf("status %d: %s", status, p.Stderr())
 			}
-			total := counted(p.Stderr(), "packets,")
+			total := counted(p.Stderr(), "packet")
 			if total < queued {
 				t.Errorf("%d packets were queued, %d had verdicts", queued, total)
 			}

@@ -226,7 +226,7 @@ func TestSoak(t *testing.T) {
 	queueEnd()
 	watchEnd()
 
-	if got := int64(counted(queue.Stderr(), "packets, ")); got != a+b || printed.Load() != a+b || arrived.Load() != a {
+	if got := int64(counted(queue.Stderr(), "packet")); got != a+b || printed.Load() != a+b || arrived.Load() != a {
 		t.Errorf("sent %d and %d: %d decided, %d printed, %d arrived", a, b, got, printed.Load(), arrived.Load())
 	}
 	if made.Load() != c || gone.Load() != c {
