@@ -614,13 +614,13 @@ func TestCtCreate(t *testing.T) {
 		{"gre 10.0.0.1:1 > 10.0.0.2:2", "srckey=0x1 dstkey=0x2"},
 		{"sctp 10.0.0.1:1 > 10.0.0.2:2", "sctp     132 "},
 		{"sctp 10.0.0.1:2 > 10.0.0.2:2|--orig-vtag|1|--reply-vtag|2", "ESTABLISHED|[ASSURED]"},
-		{"50 10.0.0.1 > 10.0.0.2 zone 9", "unknown  50 600|zone=9"},
+		{"50 10.0.0.1 > 10.0.0.2 zone 9", "unknown  50 |zone=9"},
 		{"tcp 10.0.0.1:3 > 10.0.0.2:2|--src-nat|192.0.2.1-192.0.2.4:5000-5010", "dst=192.0.2.|dport=50"},
 		{"tcp [fd00::1]:3 > [fd00::2]:2|--dst-nat|[fd00::9]:99", "src=fd00::9 dst=fd00::1 sport=99"},
 		{"tcp 10.0.0.1:4 > 10.0.0.2:21|--helper|ftp|-m|7|-l|3|-l|9", "mark=7|helper=ftp|labels=3,9"},
 		{"udp 10.0.0.1:5 > 10.0.0.2:2|--orig-zone|3", "zone-orig=3"}, {"udp 10.0.0.1:6 > 10.0.0.2:2|--reply-zone|4", "zone-reply=4"},
 		{"tcp 10.0.0.1:6 > 10.0.0.2:2|--reply-src|10.0.0.7|--reply-port-src|8", "src=10.0.0.7 dst=10.0.0.1 sport=8"},
-		{"-t|100|-u|SEEN_REPLY|-s|10.0.0.1|-d|10.0.0.3|-r|10.0.0.3|-q|10.0.0.1|-p|tcp|--sport|1|--dport|2|--state|SYN_RECV", "6 100 SYN_RECV src=10.0.0.1 dst=10.0.0.3"},
+		{"-t|109|-u|SEEN_REPLY|-s|10.0.0.1|-d|10.0.0.3|-r|10.0.0.3|-q|10.0.0.1|-p|tcp|--sport|1|--dport|2|--state|SYN_RECV", "6 10|SYN_RECV src=10.0.0.1 dst=10.0.0.3"},
 		{"-p|udp|-s|10.0.0.1|-d|10.0.0.3|--sport|1|--dport|2|-g|10.0.0.4|-n|10.0.0.5", "src=10.0.0.4 dst=10.0.0.5"},
 	} {
 		args := append([]string{"ct", "create", "-o", "labels"}, strings.Split(c.args, "|")...)
@@ -639,6 +639,9 @@ func TestCtCreate(t *testing.T) {
 			t.Errorf("%s again: status %d: %s", c.args, status, errs)
 		}
 		good(t, append(args, "--if-missing")...)
+	}
+	if dry := good(t, "ct", "create", "50 10.0.0.1 > 10.0.0.2 zone 8", "--dry-run"); !strings.Contains(dry, "unknown  50 600 ") {
+		t.Errorf("a protocol without timeouts: %s", dry)
 	}
 	good(t, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "--or-update", "--mark", "5", "-t", "60")
 	if out := good(t, "ct", "get", "tcp 10.0.0.2:2 > 10.0.0.1:1"); !strings.Contains(out, "mark=5") || !strings.Contains(out, "sport=1 dport=2 src=10.0.0.2") {
