@@ -23,13 +23,17 @@ type merge struct {
 	born map[flowKey]bool // had their new event since the listing began
 	seen window
 
-	// Of the last two turns: flows that had an event, and flows that were listed.
-	recent [2]map[flowKey]Event
-	shown  [2]map[flowKey]bool
+	recent [2]map[flowKey]Event         // flows that had an event in the last two turns
+	shown  [shownTurns]map[flowKey]bool // flows that were listed, the last turn first
 
 	ebirth map[uint32]bool // expectations, by id
 	edead  map[uint32]bool
 }
+
+// shownTurns is for how many datagrams of a listing it is remembered what was in
+// them. The kernel puts a flow into the table first and then tells of it, and
+// whoever makes the flow may have to wait for a processor in between.
+const shownTurns = 64
 
 func (m *merge) begin() {
 	*m = merge{on: true, born: map[flowKey]bool{}, ebirth: map[uint32]bool{}, edead: map[uint32]bool{}}
@@ -40,7 +44,8 @@ func (m *merge) begin() {
 // turn notes that a datagram of the listing is to be read.
 func (m *merge) turn() {
 	m.recent = [2]map[flowKey]Event{{}, m.recent[0]}
-	m.shown = [2]map[flowKey]bool{{}, m.shown[0]}
+	copy(m.shown[1:], m.shown[:])
+	m.shown[0] = map[flowKey]bool{}
 	m.seen.turn()
 }
 
@@ -51,15 +56,18 @@ func (m *merge) event(f *Flow) bool {
 	m.recent[0][k] = f.Event
 	switch f.Event {
 	case New:
-		if m.shown[0][k] || m.shown[1][k] {
-			return false
+		for _, listed := range m.shown {
+			if listed[k] {
+				return false
+			}
 		}
 		m.born[k] = true
 	case Destroy:
 		delete(m.born, k)
 		// The same flow made anew can have the same id.
-		delete(m.shown[0], k)
-		delete(m.shown[1], k)
+		for _, listed := range m.shown {
+			delete(listed, k)
+		}
 	}
 	return true
 }

@@ -170,6 +170,9 @@ func TestMerge(t *testing.T) {
 	if ok, again := m.list(f); !ok || again {
 		t.Error("a flow without events is not listed")
 	}
+	for range shownTurns - 1 {
+		m.turn()
+	}
 	if event(f, New) {
 		t.Error("new after it was listed")
 	}
