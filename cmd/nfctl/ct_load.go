@@ -71,9 +71,9 @@ type loading struct {
 	head    int
 	req     []byte
 
-	translations []line // to be looked at one by one: see ct.Conn.Create
-	children     []line // made when all else is there
-	orphans      []line // whose master was not there
+	again    []line // refused, perhaps only for what they have already: see ct.Conn.Create
+	children []line // made when all else is there
+	orphans  []line // whose master was not there
 
 	read                    atomic.Int64 // bytes
 	lines, made, there, bad uint64
@@ -235,7 +235,7 @@ func (l *loading) run(ctx context.Context, in io.Reader) error {
 				if err := l.flush(); err != nil || l.stop != nil {
 					return cmp.Or(err, l.stop)
 				}
-				return cmp.Or(l.families(), l.translate())
+				return cmp.Or(l.families(), l.oneByOne())
 			}
 			for i := range piece {
 				if err := l.item(&piece[i]); err != nil {
@@ -278,7 +278,7 @@ func insists(text string) bool {
 // add makes a flow, or keeps it for later when it has a master.
 func (l *loading) add(i *loadItem) error {
 	f := &i.made
-	l.translated = l.translated || f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) || f.Has(ct.HasDNATPort)
+	l.translated = l.translated || f.Translated()
 	if proto := f.Orig.Proto; !l.o.dryRun && !l.keeps[proto] && f.Orig.Has(ct.TupleSport) {
 		if err := l.conn.KeepsPorts(f); err != nil {
 			l.failed(&format.LineError{Line: i.number, Err: err})
@@ -347,9 +347,9 @@ func (l *loading) families() error {
 	return nil
 }
 
-// translate changes the flows that are there already and are to be translated.
-func (l *loading) translate() error {
-	for _, at := range l.translations {
+// oneByOne makes or changes the flows that are to be looked at.
+func (l *loading) oneByOne() error {
+	for _, at := range l.again {
 		if err := l.conn.Create(at.flow, true); err == nil || errors.Is(err, ct.ErrLabelsDropped) {
 			l.made++
 		} else if l.failed(&format.LineError{Line: at.number, Err: err}); l.stop != nil {
@@ -371,9 +371,9 @@ func (l *loading) done(f *ct.Flow, err error) {
 		}
 	case errors.Is(err, unix.EEXIST) && !at.insist:
 		l.there++
-	case l.o.orUpdate && errors.Is(err, unix.EOPNOTSUPP) && f.Translated():
+	case l.o.orUpdate && (errors.Is(err, unix.EOPNOTSUPP) && f.Translated() || errors.Is(err, unix.EPERM) && f.Status&ct.StatusFixedTimeout != 0):
 		at.flow = f.Clone()
-		l.translations = append(l.translations, at)
+		l.again = append(l.again, at)
 	case l.retry && errors.Is(err, unix.ENOENT) && at.flow != nil:
 		l.orphans = append(l.orphans, at)
 	default:

@@ -200,20 +200,8 @@ func (c *Conn) Create(f *Flow, orUpdate bool) error {
 	}
 	c.req = f.AppendCreate(c.req[:0], orUpdate)
 	err := c.c.Do(c.req)
-	if orUpdate && errors.Is(err, syscall.EOPNOTSUPP) && f.Translated() {
-		// The kernel takes a translation only for a new entry, even the one that an
-		// entry has.
-		var now Flow
-		if c.Get(f, &now, false) == nil {
-			if !f.translatedAs(&now) {
-				return nl.Error("create", flowName(f), errOtherNAT)
-			}
-			plain := *f
-			plain.SNAT, plain.DNAT = NAT{}, NAT{}
-			plain.Present &^= HasSNATPort | HasDNATPort
-			c.req = plain.AppendCreate(c.req[:0], true)
-			err = c.c.Do(c.req)
-		}
+	if orUpdate {
+		err = c.createAgain(f, err)
 	}
 	err = refusal("create", f, f, err)
 	if err != nil || !f.Has(HasLabels) {
@@ -224,6 +212,32 @@ func (c *Conn) Create(f *Flow, orUpdate bool) error {
 		return err
 	}
 	return labelsStored(f, &got)
+}
+
+// createAgain looks at what the kernel refuses of an entry that is there already.
+// err is what it said of f.
+func (c *Conn) createAgain(f *Flow, err error) error {
+	translation := errors.Is(err, syscall.EOPNOTSUPP) && f.Translated()
+	timeout := errors.Is(err, syscall.EPERM) && f.Has(HasTimeout)
+	var now Flow
+	if !translation && !timeout || c.Get(f, &now, false) != nil {
+		return err
+	}
+	switch {
+	case timeout && now.Status&StatusFixedTimeout != 0:
+		return errFixedTimeout
+	case timeout:
+		return err
+	case !f.translatedAs(&now):
+		return errOtherNAT
+	}
+	// The kernel takes a translation only for a new entry, even the one that the
+	// entry has.
+	plain := *f
+	plain.SNAT, plain.DNAT = NAT{}, NAT{}
+	plain.Present &^= HasSNATPort | HasDNATPort
+	c.req = plain.AppendCreate(c.req[:0], true)
+	return c.c.Do(c.req)
 }
 
 // Translated reports whether f asks for an address translation.

@@ -25,7 +25,8 @@ func refusal(op string, f, change *Flow, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, syscall.EPERM) && f.Status&StatusFixedTimeout != 0 && change != nil && change.Has(HasTimeout) {
+	// Who changes a flow has read it, and so has the privilege that it takes.
+	if op == "update" && errors.Is(err, syscall.EPERM) && f.Status&StatusFixedTimeout != 0 && change.Has(HasTimeout) {
 		return nl.Error(op, flowName(f), errFixedTimeout)
 	}
 	err = nl.Error(op, flowName(f), err)
