@@ -47,13 +47,29 @@ status. nfctl called by the name conntrack, through a link, does the same.`,
 // conntrack does what conntrack(8) does with these arguments.
 func (a *app) conntrack(c *cobra.Command, args []string) error {
 	r := &compatRun{a: a, cmd: c}
+	defer r.close()
 	return r.result(r.main(args))
 }
 
 // A compatRun does one command line of conntrack(8).
 type compatRun struct {
-	a   *app
-	cmd *cobra.Command
+	a    *app
+	cmd  *cobra.Command
+	conn *ct.Conn // see dial
+}
+
+// dial returns the connection of the whole command line.
+func (r *compatRun) dial() (conn *ct.Conn, err error) {
+	if r.conn == nil {
+		r.conn, err = ct.Dial()
+	}
+	return r.conn, err
+}
+
+func (r *compatRun) close() {
+	if r.conn != nil {
+		_ = r.conn.Close()
+	}
 }
 
 // result prints what went wrong as conntrack(8) does, and makes its exit status
@@ -206,7 +222,7 @@ func (r *compatRun) chooser(c *compat.Command) (*chooser[ct.Flow], error) {
 		return nil, labelError(c.Choose, err)
 	}
 	for _, m := range c.Masks {
-		choose.match = also(choose.match, masked(m))
+		choose.match = and(choose.match, masked(m))
 	}
 	return choose, nil
 }
@@ -231,14 +247,6 @@ func labelError(flags []compat.Flag, err error) error {
 		}
 	}
 	return err
-}
-
-// also joins predicates, of which the first may be nil.
-func also(a, b func(*ct.Flow) bool) func(*ct.Flow) bool {
-	if a == nil {
-		return b
-	}
-	return and(a, b)
 }
 
 // masked reports whether an address of a flow is another one under a mask.
@@ -433,11 +441,10 @@ func (r *compatRun) get(c *compat.Command, out format.Output) error {
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	got := &ct.Flow{}
 	if err := conn.Get(f, got, false); err != nil {
 		return err
@@ -461,11 +468,10 @@ func (r *compatRun) create(c *compat.Command) error {
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	done := map[byte]string{'I': "created", 'A': "added"}[c.Verb]
 	err = conn.Create(f, false)
 	switch {
@@ -520,7 +526,7 @@ func (r *compatRun) updated(ctx context.Context, c *compat.Command, out format.O
 	if d := ch.byProto[ct.TCP]; d != nil {
 		relax(d)
 	}
-	choose.match = also(choose.match, func(f *ct.Flow) bool {
+	choose.match = and(choose.match, func(f *ct.Flow) bool {
 		d, err := ch.of(f)
 		return err == nil && !isSo(f, d)
 	})
@@ -561,11 +567,10 @@ func (r *compatRun) update(ctx context.Context, c *compat.Command, out format.Ou
 // flushed empties the table of flows, or deletes those of a family.
 func (r *compatRun) flushed(ctx context.Context, c *compat.Command) error {
 	if c.Family == "" {
-		conn, err := ct.Dial()
+		conn, err := r.dial()
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
 		return conn.Flush(0, ct.KernelFilter{})
 	}
 	choose, err := flowFilter(&filterOptions{given: []given{{"family", c.Family}}})
@@ -587,11 +592,10 @@ func (r *compatRun) flush(ctx context.Context, c *compat.Command, expect bool) e
 		fmt.Fprintf(r.a.err, "%s: connection tracking table has been emptied.\n", compat.Name)
 		return nil
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	if err := conn.FlushExpects(); err != nil {
 		return err
 	}
@@ -600,11 +604,10 @@ func (r *compatRun) flush(ctx context.Context, c *compat.Command, expect bool) e
 }
 
 func (r *compatRun) count(ctx context.Context, expect bool) error {
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	if !expect {
 		n, _, err := conn.Count()
 		if errors.Is(err, unix.EPERM) { // monitors without privileges count all the same
@@ -626,11 +629,10 @@ func (r *compatRun) count(ctx context.Context, expect bool) error {
 }
 
 func (r *compatRun) stats(expect bool) error {
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	read, form := conn.Stats, format.FlowStats()
 	if expect {
 		read, form = conn.ExpectStats, format.ExpectStats()
@@ -752,11 +754,10 @@ func (r *compatRun) listExpects(ctx context.Context, c *compat.Command, out form
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	family := uint8(ct.IPv4)
 	if c.Family == "ipv6" {
 		family = ct.IPv6
@@ -810,11 +811,10 @@ func (r *compatRun) createExpect(c *compat.Command) error {
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	_, err = conn.CreateExpect(e, false)
 	return err
 }
@@ -833,11 +833,10 @@ func (r *compatRun) getExpect(c *compat.Command, out format.Output) error {
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	var got ct.Expect
 	if err := conn.GetExpect(key, &got); err != nil {
 		return noSuch(err)
@@ -856,11 +855,10 @@ func (r *compatRun) deleteExpect(c *compat.Command) error {
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	if err := conn.DeleteExpect(key); err != nil {
 		return noSuch(err)
 	}
@@ -905,11 +903,10 @@ func (r *compatRun) load(file string) error {
 	}
 	ctx, stop := interruptible(r.cmd)
 	defer stop()
-	conn, err := ct.Dial()
+	conn, err := r.dial()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	bad := 0
 	fail := func(n int, err error) {
 		bad++

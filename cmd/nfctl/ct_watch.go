@@ -275,9 +275,12 @@ func patternPredicate[T any](reg *field.Registry[T], p *pattern.Pattern, paths p
 	return filter.Conds(reg, conds...)
 }
 
-// and joins two predicates, of which b may be nil.
+// and joins two predicates, each of which may be nil.
 func and[T any](a, b func(*T) bool) func(*T) bool {
-	if b == nil {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
 		return a
 	}
 	return func(t *T) bool { return a(t) && b(t) }
