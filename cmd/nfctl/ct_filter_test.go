@@ -458,7 +458,7 @@ func TestCtUsage(t *testing.T) {
 		{"create|udp 10.0.0.1:1 > 10.0.0.2:2|--set|mark=1|--set|mark=2", "mark is set twice"}, {"list|--dst-nat=", "without '='"}, {"list|--group-by=", "names of fields"},
 		{"list|--src-nat|foo", "--src-nat=foo"}, {"list|--template|{{call .orig.src}}", "without call"}, {"update|--label-add|999", "999"}, {"update|--label-add|", `""`}, {"update|--set|timeout=soon", "soon"}, {"update|--set|timeout=1.5s", "1.5s"},
 		{"delete", "--all"}, {"delete|-p|tpc", "tpc"}, {"delete|tcp", "tcp"}, {"flush", "--all"}, {"flush|--zone|x", "x"}, {"flush|--all|-w|1", "--all"}, {"flush|tcp >", "tcp >"}, {"flush|--dport|1", "dport"},
-		{"load|-o|json", "-o"}, {"load|a|b", "b"}, {"save|-o|xml", "xml"}, {"save|-p|x", "x"}, {"lst", "list"}, {"-L", "list"}, {"list|-X", "-X"},
+		{"load|-o|json", "-o"}, {"load|a|b", "b"}, {"save|-o|xml", "xml"}, {"save|-p|x", "x"}, {"lst", "list"}, {"-L", "list"}, {"list|-L", "'nfctl conntrack list'"}, {"list|-X", "-X"},
 	} {
 		args := append([]string{"ct"}, strings.Split(c.args, "|")...)
 		out, errs, status := call(args...)

@@ -448,13 +448,14 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 			if ended || !r.stream.take() {
 				return
 			}
-			if !silent && (d.Log || !r.set.Load().Logs()) {
+			met := r.until != nil && r.until.Match(pkt)
+			if !silent && (met || d.Log || !r.set.Load().Logs()) {
 				k.b = p.Append(k.b, pkt)
 				if k.full() && failed == nil {
 					failed = k.flush()
 				}
 			}
-			if r.until != nil && r.until.Match(pkt) {
+			if met {
 				ended = true
 				r.stream.met()
 			}
@@ -656,7 +657,6 @@ func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) 
 		return err
 	}
 	var before []queue.Info
-	dropped := false
 	then := time.Now()
 	st := streamFlags{}.start(ctx, func() {})
 	defer st.stop()
@@ -686,9 +686,9 @@ func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) 
 		if err := k.flush(); err != nil {
 			return err
 		}
-		if !keep && !dropped {
+		if !keep {
 			a.lessPrivileges(seeOwners...)
-			dropped = true
+			keep = true
 		}
 		select {
 		case <-st.Done():

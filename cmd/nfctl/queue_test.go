@@ -557,6 +557,7 @@ func TestQueueLog(t *testing.T) {
 	}{
 		{[]string{"--rule", "log udp > :5001"}, true, "1 packet, 29 bytes", "rule 2"},
 		{[]string{"-q"}, false, "2 packets in", "bytes"},
+		{[]string{"--rule", "log udp > :5002", "--until", "udp.dport == 5001"}, true, "rule 1 (log udp > :5002): 0 packets", "rule 2"},
 	} {
 		p := startQueue(t, ns, append([]string{"--attach", "output udp > *", "--count", "2"}, c.args...)...)
 		for _, port := range []string{"5000", "5001"} {

@@ -221,16 +221,17 @@ func flagError(c *cobra.Command, err error) error {
 }
 
 // conntrackForm names nfctl's command for a conntrack(8) command letter typed
-// after 'nfctl ct' or 'nfctl expect', or "".
+// where nfctl has none, or "".
 func conntrackForm(c *cobra.Command, msg string) string {
 	commands := map[string]string{"L": "list", "G": "get", "D": "delete", "I": "create", "A": "create --if-missing",
 		"U": "update", "E": "watch", "F": "flush", "C": "count", "S": "stats", "R": "load"}
-	if !c.HasSubCommands() {
-		c = c.Parent()
+	noun := "nfctl conntrack"
+	if strings.HasPrefix(c.CommandPath(), "nfctl expect") {
+		noun = "nfctl expect"
 	}
 	for letter, name := range commands {
 		if strings.Contains(msg, "'"+letter+"'") {
-			return fmt.Sprintf("nfctl's form is '%s %s'; conntrack's own command line is taken by 'nfctl compat conntrack'", c.CommandPath(), name)
+			return fmt.Sprintf("nfctl's form is '%s %s'; conntrack's own command line is taken by 'nfctl compat conntrack'", noun, name)
 		}
 	}
 	return ""

@@ -189,6 +189,7 @@ func buckets() int {
 	return n
 }
 
+// setting returns a number of net.netfilter in the calling thread's namespace.
 func setting(name string) (int, error) {
 	b, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
 	if err != nil {

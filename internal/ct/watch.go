@@ -3,8 +3,6 @@ package ct
 import (
 	"context"
 	"errors"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/ti-mo/netfilter"
@@ -398,14 +396,13 @@ func (w *Watcher) event(m *nl.Msg) error {
 
 // policy finds out which flows send events, before this program listens.
 func policy() Policy {
-	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_events")
-	if err != nil {
+	n, err := setting("nf_conntrack_events")
+	switch {
+	case err != nil:
 		return PolicyUnknown
-	}
-	switch strings.TrimSpace(string(b)) {
-	case "0":
+	case n == 0:
 		return PolicyNone
-	case "1":
+	case n == 1:
 		return PolicyAll
 	}
 	socks, err := netlinkSockets()
