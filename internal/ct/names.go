@@ -1,6 +1,8 @@
 package ct
 
 import (
+	"slices"
+
 	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
@@ -85,18 +87,24 @@ var DCCPStateNames = value.NewWords("DCCP state", 255,
 
 // StateNames are the states of all protocols, TCP's first, in numbers of our own:
 // a word that several protocols use has one number. See Flow.State.
-var StateNames = value.NewNames("state", 0,
-	value.Name{Word: "NONE", Num: 0}, value.Name{Word: "SYN_SENT", Num: 1}, value.Name{Word: "SYN_RECV", Num: 2},
-	value.Name{Word: "ESTABLISHED", Num: 3}, value.Name{Word: "FIN_WAIT", Num: 4}, value.Name{Word: "CLOSE_WAIT", Num: 5},
-	value.Name{Word: "LAST_ACK", Num: 6}, value.Name{Word: "TIME_WAIT", Num: 7}, value.Name{Word: "CLOSE", Num: 8},
-	value.Name{Word: "SYN_SENT2", Num: 9}, value.Name{Word: "CLOSED", Num: 10}, value.Name{Word: "COOKIE_WAIT", Num: 11},
-	value.Name{Word: "COOKIE_ECHOED", Num: 12}, value.Name{Word: "SHUTDOWN_SENT", Num: 13}, value.Name{Word: "SHUTDOWN_RECD", Num: 14},
-	value.Name{Word: "SHUTDOWN_ACK_SENT", Num: 15}, value.Name{Word: "HEARTBEAT_SENT", Num: 16}, value.Name{Word: "HEARTBEAT_ACKED", Num: 17},
-	value.Name{Word: "REQUEST", Num: 18}, value.Name{Word: "RESPOND", Num: 19}, value.Name{Word: "PARTOPEN", Num: 20},
-	value.Name{Word: "OPEN", Num: 21}, value.Name{Word: "CLOSEREQ", Num: 22}, value.Name{Word: "CLOSING", Num: 23},
-	value.Name{Word: "TIMEWAIT", Num: 24}, value.Name{Word: "IGNORE", Num: 25}, value.Name{Word: "INVALID", Num: 26},
-	value.Name{Word: "LISTEN", Num: 9},
-)
+var StateNames = value.NewNamesOf("state", 0, allStates)
+
+func allStates() []value.Name {
+	var list, aliases []value.Name
+	at := func(word string) int {
+		return slices.IndexFunc(list, func(n value.Name) bool { return n.Word == word })
+	}
+	for _, names := range []*value.Names{TCPStateNames, SCTPStateNames, DCCPStateNames} {
+		for _, n := range names.List() {
+			if first := names.Word(n.Num); first != n.Word {
+				aliases = append(aliases, value.Name{Word: n.Word, Num: uint64(at(first))})
+			} else if at(n.Word) < 0 {
+				list = append(list, value.Name{Word: n.Word, Num: uint64(len(list))})
+			}
+		}
+	}
+	return append(list, aliases...)
+}
 
 // The numbers in StateNames of each protocol's states.
 var (

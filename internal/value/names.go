@@ -26,6 +26,7 @@ type Names struct {
 	What  string // what the words name, for messages: "protocol"
 	Max   uint64 // largest number accepted when a number is typed
 	words []string
+	from  func() []Name
 	list  []Name
 
 	once   sync.Once
@@ -44,6 +45,11 @@ func NewWords(what string, max uint64, words ...string) *Names {
 	return &Names{What: what, Max: max, words: words}
 }
 
+// NewNamesOf is NewNames for a list that is worked out when it is first asked.
+func NewNamesOf(what string, max uint64, list func() []Name) *Names {
+	return &Names{What: what, Max: max, from: list}
+}
+
 // made returns the table with its maps.
 func (n *Names) made() *Names {
 	n.once.Do(n.make)
@@ -51,6 +57,9 @@ func (n *Names) made() *Names {
 }
 
 func (n *Names) make() {
+	if n.from != nil {
+		n.list = n.from()
+	}
 	for i, w := range n.words {
 		if w != "" {
 			n.list = append(n.list, Name{w, uint64(i)})
