@@ -28,7 +28,10 @@ flow for scripts. list, show, values, build, encode and decode take no privilege
   mark=$(nfctl attr get 'tcp 10.0.0.1:40000 > 10.0.0.2:22' mark)
   nfctl attr set 'tcp 10.0.0.1:40000 > 10.0.0.2:22' mark=7 timeout=1h`,
 	}
-	c.AddCommand(a.attrList(), a.attrShow(), a.attrValues(), a.attrGet(), a.attrSet(), a.attrBuild(), a.attrEncode(), a.attrDecode())
+	c.AddCommand(a.choose(1, []maker{
+		{"list", (*app).attrList}, {"show", (*app).attrShow}, {"values", (*app).attrValues}, {"get", (*app).attrGet},
+		{"set", (*app).attrSet}, {"build", (*app).attrBuild}, {"encode", (*app).attrEncode}, {"decode", (*app).attrDecode},
+	})...)
 	return c
 }
 

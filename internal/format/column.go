@@ -365,7 +365,7 @@ func (w *words[T]) append(b []byte, t *T) []byte {
 			continue
 		}
 		if bytes.ContainsAny(b[start:], " \"") {
-			b = strconv.AppendQuote(b[:start], string(b[start:]))
+			b = appendJSONText(b[:start], string(b[start:]))
 		}
 	}
 	return append(b, '\n')
