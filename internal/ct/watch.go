@@ -266,7 +266,7 @@ func (w *Watcher) run(ctx context.Context) error {
 			return err
 		}
 		if err == nil && n > 0 && w.Buffer >= gatherBuffer && time.Since(began) < gather {
-			time.Sleep(gather)
+			w.r.Pause(gather)
 		}
 	}
 }

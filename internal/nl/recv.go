@@ -189,6 +189,14 @@ func (r *Receiver) Recv(timeout time.Duration) (int, error) {
 	return r.result()
 }
 
+// Pause waits for about d, at most 10 ms, in the kernel as Recv does: the scheduler
+// is not told, and so neither looks for other work nor has to be woken. A signal
+// ends it, Wake does not.
+func (r *Receiver) Pause(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(min(d, rawWait)))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
 // Wake makes the Recv under way, or the next one that would wait, return at once
 // (within 10 ms), with what there is. It may be called from any goroutine:
 // context.AfterFunc(ctx, r.Wake) makes a loop that looks at ctx end in time.
