@@ -78,12 +78,12 @@ finish() {
 	wait $PID 2>/dev/null
 }
 
-# run_one NAME MODE SIZE: appends "accepted/s lost% cpu_s/M rss_kB"
+# run_one NAME MODE SIZE: appends "accepted/s lost% cpu_s/M rss_kB accepted own_kB"
 run_one() {
 	[ "$2" = halves ] && rules halves "$([[ $1 = *-two ]] && echo 1)"
 	consumer "$1" || return
 	passed "$2" >/dev/null
-	local window sent n stat q other=0
+	local window sent n stat q own other=0
 	window=${WINDOW:-$([ "$3" -lt 200 ] && echo 128 || echo 64)}
 	[ "$2" = flood ] && window=0
 	[ "$2" = mixed ] && other=10
@@ -95,12 +95,13 @@ run_one() {
 	done
 	q=$(queue_line | awk '{ print $6 + $7 }')
 	n=$(passed "$2")
+	own=$(awk '/^RssAnon/ { print $2 }' "/proc/$(pgrep -P $PID)/status") # without pages of the program's file
 	finish
 	stat=$(awk '{ print $2 + $3, $4 }' "$WORK/stat")
 	# Mixed: a consumer may mean to drop a tenth, so lost is what the kernel says.
-	echo "$sent $n $stat ${q:-0}" | awk -v count="$COUNT" -v mode="$2" '{
+	echo "$sent $n $stat ${q:-0} ${own:-0}" | awk -v count="$COUNT" -v mode="$2" '{
 		decided = mode == "mixed" ? count - $6 : $3
-		printf "%.0f %.2f %.3f %d %d\n", decided / $1, 100 * (count - decided) / count, decided ? $4 * 1e6 / decided : 0, $5, $3 }' >>"$WORK/$2.$3.$1"
+		printf "%.0f %.2f %.3f %d %d %d\n", decided / $1, 100 * (count - decided) / count, decided ? $4 * 1e6 / decided : 0, $5, $3, $7 }' >>"$WORK/$2.$3.$1"
 }
 
 for mode in $MODES; do for size in $SIZES; do
@@ -115,7 +116,7 @@ for mode in $MODES; do for size in $SIZES; do
 		rate=$(col "$f.$p" 1) lost=$(col "$f.$p" 2) cpu=$(col "$f.$p" 3) rss=$(col "$f.$p" 4)
 		echo "$p $rate $lost $cpu $rss ${lib:-1} ${batch:-1} ${libc:-1} ${batchc:-1} $(spread "$f.$p" 1) $(col "$f.$p" 5)" |
 			awk '{ printf "%-14s %12.0f %8.2f %8.2f %8.2f %9.3f %9.2f %9.2f %8.1f %8.0f %9d\n", $1, $2, $2 / $6, $2 / $7, $3, $4, $4 / $8, $4 / $9, $5 / 1024, $10, $11 }'
-		result "$LABEL$mode.$size" "$p" rate "$rate" lost "$lost" cpu "$cpu" rss "$rss"
+		result "$LABEL$mode.$size" "$p" rate "$rate" lost "$lost" cpu "$cpu" rss "$rss" own "$(col "$f.$p" 6)"
 	done
 done; done
 

@@ -24,6 +24,7 @@ queue, one TCP stream, MTU 1500|tcp|nfctl|gbit|c-gso|>= 1|Gbit/s 1
 queue, latency at 1000/s, p50|lat|nfctl|p50|c-lib|<= 1.3|us 1
 queue, latency at 1000/s, p99|lat|nfctl|p99|c-lib|<= 1.5|us 1
 queue: peak RSS|paced.64|nfctl|rss|go-florianl|<= 8 MiB|MiB 0.0009765625
+queue: memory of its own, without the program's pages|paced.64|nfctl|own|go-florianl|-|MiB 0.0009765625
 ct list, text: wall|list.$n|nfctl-text|wall|conntrack-L|<= 0.5|ms 1000
 ct list, text: wall|list.$n|nfctl-text|wall|c-dump|<= 1|ms 1000
 ct list, json: wall|list.$n|nfctl-json|wall|conntrack-L|<= 0.5|ms 1000
