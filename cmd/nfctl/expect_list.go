@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/format"
+)
+
+func newExpectList(a *app) *cobra.Command {
+	fo := &filterOptions{}
+	c := &cobra.Command{
+		Use:     "list ['PATTERN']",
+		Short:   "List expectations",
+		Long:    "Lists the expectations of all zones. A pattern is about the connection expected, as it is\nstored: what may be anything is 0 there. --master is about the connection that expects it.",
+		Example: "  nfctl expect list\n  nfctl expect list --master 'tcp > :21' -o json\n  nfctl expect list 'tcp > :5000-6000'",
+		RunE: func(c *cobra.Command, args []string) error {
+			flt, err := expectFilter(fo, args)
+			if err != nil {
+				return err
+			}
+			conn, err := ct.Dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			p, k, err := a.expectPrinter("expect list")
+			if err != nil {
+				return err
+			}
+			n := uint64(0)
+			res, err := eachExpect(c.Context(), conn, fo, flt, func(e *ct.Expect) error {
+				if n++; a.quiet {
+					return nil
+				}
+				k.b = p.Append(k.b, e)
+				if k.full() {
+					return k.flush()
+				}
+				return nil
+			})
+			if err = errors.Join(err, finishPrint(p, k)); err != nil {
+				return err
+			}
+			a.dumpNote(res)
+			if a.quiet {
+				a.total("%s", plural(n, "expectation"))
+			}
+			return nil
+		},
+	}
+	c.Flags().SortFlags = false
+	registerExpectFilter(c, fo)
+	return c
+}
+
+func (a *app) expectPrinter(command string) (*format.Printer[ct.Expect], *sink, error) {
+	out, err := a.outputOf(command, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	return printTo(a, format.Expects, out, format.Options{})
+}
+
+// printExpects prints expectations, unless -q was given.
+func (a *app) printExpects(command string, list ...*ct.Expect) error {
+	p, k, err := a.expectPrinter(command)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !a.quiet {
+			k.b = p.Append(k.b, e)
+		}
+	}
+	return finishPrint(p, k)
+}
+
+func newExpectCount(a *app) *cobra.Command {
+	fo := &filterOptions{}
+	c := &cobra.Command{
+		Use:     "count ['PATTERN']",
+		Short:   "Count expectations",
+		Example: "  nfctl expect count\n  nfctl expect count --helper ftp",
+		RunE: func(c *cobra.Command, args []string) error {
+			flt, err := expectFilter(fo, args)
+			if err != nil {
+				return err
+			}
+			conn, err := ct.Dial()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			n := format.Count{Of: "expectations"}
+			if _, err := eachExpect(c.Context(), conn, fo, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {
+				return err
+			}
+			if !fo.any() {
+				n.Max = expectMax()
+			}
+			return printAll(a, format.Counts, "expect count", n)
+		},
+	}
+	c.Flags().SortFlags = false
+	registerExpectFilter(c, fo)
+	return c
+}
+
+// expectMax returns how many expectations a network namespace may have, 0 when
+// that cannot be read.
+func expectMax() uint64 {
+	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_expect_max")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+	return n
+}
+
+// expectWords names an expectation in messages.
+func expectWords(e *ct.Expect) string {
+	b := ct.AppendTuple([]byte("expectation "), &e.Tuple)
+	if e.Has(ct.ExpectHasID) {
+		b = fmt.Appendf(b, " (id %d)", e.ID)
+	}
+	return string(b)
+}
+
+func newExpectStats(a *app) *cobra.Command {
+	o := &ctStatsOptions{}
+	var doc strings.Builder
+	for _, k := range ct.ExpectCounters {
+		fmt.Fprintf(&doc, "  %-8s %s\n", k.Name, k.Doc)
+	}
+	c := &cobra.Command{
+		Use:   "stats",
+		Short: "Print the kernel's counters of expectations, for each processor and together",
+		Long: `Prints what the kernel counts of expectations, for each processor and all together.
+With --interval it prints again and again, with what each grew by a second.
+
+` + doc.String(),
+		Example: "  nfctl expect stats\n  nfctl expect stats --interval 1s -o json",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.stats(c, o, "expect stats", format.ExpectStats(), (*ct.Conn).ExpectStats)
+		},
+	}
+	o.register(c.Flags())
+	return c
+}

@@ -1,0 +1,403 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/filter"
+	"nfctl/internal/format"
+	"nfctl/internal/nft"
+	"nfctl/internal/queue"
+	"nfctl/internal/rule"
+	"nfctl/internal/value"
+)
+
+// A queueRun is a running 'nfctl queue'.
+type queueRun struct {
+	a      *app
+	o      *queueOptions
+	rules  rule.Options
+	set    atomic.Pointer[rule.Set]
+	until  *filter.Program[queue.Packet]
+	needs  rule.Needs // of output and --until
+	lua    *luaRules
+	expect *expectRules
+	queues []*queue.Queue
+	table  *nft.Table
+	stream *stream
+	begun  time.Time
+	write  sync.Mutex // standard output, shared by the queues
+}
+
+func (a *app) queue(c *cobra.Command, o *queueOptions) error {
+	out, err := a.outputOf("queue", true)
+	if err != nil {
+		return err
+	}
+	switch o.payload {
+	case "", "hex", "ascii":
+	default:
+		return named("--print-payload", &value.Error{What: "payload format", Text: o.payload, Valid: "hex or ascii"})
+	}
+	if o.meta && o.snaplen > 0 {
+		return usagef("--meta copies nothing of the packets: it does not go with --snaplen")
+	}
+	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit}}
+	a.extensions(r)
+	set, err := o.rules(r.rules)
+	if err != nil {
+		return err
+	}
+	r.set.Store(set)
+	var untilFields []string
+	if o.stream.until != "" {
+		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
+			return named("--until", err)
+		}
+		untilFields = r.until.Fields()
+	}
+	silent := a.quiet || discards(a.out)
+	r.needs = o.needs(&out, silent, untilFields)
+	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0, Color: a.colored()}
+	if o.payload != "" {
+		extra.Extra = []string{"payload"}
+	}
+	if _, err := format.New(format.Packets, out, extra); err != nil {
+		return &usageError{err}
+	}
+	if err := r.open(c.Flags().Changed("num")); err != nil {
+		return err
+	}
+	defer r.close()
+	if err := r.loops(set); err != nil {
+		return err
+	}
+	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 && uint32(o.snaplen) < min(set.Needs().CopyRange, wholeHeaders) {
+		a.warn("rules look at more of the packets than --meta or --snaplen let them see: what is not copied matches no rule")
+	}
+
+	r.begun = time.Now()
+	r.stream = o.stream.start(c.Context(), r.totals)
+	defer r.stream.stop()
+	var sinks []func() error
+	for i, q := range r.queues {
+		end, err := r.observe(q, out, extra, silent, i == 0)
+		if err != nil {
+			return err
+		}
+		sinks = append(sinks, end)
+		engine, err := set.Engine()
+		if err != nil {
+			return err
+		}
+		q.SetDecider(engine)
+	}
+	var ending queue.Ending
+	if len(o.attach) > 0 {
+		if r.table, err = nft.Attach(o.attach, nft.Queues{First: o.nums[0], Last: o.nums[len(o.nums)-1]}); err != nil {
+			return err
+		}
+		if !r.table.Owned {
+			a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table inet %[1]s'", r.table.Name)
+		}
+		ending = queue.Ending{DeleteRules: r.table.DeleteRules, Close: r.table.Close}
+	}
+	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready
+	if slices.ContainsFunc(o.sources, func(s ruleSource) bool { return s.file }) {
+		signal.Notify(hup, unix.SIGHUP)
+	}
+	go r.watch(hup)
+	if err := ready(o.ready); err != nil {
+		return err
+	}
+	if !o.keep {
+		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every verdict
+	}
+	if a.verbose > 0 {
+		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
+		if !r.queues[0].GSO() && !o.noGSO {
+			a.warn("queue %s: large segments are cut before they are queued, which is slower: this kernel cannot leave them whole, or not when rules edit", numbers(o.nums))
+		}
+	}
+	err = queue.Serve(r.stream, ending, r.queues...)
+	for _, end := range sinks {
+		err = errors.Join(err, end())
+	}
+	r.totals()
+	if err != nil {
+		return err
+	}
+	return r.stream.result()
+}
+
+// open binds the queues.
+func (r *queueRun) open(named bool) error {
+	o := r.o
+	conf := o.config(r.set.Load().Needs().Add(r.needs))
+	mark, mask, err := r.set.Load().RepeatMark()
+	if err != nil {
+		return &usageError{err}
+	}
+	for i := range o.attach {
+		o.attach[i].SkipMark, o.attach[i].SkipMask = mark, mask
+	}
+	if len(o.attach) > 0 && !named {
+		q, err := openFree(conf)
+		if err != nil {
+			return err
+		}
+		r.queues, o.nums = []*queue.Queue{q}, []uint16{q.Num()}
+	} else {
+		if !named {
+			o.nums = []uint16{0}
+		}
+		if n := len(o.nums); len(o.attach) > 0 && int(o.nums[n-1]-o.nums[0]) != n-1 {
+			return usagef("--num %s: --attach spreads packets over a range without gaps", numbers(o.nums))
+		}
+		for _, num := range o.nums {
+			conf.Num = num
+			q, err := queue.Open(conf)
+			if err != nil {
+				r.close()
+				return err
+			}
+			r.queues = append(r.queues, q)
+		}
+	}
+	if got := r.queues[0].Buffer(); got < int(min(o.bufferSize(), 1<<30)) {
+		r.a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", o.nums[0], got, o.bufferSize())
+	}
+	return nil
+}
+
+// openFree binds a number that nothing has bound, from the highest downwards:
+// people take low ones.
+func openFree(conf queue.Config) (*queue.Queue, error) {
+	for num := 0xffff; ; num-- {
+		conf.Num = uint16(num)
+		q, err := queue.Open(conf)
+		if num == 0 || !errors.Is(err, queue.ErrBusy) && !errors.Is(err, os.ErrPermission) || num < 0xffff-64 {
+			return q, err
+		}
+	}
+}
+
+func (r *queueRun) close() {
+	for _, q := range r.queues {
+		_ = q.Close()
+	}
+	if r.table != nil {
+		_ = r.table.Close()
+	}
+}
+
+// observe prints q's packets; the function that it returns ends the output.
+func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options, silent, first bool) (func() error, error) {
+	p, err := format.New(format.Packets, out, opt)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	aside, err := format.NewAside(format.Losses, out)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	k := &sink{w: r.a.out, mu: &r.write}
+	if first && !silent {
+		k.b = p.Begin(k.b)
+	}
+	ended := false
+	failed := error(nil)
+	if !silent || r.stream.flags.count > 0 || r.until != nil {
+		q.OnPacket = func(pkt *queue.Packet, d *queue.Decision) {
+			if ended || !r.stream.take() {
+				return
+			}
+			met := r.until != nil && r.until.Match(pkt)
+			if !silent && (met || d.Log || !r.set.Load().Logs()) {
+				k.b = p.Append(k.b, pkt)
+				if k.full() && failed == nil {
+					failed = k.flush()
+				}
+			}
+			if met {
+				ended = true
+				r.stream.met()
+			}
+		}
+	}
+	if r.stream.flags.idle > 0 {
+		q.OnBatch = func(int) { r.stream.touch() }
+	}
+	if !silent {
+		q.OnIdle = func() error {
+			k.b = p.Flush(k.b)
+			return errors.Join(failed, k.flush())
+		}
+	}
+	q.OnLost = func(n uint64, where string) {
+		if !silent {
+			num := -1
+			if where == "queue" {
+				num = int(q.Num())
+			}
+			k.b = aside.Append(k.b, &format.Loss{Time: uint64(time.Now().UnixNano()), Count: n, Known: true, Where: where, Queue: num})
+		}
+	}
+	return func() error {
+		if silent {
+			return nil
+		}
+		k.b = p.End(k.b)
+		if failed == nil {
+			failed = k.flush()
+		}
+		return errors.Join(failed, p.Err())
+	}, nil
+}
+
+// watch reloads the rules at SIGHUP, and hints when no packet comes or what was
+// asked for does not come with them.
+func (r *queueRun) watch(hup <-chan os.Signal) {
+	early := time.After(2 * time.Second)
+	for {
+		select {
+		case <-r.stream.Done():
+			return
+		case <-hup:
+			if err := r.reload(); err != nil {
+				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)
+			} else {
+				r.a.warn("rules reloaded: %d", len(r.set.Load().Rules()))
+			}
+		case <-early:
+			r.hints()
+		}
+	}
+}
+
+func (r *queueRun) hints() {
+	var seen, withCT uint64
+	for _, q := range r.queues {
+		st := q.Stats()
+		seen, withCT = seen+st.Total.Packets, withCT+st.WithCT
+	}
+	switch {
+	case seen == 0 && len(r.o.attach) == 0:
+		r.a.hint("no packet has come to queue %s yet; a rule must send them, as 'iptables -A OUTPUT -p tcp --dport 22 -j NFQUEUE --queue-num %d', or nfctl's own: --attach output", numbers(r.o.nums), r.o.nums[0])
+	case seen > 0 && withCT == 0 && (r.o.ct || r.set.Load().Needs().Conntrack):
+		r.a.hint("packets come without their connections: nothing in this network namespace tracks connections until a rule asks for them (ct state, NAT)")
+	}
+}
+
+// loops finds rules that hand packets back to the one queue that they come from.
+// With several queues a condition may tell one from the other.
+func (r *queueRun) loops(set *rule.Set) error {
+	if len(r.o.nums) != 1 {
+		return nil
+	}
+	if text := set.Loops(r.o.nums[0]); text != "" {
+		return usagef("rule '%s': packets would come to queue %d again, for ever: want the number of another queue", text, r.o.nums[0])
+	}
+	return nil
+}
+
+// reload reads the rules anew. Either all queues get the new rules or none.
+func (r *queueRun) reload() error {
+	set, err := r.o.rules(r.rules)
+	if err != nil {
+		return err
+	}
+	if err := r.loops(set); err != nil {
+		return err
+	}
+	if len(r.o.attach) > 0 {
+		mark, mask, err := set.RepeatMark()
+		if err == nil && mask != 0 && (mark != r.o.attach[0].SkipMark || mask != r.o.attach[0].SkipMask) {
+			err = errors.New("repeat with a mark that --attach's rule does not leave out: start nfctl anew")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	engines := make([]*rule.Engine, len(r.queues))
+	for i := range engines {
+		if engines[i], err = set.Engine(); err != nil {
+			return err
+		}
+	}
+	conf := r.o.config(set.Needs().Add(r.needs))
+	for i, q := range r.queues {
+		if err := q.Reload(engines[i], conf); err != nil {
+			return fmt.Errorf("from queue %d on: %w", q.Num(), err)
+		}
+	}
+	r.set.Store(set)
+	return nil
+}
+
+// totals prints what became of the packets.
+func (r *queueRun) totals() {
+	secs := time.Since(r.begun).Seconds()
+	for _, q := range r.queues {
+		s := q.Stats()
+		var b []byte
+		line := func(format string, args ...any) { b = fmt.Appendf(b, "nfctl: "+format+"\n", args...) }
+		var words []string
+		for k, c := range s.Verdicts {
+			if c.Packets > 0 {
+				words = append(words, fmt.Sprintf("%s %d", queue.Kind(k), c.Packets))
+			}
+		}
+		verdicts := ""
+		if len(words) > 0 {
+			verdicts = ": " + strings.Join(words, ", ")
+		}
+		length := func(bytes uint64) string { return fmt.Sprintf(", %d bytes", bytes) }
+		if s.Total.Packets > 0 && s.Total.Bytes == 0 { // without a copy the kernel tells no length
+			length = func(uint64) string { return "" }
+		}
+		line("queue %d: %s%s in %.1f s (%.0f/s)%s", s.Queue, plural(s.Total.Packets, "packet"), length(s.Total.Bytes), secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
+		for i, c := range s.Rules {
+			line("queue %d: rule %d (%s): %s%s", s.Queue, i+1, c.Rule, plural(c.Packets, "packet"), length(c.Bytes))
+		}
+		if len(s.Rules) > 0 {
+			line("queue %d: default %s: %s%s", s.Queue, r.o.dflt, plural(s.Default.Packets, "packet"), length(s.Default.Bytes))
+		}
+		// Of packets lost behind the last that came only the kernel knows.
+		for _, c := range []struct {
+			n    uint64
+			text string
+		}{
+			{s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"}, {s.Undecoded, "malformed messages, decided by default"},
+			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},
+			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {max(s.SocketLost, uint64(s.UserDropped)), "lost: receive buffer full, see --buffer"},
+			{s.Vanished, "vanished: the kernel dropped them before their verdict"},
+			{s.Vanishing, "at most vanished as well"},
+		} {
+			if c.n > 0 {
+				line("queue %d: %d %s", s.Queue, c.n, c.text)
+			}
+		}
+		if r.o.failOpen {
+			line("queue %d: with --fail-open, packets that passed unseen cannot be counted", s.Queue)
+		}
+		_, _ = r.a.err.Write(b)
+	}
+	if failed, cut := r.lua.failures(); failed+cut > 0 {
+		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)
+	}
+	r.expect.totals(r.a.total)
+	if n := r.set.Load().Faults(); n > 0 {
+		r.a.warn("%d expressions could not be computed and did not match", n)
+	}
+}
