@@ -40,6 +40,8 @@ type Attr[T any] struct {
 	access[T]
 	// setText reads what was typed where that takes more than the kind says.
 	setText func(*T, string) error
+	// more: setText sets more by a number than the number.
+	more bool
 	// always is a getter for the field where it differs from the attribute's.
 	always func(*T) (uint64, bool)
 	// ip is the getter of an address that is worked out.
@@ -89,6 +91,12 @@ func (a *Attr[T]) SetNum(t *T, n uint64) bool {
 	}
 	a.setNum(t, n)
 	return true
+}
+
+// Plain reports whether SetText of decimal digits is SetNum of the number, and up
+// to which one; SetText refuses larger ones.
+func (a *Attr[T]) Plain() (max uint64, ok bool) {
+	return 1<<a.Bits - 1, a.setNum != nil && a.Kind == field.Uint && a.Names == nil && !a.more
 }
 
 // Addr returns the value of an address attribute. An attribute of one family

@@ -3,6 +3,7 @@ package ct
 import (
 	"encoding/binary"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -156,6 +157,32 @@ func TestSetAndGet(t *testing.T) {
 		} else if n, _ := a.Num(&h); n != 1 {
 			t.Errorf("%s: %q read back as %d", a.word(), text, n)
 		}
+	}
+}
+
+// TestPlainNumbers: of a plain attribute digits mean the number, up to the largest.
+func TestPlainNumbers(t *testing.T) {
+	plain := 0
+	for i := range FlowAttrs() {
+		a := &FlowAttrs()[i]
+		most, ok := a.Plain()
+		if !ok {
+			continue
+		}
+		plain++
+		for _, n := range []uint64{0, 1, most} {
+			var byText, byNum Flow
+			err := a.SetText(&byText, strconv.FormatUint(n, 10))
+			if ok := a.SetNum(&byNum, n); !ok || err != nil || !reflect.DeepEqual(byText, byNum) {
+				t.Errorf("%s: %d sets %+v, its digits %+v, %v", a.word(), n, byNum, byText, err)
+			}
+		}
+		if err := a.SetText(&Flow{}, strconv.FormatUint(most+1, 10)); most+1 != 0 && err == nil {
+			t.Errorf("%s: %d was taken", a.word(), most+1)
+		}
+	}
+	if plain < 30 {
+		t.Errorf("only %d attributes are plain", plain)
 	}
 }
 

@@ -379,7 +379,7 @@ func natAttrs() []Attr[Flow] {
 				Doc: d.doc + " address to translate to, or a range of them", access: faddr(addr)},
 			{Path: d.name + ".addr_max", Kind: field.Addr, Parse: value.Addrs, Doc: "last address of the range", access: faddr(func(f *Flow) *netip.Addr { return &at(f).AddrMax })},
 			{Name: d.name + "-port", Number: d.num[2], Path: d.name + ".port", Kind: field.Uint, Bits: 16, Parse: value.Ports, Since: "2.6.14", Netlink: d.nla + "/CTA_NAT_PROTO/CTA_PROTONAT_PORT_MIN, _MAX",
-				Doc: d.doc + " port to translate to, or a range of them", access: fnum(d.bit, func(f *Flow) *uint16 { return &at(f).Port }), setText: setNATPort(d.bit, at)},
+				Doc: d.doc + " port to translate to, or a range of them", access: fnum(d.bit, func(f *Flow) *uint16 { return &at(f).Port }), setText: setNATPort(d.bit, at), more: true},
 			{Path: d.name + ".port_max", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "last port of the range",
 				access: access[Flow]{num: func(f *Flow) (uint64, bool) {
 					n := at(f)

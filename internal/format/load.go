@@ -2,6 +2,7 @@ package format
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"iter"
 	"net/netip"
 	"strings"
+	"unsafe"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -37,7 +39,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 // A Saved is a flow that was read, and where.
 type Saved struct {
 	Line int
-	Text string
+	Text string   // as the flow valid until the next line
 	Flow *ct.Flow // reused
 }
 
@@ -57,19 +59,27 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 		var words []string
 		var j *jsonFlow
 		for line := 1; sc.Scan(); line++ {
-			text := strings.TrimSpace(sc.Text())
-			if text == "" || text[0] == '#' {
+			b := bytes.TrimSpace(sc.Bytes())
+			if len(b) == 0 || b[0] == '#' {
 				continue
 			}
+			// A string for each line would be most of the garbage there is. The short
+			// roads keep nothing of the text; the others do, in errors.
+			text := unsafe.String(&b[0], len(b))
 			f.Reset()
 			var err error
 			if text[0] == '{' {
 				if j == nil {
 					j = newJSONFlow()
 				}
-				err = j.parse(text, &f)
+				if !j.plain(text, &f) {
+					f.Reset()
+					text = strings.Clone(text)
+					err = j.parse(text, &f)
+				}
 			} else if !ParsePlain(text, &f) {
 				f.Reset()
+				text = strings.Clone(text)
 				if words, err = Split(words[:0], text); err == nil {
 					err = ParseSave(words, &f)
 				}
@@ -444,7 +454,7 @@ var keySets = lazy.Value[*keySet]{Make: func() *keySet {
 	return k
 }}
 
-// A jsonFlow reads flows in JSON. It holds a flow's values as the texts that
+// A jsonFlow reads flows in JSON. parse holds a flow's values as the texts that
 // attributes are set by.
 type jsonFlow struct {
 	*keySet
@@ -454,6 +464,7 @@ type jsonFlow struct {
 
 	// Of plain.
 	top   plainKey
+	last  int // key read
 	list  []byte
 	lists map[string]string // joined
 	bits  map[string]uint32 // of texts of the status
@@ -466,7 +477,7 @@ const manyLists = 1000
 func newJSONFlow() *jsonFlow {
 	k := keySets.Get()
 	return &jsonFlow{keySet: k, texts: make([]string, len(k.paths)), there: make([]bool, len(k.paths)),
-		top: plainKey{within: plainKeys(k.paths)}, lists: map[string]string{}, bits: map[string]uint32{}}
+		top: plainKey{within: k.plainKeys()}, lists: map[string]string{}, bits: map[string]uint32{}}
 }
 
 // parse reads an object of -o json into f, which must be empty. Keys that nobody
@@ -474,18 +485,16 @@ func newJSONFlow() *jsonFlow {
 // error.
 func (j *jsonFlow) parse(text string, f *ct.Flow) error {
 	k := j.keySet
-	if clear(j.there); !j.plain(text) {
-		clear(j.there)
-		// Checked as a whole first, so that the walk need not look for mistakes.
-		if line := []byte(text); !json.Valid(line) {
-			var v any
-			err := json.Unmarshal(line, &v)
-			return fmt.Errorf("not a JSON object: %w", err)
-		}
-		j.path = j.path[:0]
-		if _, err := j.object(text, 0); err != nil {
-			return err
-		}
+	// Checked as a whole first, so that the walk need not look for mistakes.
+	if line := []byte(text); !json.Valid(line) {
+		var v any
+		err := json.Unmarshal(line, &v)
+		return fmt.Errorf("not a JSON object: %w", err)
+	}
+	clear(j.there)
+	j.path = j.path[:0]
+	if _, err := j.object(text, 0); err != nil {
+		return err
 	}
 	for i := range k.attrs {
 		one := &k.attrs[i]
@@ -509,23 +518,33 @@ func (j *jsonFlow) parse(text string, f *ct.Flow) error {
 			return fmt.Errorf("%s: %w", a.Path, err)
 		}
 	}
+	if j.there[k.status] {
+		if err := j.setStatus(f, j.texts[k.status]); err != nil {
+			return fmt.Errorf("status: %w", err)
+		}
+	}
+	return finishJSON(f)
+}
+
+func (j *jsonFlow) setStatus(f *ct.Flow, text string) error {
+	bits, known := j.bits[text]
+	if !known && text != "" {
+		n, err := ct.StatusNames.ParseBits(text)
+		if err != nil {
+			return err
+		}
+		if bits = uint32(n); len(j.bits) < manyLists {
+			j.bits[strings.Clone(text)] = bits
+		}
+	}
+	f.Status, f.Present = bits, f.Present|ct.HasStatus
+	return nil
+}
+
+// finishJSON works out what the keys leave to be understood.
+func finishJSON(f *ct.Flow) error {
 	if f.Zone == 0 { // always written, and the same as none
 		f.Present &^= ct.HasZone
-	}
-	if j.there[k.status] {
-		f.Present |= ct.HasStatus
-		text := j.texts[k.status]
-		bits, known := j.bits[text]
-		if !known && text != "" {
-			n, err := ct.StatusNames.ParseBits(text)
-			if err != nil {
-				return fmt.Errorf("status: %w", err)
-			}
-			if bits = uint32(n); len(j.bits) < manyLists {
-				j.bits[strings.Clone(text)] = bits
-			}
-		}
-		f.Status = bits
 	}
 	f.AskNAT()
 	return complete(f)

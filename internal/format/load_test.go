@@ -153,6 +153,14 @@ func TestLoadErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %q in it", in, errs[0], want)
 		}
 	}
+	for _, in := range []string{"hello, this is no line", `{"orig":{"srx":"1.2.3.4"}}`, `{"proto":"udp","helper":7,"orig":{"src":"10.0.0.1x"}}`} {
+		_, want := load(in)
+		// What comes behind overwrites what was read.
+		_, got := load(in + strings.Repeat("\n"+ok, 10000))
+		if len(got) != 1 || got[0].Error() != want[0].Error() {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
 	_, errs := load(ok + "\n-A " + strings.Repeat("x", maxLine) + "\n" + ok)
 	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "longer than") {
 		t.Errorf("a long line: %v", errs)
@@ -228,9 +236,7 @@ func FuzzLoad(f *testing.F) {
 // slowly reads a line by the readers that know everything.
 func slowly(text string, f *ct.Flow) error {
 	if text[0] == '{' {
-		j := newJSONFlow()
-		j.top.within = nil // plain knows no key
-		return j.parse(text, f)
+		return newJSONFlow().parse(text, f)
 	}
 	words, err := Split(nil, text)
 	if err == nil {
@@ -299,6 +305,10 @@ var plainLines = []string{
 	`{"proto":"udp","orig.src":"10.0.0.1","orig.dst":"10.0.0.2","mark":null,"state":true}`,
 	`{"proto":"ud\u0070","orig":{"src":"10.0.0.1","dst":"10.0.0.2"}, "mark": 1}`,
 	`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"mark":1}}`, `{"proto":"udp","orig":{"src":"10.0.0.1"`, `{"orig":{}}`, `{"mark":{}}`, `{"orig":1}`, `{"proto":"a` + "\x01" + `"}`,
+	`{"proto":"icmp","reply":{"type":3,"code":1,"id":4},"orig":{"src":"10.0.0.1","dst":"10.0.0.2","type":8,"code":0,"id":5}}`,
+	`{"proto":"udp","orig":{"src":"fd00::1","dst":"fd00::2"},"snat":{"addr":"fd00::9","port":80}}`, `{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"status":8}`, `{"proto":17,"orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"status":"ASSURED"}`,
+	`{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":65536}}`, `{"proto":"udp","orig":{"src":"10.0.0.1","dst":"10.0.0.2"},"mark":4294967295,"id":18446744073709551616,"synproxy":{"isn":18446744073709551617}}`,
+	`{"proto":"udp","timeout":"1m","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":"domain"},"helper":"x","helper_info":"aGk="}`,
 	`{}`, `{"mark":1,}`, `{,"mark":1}`, `{"mark"`, `{"mark":`, `{"status":["A"`, `{"status":["A",]}`, `{"status":[1]}`, `{"kind":"expect"}`, `{"kind":1}`, `{"helper":"a\nb"}`,
 }
 
@@ -316,17 +326,43 @@ func TestPlain(t *testing.T) {
 		if !ParsePlain(saved, &ct.Flow{}) {
 			t.Errorf("not plain: %s", saved)
 		}
-		f.Present, f.TCPFlagsReply = f.Present|ct.HasTCPFlagsReply, 0 // an empty list
+		f.Present |= ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasSynproxy
+		f.TCPFlagsReply = 0 // an empty list
 		line := strings.TrimSpace(string(p.Append(nil, f)))
-		if !j.plain(line) {
+		got := new(ct.Flow)
+		if !j.plain(line, got) {
 			t.Errorf("not plain: %s", line)
 		}
-		got := new(ct.Flow)
-		if n := testing.AllocsPerRun(100, func() { got.Reset(); _ = j.parse(line, got) }); n > 0 {
+		if n := testing.AllocsPerRun(100, func() { got.Reset(); j.plain(line, got) }); n > 0 {
 			t.Errorf("%.0f allocations for %s", n, line)
 		}
 		if n := testing.AllocsPerRun(100, func() { got.Reset(); ParsePlain(saved, got) }); n > 0 {
 			t.Errorf("%.0f allocations for %s", n, saved)
+		}
+		const lines = 1000
+		text := strings.Repeat(line+"\n"+saved+"\n", lines/2)
+		if n := testing.AllocsPerRun(3, func() { load0(t, text) }); n > lines/2 {
+			t.Errorf("%.0f allocations for %d lines", n, lines)
+		}
+	}
+}
+
+func load0(t *testing.T, text string) {
+	for _, err := range Load(strings.NewReader(text)) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestKeysInOrder: attributes are set in the order of their keys, and a key sets
+// one attribute, or one of each family.
+func TestKeysInOrder(t *testing.T) {
+	k := keySets.Get()
+	for i := range k.attrs[1:] {
+		a, b := &k.attrs[i], &k.attrs[i+1]
+		if b.key < a.key || b.key == a.key && (a.six != 4 || b.six != 6) {
+			t.Errorf("%s, key %d, before %s, key %d", a.attr.Name, a.key, b.attr.Name, b.key)
 		}
 	}
 }

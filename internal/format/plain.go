@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/field"
 	"nfctl/internal/value"
 )
 
@@ -165,82 +166,103 @@ func plainBits(s string) (bits uint32, ok bool) {
 // A plainKey is a key of JSON, or the name of an object in it.
 type plainKey struct {
 	quoted string // as it stands before its value: "sport":
-	n      int    // number of the key; -1: the name of an object
+	n      int    // number of the key, of an object that of its last
 	within map[string]*plainKey
 
-	// The keys that came first in it, and behind it, the last time: they are
-	// likely to come again.
+	// What the key sets: nothing when v4 is nil, with v6 an address of that family.
+	v4, v6 *ct.Attr[ct.Flow]
+	max    uint64 // up to which a number is set as it is; 0: none
+
+	// The first of the keys within that were met so far, and the key behind it, by
+	// number: they are likely to come again.
 	first, next *plainKey
 }
 
 // plainKeys returns the keys of a flow, by name. They learn, and are one
 // goroutine's.
-func plainKeys(paths map[string]int) map[string]*plainKey {
+func (k *keySet) plainKeys() map[string]*plainKey {
+	byNumber := make([]plainKey, len(k.paths))
+	for i := range k.attrs {
+		one := &k.attrs[i]
+		if key := &byNumber[one.key]; one.six == 6 {
+			key.v6 = one.attr
+		} else {
+			key.v4 = one.attr
+			if most, ok := one.attr.Plain(); ok {
+				key.max = most
+			}
+		}
+	}
 	top := map[string]*plainKey{}
-	for path, n := range paths {
+	for path, n := range k.paths {
 		in, name := top, path
 		if group, rest, ok := strings.Cut(path, "."); ok {
 			if top[group] == nil {
-				top[group] = &plainKey{quoted: `"` + group + `":`, n: -1}
+				top[group] = &plainKey{quoted: `"` + group + `":`, within: map[string]*plainKey{}}
 			}
-			if top[group].within == nil {
-				top[group].within = map[string]*plainKey{}
-			}
+			top[group].n = max(top[group].n, n)
 			in, name = top[group].within, rest
 		}
-		if in[name] == nil {
-			in[name] = &plainKey{quoted: `"` + name + `":`}
-		}
-		in[name].n = n
+		byNumber[n].quoted, byNumber[n].n = `"`+name+`":`, n
+		in[name] = &byNumber[n]
 	}
 	return top
 }
 
-// plain reads the object s without blanks, and with nothing in it that needs a
-// look at more than one character, into the texts. It returns false for others.
-func (j *jsonFlow) plain(s string) bool {
-	end, ok := j.plainObject(s, 0, &j.top)
-	return ok && end == len(s)
+// plain reads the object s into f, which must be empty, if it has no blanks, its
+// keys are in the order of the table, and nothing in it needs a look at more than
+// one character. Otherwise it returns false, and f holds nothing of use: such an
+// object is for parse.
+func (j *jsonFlow) plain(s string, f *ct.Flow) bool {
+	j.last = -1
+	end, ok := j.plainObject(s, 0, &j.top, f)
+	return ok && end == len(s) && finishJSON(f) == nil
 }
 
-func (j *jsonFlow) plainObject(s string, i int, in *plainKey) (end int, ok bool) {
-	likely := &in.first
+func (j *jsonFlow) plainObject(s string, i int, in *plainKey, f *ct.Flow) (end int, ok bool) {
+	next := &in.first
 	for i++; ; i++ { // over the brace, or the comma
-		k := *likely
-		if k == nil || !strings.HasPrefix(s[i:], k.quoted) {
-			name, end, ok := plainString(s, i)
-			if k = in.within[name]; !ok || k == nil || end == len(s) || s[end] != ':' {
+		k := *next
+		for k != nil && !strings.HasPrefix(s[i:], k.quoted) {
+			k = k.next // not every flow has every key
+		}
+		if k == nil {
+			if k = in.learn(s, i); k == nil {
 				return 0, false
 			}
-			*likely = k
 		}
-		likely = &k.next
+		next = &k.next
 		if i += len(k.quoted); i == len(s) {
 			return 0, false
 		}
+		if k.within == nil {
+			// Some attributes are set by what others are, so that the order matters.
+			if k.n <= j.last {
+				return 0, false
+			}
+			j.last = k.n
+		}
+		var text string
 		switch c := s[i]; {
-		case c == '{':
-			if k.within == nil {
-				return 0, false
-			}
-			i, ok = j.plainObject(s, i, k)
-		case k.n < 0:
+		case c == '{' != (k.within != nil):
 			return 0, false
+		case c == '{':
+			i, ok = j.plainObject(s, i, k, f)
 		case c == '"':
-			j.texts[k.n], i, ok = plainString(s, i)
-			j.there[k.n] = true
-			if k.n == j.kind && j.texts[k.n] != "flow" {
-				return 0, false
-			}
+			text, i, ok = plainString(s, i)
+			ok = ok && j.plainSet(f, k, text)
 		case c == '[':
-			j.texts[k.n], i, ok = j.plainList(s, i)
-			j.there[k.n] = true
+			text, i, ok = j.plainList(s, i)
+			ok = ok && j.plainSet(f, k, text)
 		case c >= '0' && c <= '9':
-			from := i
+			n, from := uint64(c-'0'), i
 			for i++; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+				n = n*10 + uint64(s[i]-'0')
 			}
-			ok = c != '0' || i == from+1
-			j.texts[k.n], j.there[k.n] = s[from:i], true
+			ok = (c != '0' || i == from+1) && k.n != j.status
+			if k.v4 != nil {
+				ok = ok && i-from < 20 && k.max > 0 && n <= k.max && k.v4.SetNum(f, n)
+			}
 		default:
 			return 0, false
 		}
@@ -254,6 +276,43 @@ func (j *jsonFlow) plainObject(s string, i int, in *plainKey) (end int, ok bool)
 			return 0, false
 		}
 	}
+}
+
+// learn returns the key at s[i:], which from now on is likely to come. It returns
+// nil for a key that was likely before: that one is not in its place.
+func (k *plainKey) learn(s string, i int) *plainKey {
+	name, end, ok := plainString(s, i)
+	key := k.within[name]
+	if !ok || key == nil || end == len(s) || s[end] != ':' {
+		return nil
+	}
+	at := &k.first
+	for *at != nil && (*at).n < key.n {
+		at = &(*at).next
+	}
+	if *at == key {
+		return nil
+	}
+	key.next, *at = *at, key
+	return key
+}
+
+// plainSet sets what a key stands for from a string, or strings joined.
+func (j *jsonFlow) plainSet(f *ct.Flow, k *plainKey, text string) bool {
+	a := k.v4
+	switch {
+	case k.n == j.kind:
+		return text == "flow"
+	case k.n == j.status:
+		return j.setStatus(f, text) == nil
+	case a == nil:
+		return true
+	case a.Kind == field.Bytes:
+		return false
+	case k.v6 != nil && strings.IndexByte(text, ':') >= 0:
+		a = k.v6
+	}
+	return a.SetText(f, text) == nil
 }
 
 // plainString reads a string without escapes at s[i:].
