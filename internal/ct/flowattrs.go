@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"nfctl/internal/field"
 	"nfctl/internal/lazy"
@@ -15,24 +16,36 @@ type integer interface {
 	~uint8 | ~uint16 | ~uint32 | ~uint64
 }
 
+// A place is where a Flow holds a V, in bytes from its beginning: what a table of
+// functions would be called for with every flow is worked out once.
+type place[V any] uintptr
+
+func placeOf[V any](at func(*Flow) *V) place[V] {
+	return place[V](uintptr(unsafe.Pointer(at(&probe))) - uintptr(unsafe.Pointer(&probe)))
+}
+
+func (p place[V]) of(f *Flow) *V { return (*V)(unsafe.Add(unsafe.Pointer(f), p)) }
+
+var probe Flow // to see where functions point
+
 // fnum is the access to a number of a flow whose presence is a bit of Has.
 func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
+	p := placeOf(at)
 	return access[Flow]{
 		need: uint64(bit),
 		num: func(f *Flow) (uint64, bool) {
 			if f.Present&bit == 0 {
 				return 0, false
 			}
-			return uint64(*at(f)), true
+			return uint64(*p.of(f)), true
 		},
 		setNum: func(f *Flow, n uint64) { *at(f) = N(n); f.Present |= bit },
 	}
 }
 
-var probe Flow // to see which tuple a function returns
-
 // tnum is the access to a number of one of a flow's tuples.
 func tnum[N integer](tuple func(*Flow) *Tuple, bit TupleHas, at func(*Tuple) *N) access[Flow] {
+	has, value := placeOf(func(f *Flow) *TupleHas { return &tuple(f).Present }), placeOf(func(f *Flow) *N { return at(tuple(f)) })
 	var need uint64
 	switch tuple(&probe) {
 	case &probe.Orig:
@@ -43,17 +56,16 @@ func tnum[N integer](tuple func(*Flow) *Tuple, bit TupleHas, at func(*Tuple) *N)
 	return access[Flow]{
 		need: need,
 		num: func(f *Flow) (uint64, bool) {
-			t := tuple(f)
-			if t.Present&bit == 0 {
+			if *has.of(f)&bit == 0 {
 				return 0, false
 			}
-			return uint64(*at(t)), true
+			return uint64(*value.of(f)), true
 		},
 		setNum: func(f *Flow, n uint64) { t := tuple(f); *at(t) = N(n); t.Present |= bit },
 	}
 }
 
-func faddr(at func(*Flow) *netip.Addr) access[Flow] { return access[Flow]{addr: at} }
+func faddr(at func(*Flow) *netip.Addr) access[Flow] { return access[Flow]{addr: placeOf(at).of} }
 
 func fdata(bit Has, at func(*Flow) *[]byte) access[Flow] {
 	return access[Flow]{

@@ -1,7 +1,8 @@
 package format
 
 import (
-	"io"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 
@@ -27,21 +28,50 @@ func typical() *ct.Flow {
 	return f
 }
 
-func benchmarkFlow(b *testing.B, o Output, f *ct.Flow) {
+// mixed returns events as they come when a program makes and ends entries: of
+// both families and several protocols, in no order that a processor could learn.
+func mixed() (list []*ct.Flow) {
+	six := func(n int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00::%x", n)) }
+	r := rand.New(rand.NewPCG(1, 2))
+	for n := range 256 {
+		f := typical()
+		f.Event, f.Time, f.By = ct.New, 1764000000123456789+uint64(n/32)*1e6, ct.By{PortID: 4321, Pid: 4321, Comm: []byte("ctfill")}
+		f.Orig.Sport, f.ID, f.Timeout = uint16(1024+37*n), r.Uint32(), uint32(r.IntN(4000))
+		f.Orig.Dst = netip.AddrFrom4([4]byte{172, 16, byte(n), byte(r.IntN(256))})
+		f.Present = ct.HasStatus | ct.HasTimeout | ct.HasID | ct.HasTCPState | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPMaskOrig | ct.HasTCPMaskReply | ct.HasSynproxy
+		if r.IntN(3) == 0 {
+			f.Present |= ct.HasMark
+		}
+		if r.IntN(3) == 0 {
+			f.Orig.Src, f.Orig.Dst, f.Orig.Family = six(1), six(r.IntN(65536)), ct.IPv6
+		}
+		if r.IntN(4) == 0 {
+			f.Orig.Proto, f.Present = ct.UDP, ct.HasStatus|ct.HasTimeout|ct.HasID
+		}
+		if r.IntN(2) == 0 {
+			f.Event, f.Present, f.Status = ct.Destroy, ct.HasStatus|ct.HasID|f.Present&ct.HasMark, f.Status|ct.StatusDying
+		}
+		f.SetupReply()
+		list = append(list, f)
+	}
+	return list
+}
+
+func benchmarkFlow(b *testing.B, o Output, flows ...*ct.Flow) {
 	p, err := New(Flows, o, Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	buf := make([]byte, 0, 256<<10)
 	b.ReportAllocs()
+	n := 0
 	for b.Loop() {
 		if len(buf) > 128<<10 {
 			buf = buf[:0]
 		}
-		buf = p.Append(buf, f)
+		buf = p.Append(buf, flows[n%len(flows)])
+		n++
 	}
-	b.SetBytes(int64(len(p.End(p.Append(nil, f)))))
-	_, _ = io.Discard.Write(buf)
 }
 
 func BenchmarkFlow(b *testing.B) {
@@ -57,6 +87,9 @@ func BenchmarkFlow(b *testing.B) {
 	b.Run("text6", func(b *testing.B) { benchmarkFlow(b, Output{Format: Text}, six) })
 	b.Run("json6", func(b *testing.B) { benchmarkFlow(b, Output{Format: JSON}, six) })
 	b.Run("jsontcp", func(b *testing.B) { benchmarkFlow(b, Output{Format: JSON}, wide) })
+	events := mixed()
+	b.Run("textevents", func(b *testing.B) { benchmarkFlow(b, Output{Format: Text}, events...) })
+	b.Run("jsonevents", func(b *testing.B) { benchmarkFlow(b, Output{Format: JSON}, events...) })
 	b.Run("template", func(b *testing.B) {
 		benchmarkFlow(b, Output{Format: Template, Template: "{{.orig.src}} {{.orig.dst}} {{.state}}"}, f)
 	})

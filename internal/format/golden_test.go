@@ -349,3 +349,26 @@ func TestPresence(t *testing.T) {
 		}
 	}
 }
+
+// TestJSONAgain: what a writer remembers of the objects before does not show.
+func TestJSONAgain(t *testing.T) {
+	used, err := NewJSON(ct.FlowFields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := append(samples(), mixed()...)
+	for n := range uint64(maxSets + 2) { // more sets of bits than are kept, and values of all lengths
+		f := typical()
+		f.Present, f.Status, f.Time, f.OrigCounters.Bytes = f.Present|ct.Has(n)<<33, uint32(1)<<(n%33)-1, n, 1<<(n%64)-1
+		list = append(list, f, typical())
+	}
+	for _, f := range append(list, list...) {
+		fresh, _ := NewJSON(ct.FlowFields)
+		if got, want := string(used.Append(nil, f)), string(fresh.Append(nil, f)); got != want {
+			t.Fatalf("got  %swant %s", got, want)
+		}
+	}
+	if len(used.sets) > maxSets {
+		t.Errorf("%d sets are kept", len(used.sets))
+	}
+}

@@ -18,10 +18,17 @@ import (
 // arrays of names; what the object lacks is left out; null is what could not be
 // known.
 type JSONWriter[T any] struct {
-	ops    []jsonOp[T]
+	ops    []jsonOp[T] // of all fields
 	groups []jsonGroup // groups[0] is the object itself
-	bits   func(*T) uint64
+
+	// What an object lacks by its bits is not looked at: each set of bits that is
+	// met has its own ops, of the fields that there can be.
+	bits func(*T) uint64
+	sets map[uint64][]jsonOp[T]
 }
+
+// maxSets bounds the sets that are kept. A kernel sends some ten.
+const maxSets = 64
 
 type jsonGroup struct {
 	parent, depth int
@@ -30,39 +37,68 @@ type jsonGroup struct {
 
 // A jsonOp writes one field. Every field and object is written with a comma
 // behind it, over which the end of its object is written.
+//
+// text is the key, "src":, for strings with the quotation mark behind it. Of a
+// number the value follows as it was last written, with all that ends it: most
+// are the same from one object to the next, and then key and value are copied at
+// once, with a few moves whatever their length.
 type jsonOp[T any] struct {
+	text  [textSize]byte
+	key   uint8 // how much of text is the key; 255: it is too long, see jsonWords.key
+	all   uint8 // how much of text is key and value; 0: there is no value
+	kind  field.Kind
+	group uint16
+	skip  uint16         // how many ops behind this one are of the same part
+	last  uint64         // the value in text
 	need  uint64         // bits without which there is no field
 	part  *field.Part[T] // set on the first op of a part
 	num   func(*T) (uint64, bool)
 	ip    func(*T) (netip.Addr, bool)
 	data  func(*T) ([]byte, bool)
 	null  func(*T) bool
-	key   jsonKey // "src":, for strings with the quotation mark behind it
-	kind  field.Kind
-	group uint16
-	next  uint16 // the op behind those of the same part
 	words *jsonWords
 }
 
-// A jsonKey is text that is copied whole, whatever its length: one move in place
-// of a call.
-type jsonKey struct {
-	text [31]byte
-	n    uint8 // 255: too long, see jsonWords.key
-}
+const textSize = 64
 
 // room is how much space an op needs at most before it appends with care: the
 // key, and a number or an address.
-const room = 96
+const room = 128
 
 // appendKey appends the op's key. b has the room.
 func (op *jsonOp[T]) appendKey(b []byte) []byte {
-	if op.key.n == 255 {
+	if op.key == 255 {
 		return append(b, op.words.key...)
 	}
 	n := len(b)
-	*(*[31]byte)(b[n : n+31]) = op.key.text
-	return b[:n+int(op.key.n)]
+	*(*[textSize]byte)(b[n : n+textSize]) = op.text
+	return b[:n+int(op.key)]
+}
+
+// appendNum appends key and value of a number. b has the room.
+func (op *jsonOp[T]) appendNum(b []byte, n uint64) []byte {
+	start := len(b)
+	b = op.appendKey(b)
+	if n == op.last && op.all != 0 {
+		return b[:start+int(op.all)]
+	}
+	switch op.kind {
+	case field.Uint:
+		b = append(strconv.AppendUint(b, n, 10), ',')
+	case field.Enum:
+		b = append(op.words.names.Append(b, n), '"', ',')
+	case field.Flags:
+		b = appendJSONFlags(b, op.words.flags, n)
+	case field.Time:
+		b = append(value.AppendTime(b, n), '"', ',')
+	case field.Bool:
+		b = append(strconv.AppendBool(b, n != 0), ',')
+	}
+	op.last, op.all = n, 0
+	if size := len(b) - start; size <= textSize {
+		op.text, op.all = [textSize]byte(b[start:start+textSize]), uint8(size)
+	}
+	return b
 }
 
 type jsonWords struct {
@@ -90,7 +126,7 @@ func newJSON[T any](reg *field.Registry[T], fields, extra []string) (*JSONWriter
 	if err != nil {
 		return nil, err
 	}
-	j := &JSONWriter[T]{bits: reg.Presence}
+	j := &JSONWriter[T]{bits: reg.Presence, sets: map[uint64][]jsonOp[T]{}}
 	j.compile(rows)
 	return j, nil
 }
@@ -99,7 +135,6 @@ func newJSON[T any](reg *field.Registry[T], fields, extra []string) (*JSONWriter
 // order of rows.
 func (j *JSONWriter[T]) compile(rows []*field.Row[T]) {
 	j.groups = []jsonGroup{{}}
-	var parts []*field.Part[T]
 	done := map[string]bool{}
 	var walk func(prefix string, group int)
 	walk = func(prefix string, group int) {
@@ -135,28 +170,39 @@ func (j *JSONWriter[T]) compile(rows []*field.Row[T]) {
 				key += "["
 			}
 			words.key = key
-			k := jsonKey{n: 255}
-			if len(key) <= len(k.text) {
-				copy(k.text[:], key)
-				k.n = uint8(len(key))
-			}
-			j.ops = append(j.ops, jsonOp[T]{key: k, kind: r.Kind, group: uint16(group), null: r.Null, num: r.Num, ip: r.IP, data: r.Data, words: words})
-			part := r.Part
+			op := jsonOp[T]{key: 255, kind: r.Kind, group: uint16(group), part: r.Part, null: r.Null, num: r.Num, ip: r.IP, data: r.Data, words: words}
 			if j.bits != nil && r.Need != 0 {
-				j.ops[len(j.ops)-1].need, part = r.Need, nil
+				op.need, op.part = r.Need, nil
 			}
-			parts = append(parts, part)
+			if len(key) <= textSize {
+				op.key = uint8(copy(op.text[:], key))
+			}
+			j.ops = append(j.ops, op)
 		}
 	}
 	walk("", 0)
-	for i := 0; i < len(parts); {
-		n := i + 1
-		for n < len(parts) && parts[n] == parts[i] {
-			n++
+	for i := len(j.ops) - 1; i > 0; i-- { // of a part's ops the first looks for all
+		if op, before := &j.ops[i], &j.ops[i-1]; op.part != nil && op.part == before.part {
+			before.skip, op.part = op.skip+1, nil
 		}
-		j.ops[i].part, j.ops[i].next = parts[i], uint16(n)
-		i = n
 	}
+}
+
+// having returns the ops of objects that have these bits.
+func (j *JSONWriter[T]) having(bits uint64) []jsonOp[T] {
+	ops, ok := j.sets[bits]
+	if !ok {
+		for _, op := range j.ops {
+			if op.need&^bits == 0 {
+				ops = append(ops, op)
+			}
+		}
+		if len(j.sets) >= maxSets {
+			clear(j.sets)
+		}
+		j.sets[bits] = ops
+	}
+	return ops
 }
 
 // bitWords returns the word of each bit of a table whose numbers are masks. A
@@ -179,17 +225,14 @@ var noNames = value.NewNames("", 0)
 // Append appends t as one line.
 func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 	b = append(b, '{')
-	cur, absent := uint16(0), uint64(0)
+	cur, ops := uint16(0), j.ops
 	if j.bits != nil {
-		absent = ^j.bits(t)
+		ops = j.having(j.bits(t))
 	}
-	for i := 0; i < len(j.ops); i++ {
-		op := &j.ops[i]
-		if op.need&absent != 0 {
-			continue
-		}
+	for i := 0; i < len(ops); i++ {
+		op := &ops[i]
 		if op.part != nil && !op.part.Has(t) {
-			i = int(op.next) - 1
+			i += int(op.skip)
 			continue
 		}
 		if op.null != nil && op.null(t) {
@@ -213,19 +256,7 @@ func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 			if cap(b)-len(b) < room {
 				b = slices.Grow(b, 4*room)
 			}
-			b = op.appendKey(b)
-			switch op.kind {
-			case field.Uint:
-				b = append(strconv.AppendUint(b, n, 10), ',')
-			case field.Enum:
-				b = append(op.words.names.Append(b, n), '"', ',')
-			case field.Flags:
-				b = appendJSONFlags(b, op.words.flags, n)
-			case field.Time:
-				b = append(value.AppendTime(b, n), '"', ',')
-			case field.Bool:
-				b = append(strconv.AppendBool(b, n != 0), ',')
-			}
+			b = op.appendNum(b, n)
 		case op.ip != nil:
 			a, ok := op.ip(t)
 			if !ok {
