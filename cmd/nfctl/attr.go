@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -395,7 +396,7 @@ func (a *app) attrSet() *cobra.Command {
 				return err
 			}
 			for _, s := range args[1:] {
-				if err := ct.Set(ct.FlowAttrs(), change, s, true); err != nil {
+				if err := cmp.Or(ct.SetChange(change, s), ct.CheckStatus(change.Status, false)); err != nil {
 					return err
 				}
 			}
@@ -411,6 +412,7 @@ func (a *app) attrSet() *cobra.Command {
 				a.warn("flow %s: would set %s", args[0], strings.Join(args[1:], " "))
 				return nil
 			}
+			change.Complete(f)
 			return c.Update(f, change)
 		},
 	}

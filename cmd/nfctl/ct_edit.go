@@ -166,7 +166,38 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	if err := format.ParseSave(words, f); err != nil {
 		return nil, &usageError{err}
 	}
+	if err := o.checkStatus(!f.Master.IsZero()); err != nil {
+		return nil, err
+	}
+	if !f.Has(ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply) { // lines of -o save say all of it
+		f.Complete(&ct.Flow{})
+	}
 	return f, nil
+}
+
+// checkStatus refuses status bits that were asked for and cannot be set, which
+// ParseSave passes over: saved flows have them.
+func (o *entryOptions) checkStatus(master bool) error {
+	status := ct.Find(ct.FlowAttrs(), "status")
+	for _, g := range o.given {
+		name, text := "--"+g.flag, g.text
+		if g.flag == "set" {
+			attr, v, _ := strings.Cut(g.text, "=")
+			if name, text = "--set "+attr, v; ct.Find(ct.FlowAttrs(), attr) != status {
+				continue
+			}
+		} else if g.flag != "status" {
+			continue
+		}
+		var f ct.Flow
+		if status.SetText(&f, text) != nil { // UNSET; all else was read already
+			continue
+		}
+		if err := ct.CheckStatus(f.Status, master); err != nil {
+			return named(name, err)
+		}
+	}
+	return nil
 }
 
 // labels returns all that were given, joined.
@@ -377,6 +408,7 @@ type change struct {
 	o       *ctUpdateOptions
 	byProto map[uint8]*ct.Flow
 	errs    map[uint8]error
+	next    ct.Flow  // of the flow at hand
 	del     [16]byte // labels to take away
 	onlyDel bool     // nothing else is asked for
 }
@@ -424,14 +456,13 @@ func (o *ctUpdateOptions) change() (*change, error) {
 	return c, nil
 }
 
-// of returns the change for a flow like f.
+// of returns the change for f. It is valid until the next call.
 func (c *change) of(f *ct.Flow) (*ct.Flow, error) {
 	proto := f.Orig.Proto
 	if d := c.byProto[proto]; d != nil {
-		if !d.Has(ct.HasDCCPRole) {
-			d.DCCPRole = f.DCCPRole // a state is sent with the role
-		}
-		return d, nil
+		c.next = *d
+		c.next.Complete(f)
+		return &c.next, nil
 	}
 	if err := c.errs[proto]; err != nil {
 		return nil, err
@@ -448,7 +479,7 @@ func (c *change) of(f *ct.Flow) (*ct.Flow, error) {
 func (c *change) make(proto uint8) (*ct.Flow, error) {
 	d := &ct.Flow{Orig: ct.Tuple{Proto: proto, Present: ct.TupleProto}}
 	for _, set := range c.o.sets {
-		if err := ct.Set(ct.FlowAttrs(), d, set, true); err != nil {
+		if err := ct.SetChange(d, set); err != nil {
 			return nil, fmt.Errorf("--set %s: %w", set, err)
 		}
 	}
@@ -481,13 +512,6 @@ func (c *change) make(proto uint8) (*ct.Flow, error) {
 			d.Present |= ct.HasLabels | ct.HasLabelsMask
 		}
 	}
-	// The kernel sends flags without a mask; to be set they want one.
-	if d.Has(ct.HasTCPFlagsOrig) && !d.Has(ct.HasTCPMaskOrig) {
-		d.TCPMaskOrig, d.Present = d.TCPFlagsOrig, d.Present|ct.HasTCPMaskOrig
-	}
-	if d.Has(ct.HasTCPFlagsReply) && !d.Has(ct.HasTCPMaskReply) {
-		d.TCPMaskReply, d.Present = d.TCPFlagsReply, d.Present|ct.HasTCPMaskReply
-	}
 	return d, nil
 }
 
@@ -513,6 +537,11 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 	ch, err := o.change()
 	if err != nil {
 		return err
+	}
+	for _, d := range ch.byProto {
+		if err := ct.CheckStatus(d.Status, false); err != nil {
+			return named("--set", err)
+		}
 	}
 	w, _, err := a.flowPrinter("ct update")
 	if err != nil {

@@ -38,7 +38,7 @@ conntrack(8)'s -o save, and of -o json, also mixed. A line that cannot be read, 
 that the kernel refuses, is reported with its number, and the rest is loaded all
 the same; the status is 1 then. Flows that are there already are left alone, but
 lines that begin with -I ask for a new one. Flows that another one expected come
-after that one.`,
+after that one. Status bits that only the kernel sets are passed over.`,
 		Example: `  nfctl ct load flows
   nfctl --netns old ct save | nfctl --netns new ct load
   nfctl ct load flows --dry-run`,

@@ -662,6 +662,11 @@ func TestCtCreate(t *testing.T) {
 		{"delete|--dport|4444|--fail-empty", exitNotFound, "0 flows deleted"},
 		{"update|-p|tcp|--dport|2|--set|helper=sip", exitNotSupported, "helper"},
 		{"update|-p|udp|--set|state=ESTABLISHED", exitFailed, "state"},
+		{"update|-p|udp|--set|tcp.wscale_orig=3", exitFailed, "one that the flow's protocol has"},
+		{"create|tcp 10.0.0.1:9 > 10.0.0.2:2|--status|SEEN_REPLY,EXPECTED,DYING", exitUsage, `--status: "EXPECTED,DYING" is not a valid status to set: want SEEN_REPLY`},
+		{"create|tcp 10.0.0.1:9 > 10.0.0.2:2|--set|status=OFFLOAD", exitUsage, `--set status: "OFFLOAD"`},
+		{"update|-p|tcp|--set|status=ASSURED,TEMPLATE", exitUsage, `"TEMPLATE" is not a valid status to set`},
+		{"update|-p|tcp|--set|status=0x10000", exitUsage, `"0x10000" is not a valid status to set`},
 	} {
 		out, errs, status := call(append([]string{"ct"}, strings.Split(c.args, "|")...)...)
 		if status != c.status || !strings.Contains(errs, c.says) {
@@ -675,7 +680,16 @@ func TestCtCreate(t *testing.T) {
 			t.Errorf("status %d: %s%s", status, out, errs)
 		}
 		_, errs, status = call("ct", "update", "--label-add", "3")
-		if status != exitFailed || !strings.Contains(errs, "a rule in this namespace that uses them") {
+		if status != exitFailed || !strings.Contains(errs, "a rule in this namespace that uses them") || strings.Contains(errs, "it has") {
+			t.Errorf("status %d: %s", status, errs)
+		}
+		// The kernel takes labels last, and leaves what came before.
+		_, errs, status = call("ct", "update", "--label-add", "3", "--set", "mark=5/0xf", "--set", "timeout=900")
+		if status != exitFailed || !strings.Contains(errs, "; of what was asked it has: timeout, mark\n") {
+			t.Errorf("status %d: %s", status, errs)
+		}
+		_, errs, status = call("ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "--label", "3", "--or-update", "--mark", "6", "-t", "800")
+		if status != exitFailed || !strings.Contains(errs, "; of what was asked it has: timeout, state, status, mark\n") {
 			t.Errorf("status %d: %s", status, errs)
 		}
 	})
@@ -698,6 +712,33 @@ func TestCtUpdate(t *testing.T) {
 	}
 	if out := good(t, "ct", "list", "-o", "labels"); strings.Contains(out, "helper") || strings.Contains(out, "labels=") {
 		t.Errorf("helper and labels were to go: %s", out)
+	}
+}
+
+// TestCtWindowScale: the kernel takes the scales of both directions together, and
+// only with a flag of both; what is not said is as it was.
+func TestCtWindowScale(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	const flow, scales = "tcp 10.0.0.1:1 > 10.0.0.2:2", "tcp.wscale_orig,tcp.wscale_reply,tcp.flags_orig,tcp.flags_reply"
+	for _, c := range []struct{ args, want string }{
+		{"create|" + flow + "|--set|tcp.wscale_reply=4", "0\t4\tWINDOW_SCALE\tWINDOW_SCALE"},
+		{"update|tcp >|--set|tcp.wscale_orig=7", "7\t4\tWINDOW_SCALE\tWINDOW_SCALE"},
+		{"update|tcp >|--set|tcp-wscale-repl=2|--set|tcp.flags_orig=SACK_PERM", "7\t2\tWINDOW_SCALE,SACK_PERM\tWINDOW_SCALE"},
+	} {
+		if out := good(t, append(append([]string{"ct"}, strings.Split(c.args, "|")...), "--fields", scales)...); !strings.HasSuffix(out, "\n"+c.want+"\n") {
+			t.Errorf("%s: %q, want %q", c.args, out, c.want)
+		}
+	}
+	good(t, "attr", "set", flow, "tcp-wscale-orig=9")
+	good(t, "attr", "set", flow, "tcp-flags-repl=BE_LIBERAL")
+	if out, want := good(t, "ct", "list", "--fields", scales), "9\t2\tWINDOW_SCALE,SACK_PERM\tWINDOW_SCALE,BE_LIBERAL\n"; !strings.HasSuffix(out, "\n"+want) {
+		t.Errorf("attr set: %q, want %q", out, want)
+	}
+	// A saved flow, of which one direction does not scale, is made as it was.
+	line := "-t|60|-s|10.0.0.1|-d|10.0.0.2|-p|tcp|--sport|3|--dport|2|--state|SYN_SENT|--set|tcp-wscale-orig=7|--set|tcp-wscale-repl=0|--set|tcp-flags-orig=WINDOW_SCALE|--set|tcp-flags-repl=0"
+	if out := good(t, append(strings.Split("ct|create|--fields|"+scales, "|"), strings.Split(line, "|")...)...); !strings.HasSuffix(out, "\n0\t0\tWINDOW_SCALE\t\n") {
+		t.Errorf("a saved flow: %q", out)
 	}
 }
 

@@ -203,7 +203,9 @@ func (c *Conn) Create(f *Flow, orUpdate bool) error {
 	if orUpdate {
 		err = c.createAgain(f, err)
 	}
-	err = refusal("create", f, f, err)
+	if err = refusal("create", f, f, err); orUpdate {
+		err = c.partly(f, f, err)
+	}
 	if err != nil || !f.Has(HasLabels) {
 		return err
 	}
@@ -288,7 +290,7 @@ func (c *Conn) Update(f, change *Flow) error {
 			err = c.c.Do(c.req)
 		}
 	}
-	return refusal("update", f, change, err)
+	return c.partly(f, change, refusal("update", f, change, err))
 }
 
 // Delete deletes the entry f: see AppendDelete. unix.ENOENT: it is not there, or

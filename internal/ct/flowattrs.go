@@ -125,7 +125,7 @@ const (
 	wholeAdj   = "yes, all three of a direction together"
 	wholeMast  = "yes, the whole tuple, of a connection in the table"
 	wholeSyn   = "yes, all three together"
-	wscaleWhy  = "yes, both scales together, with WINDOW_SCALE in the flags and masks of both directions"
+	wscaleWhy  = "yes, both scales together, with WINDOW_SCALE in the flags and masks of both directions; what is missing of that is added by the commands"
 	flagsWhy   = "yes, with the mask"
 	maskWhy    = "yes, with the flags"
 	dccpOld    = "yes, state and role together, by a kernel that tracks DCCP"

@@ -1,9 +1,12 @@
 package ct
 
 import (
+	"bytes"
 	"errors"
+	"strings"
 	"syscall"
 
+	"nfctl/internal/field"
 	"nfctl/internal/nl"
 )
 
@@ -43,6 +46,46 @@ func refusal(op string, f, change *Flow, err error) error {
 		}
 	}
 	return err
+}
+
+// partly adds to the error of a change what of it the entry has all the same: the
+// kernel makes changes one after the other, and leaves those before the one that it
+// refuses.
+func (c *Conn) partly(f, change *Flow, err error) error {
+	var r *Refusal
+	var now Flow
+	if !errors.As(err, &r) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) || c.Get(f, &now, false) != nil {
+		return err
+	}
+	if change.Has(HasMarkMask) {
+		now.Mark &= change.MarkMask
+	}
+	var done []string
+	for i := range FlowAttrs() {
+		a := &FlowAttrs()[i]
+		if ok, _ := a.Settable(true); ok && !a.Hidden && a.Has(change) && a.took(&now, change) {
+			done = append(done, a.Path)
+		}
+	}
+	if len(done) == 0 {
+		return err
+	}
+	return &Refusal{r.Err, r.Why + "; of what was asked it has: " + strings.Join(done, ", ")}
+}
+
+// took reports whether the entry now has what change was to give it.
+func (a *Attr[T]) took(now, change *T) bool {
+	want, num := a.Num(change)
+	have, _ := a.Num(now)
+	switch {
+	case !num:
+		return bytes.Equal(a.AppendText(nil, now), a.AppendText(nil, change))
+	case a.Path == "timeout":
+		return have <= want && have+2 >= want // it runs
+	case a.Kind == field.Flags:
+		return have&want == want
+	}
+	return have == want
 }
 
 // errFixedTimeout is what EPERM means for a timeout that a ruleset or somebody fixed.

@@ -171,6 +171,71 @@ func ParseStatus(s string) (value.Set, error) {
 	return out, nil
 }
 
+// CheckStatus returns an error that names those of the status bits that no request
+// can set. CONFIRMED is always there; EXPECTED has an entry that is made with a
+// master.
+func CheckStatus(bits uint32, master bool) error {
+	allowed := uint32(StatusChangeable | StatusConfirmed)
+	if master {
+		allowed |= StatusExpected
+	}
+	if no := bits &^ allowed; no != 0 {
+		return &value.Error{What: "status to set", Text: string(AppendFlags(nil, StatusNames, uint64(no), ',')),
+			Valid: "SEEN_REPLY, ASSURED, FIXED_TIMEOUT or HELPER: the kernel alone sets the others (EXPECTED where a master is given)"}
+	}
+	return nil
+}
+
+// SetChange sets an attribute of change from "NAME=VALUE", as Set does for an
+// update, of a flow of the protocol in change.Orig. One of another protocol is
+// refused: the kernel would ignore it.
+func SetChange(change *Flow, text string) error {
+	name, _, _ := strings.Cut(text, "=")
+	if a := Find(FlowAttrs(), strings.TrimSpace(name)); a != nil {
+		owner, _, nested := strings.Cut(a.Path, ".")
+		proto := map[string]uint8{"tcp": TCP, "sctp": SCTP, "dccp": DCCP}[owner]
+		if nested && proto != 0 && proto != change.Orig.Proto {
+			return &value.Error{What: "attribute to set", Text: name, Valid: "one that the flow's protocol has"}
+		}
+	}
+	return Set(FlowAttrs(), change, text, true)
+}
+
+// MaskFlags gives the TCP flags of f, which are to be set, the mask that the kernel
+// wants with them and does not send: that of their own bits.
+func (f *Flow) MaskFlags() {
+	if f.Has(HasTCPFlagsOrig) && f.TCPMaskOrig == 0 {
+		f.TCPMaskOrig, f.Present = f.TCPFlagsOrig, f.Present|HasTCPMaskOrig
+	}
+	if f.Has(HasTCPFlagsReply) && f.TCPMaskReply == 0 {
+		f.TCPMaskReply, f.Present = f.TCPFlagsReply, f.Present|HasTCPMaskReply
+	}
+}
+
+// Complete adds to f, which is to be set, what the kernel would ignore or refuse
+// parts of it without, as the flow now has it: to TCP flags their mask, to a window
+// scale that of the other direction and WINDOW_SCALE in the flags of both, to a DCCP
+// state the role.
+func (f *Flow) Complete(now *Flow) {
+	f.MaskFlags()
+	if f.Present&(HasTCPWscaleOrig|HasTCPWscaleReply) != 0 {
+		if !f.Has(HasTCPWscaleOrig) {
+			f.TCPWscaleOrig = now.TCPWscaleOrig
+		}
+		if !f.Has(HasTCPWscaleReply) {
+			f.TCPWscaleReply = now.TCPWscaleReply
+		}
+		const scaled = 1 // IP_CT_TCP_FLAG_WINDOW_SCALE
+		for _, flags := range []*uint8{&f.TCPFlagsOrig, &f.TCPMaskOrig, &f.TCPFlagsReply, &f.TCPMaskReply} {
+			*flags |= scaled
+		}
+		f.Present |= hasTCP &^ HasTCPState
+	}
+	if !f.Has(HasDCCPRole) {
+		f.DCCPRole = now.DCCPRole
+	}
+}
+
 func appendUnknown(b []byte, u []Unknown) []byte {
 	for i, a := range u {
 		if i > 0 {

@@ -398,13 +398,7 @@ func complete(f *ct.Flow) error {
 	if f.Has(ct.HasStatus) { // without CONFIRMED the kernel refuses any status
 		f.Status = f.Status&ct.StatusChangeable | ct.StatusConfirmed
 	}
-	// The kernel sends flags without a mask; to be set they want one.
-	if f.Has(ct.HasTCPFlagsOrig) && f.TCPMaskOrig == 0 {
-		f.TCPMaskOrig, f.Present = f.TCPFlagsOrig, f.Present|ct.HasTCPMaskOrig
-	}
-	if f.Has(ct.HasTCPFlagsReply) && f.TCPMaskReply == 0 {
-		f.TCPMaskReply, f.Present = f.TCPFlagsReply, f.Present|ct.HasTCPMaskReply
-	}
+	f.MaskFlags()
 	return nil
 }
 

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
-	"github.com/yuin/gopher-lua/parse"
 
 	"nfctl/internal/packet"
 	"nfctl/internal/queue"
@@ -49,6 +49,8 @@ type RuleFile struct {
 	fields []string
 	errs   atomic.Uint64
 	cut    atomic.Uint64
+
+	explained atomic.Bool
 }
 
 // OpenRule reads a file and runs it once, to see that it returns a function.
@@ -60,13 +62,9 @@ func OpenRule(file string, o RuleOptions) (*RuleFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lua: %w", err)
 	}
-	chunk, err := parse.Parse(strings.NewReader(string(withoutHashBang(code))), file)
+	proto, err := compile(code, file)
 	if err != nil {
-		return nil, &Error{Text: strings.TrimSpace(err.Error())}
-	}
-	proto, err := lua.Compile(chunk, file)
-	if err != nil {
-		return nil, &Error{Text: strings.TrimSpace(err.Error())}
+		return nil, err
 	}
 	f := &RuleFile{name: file, proto: proto, o: o}
 	a, err := f.Open()
@@ -87,8 +85,10 @@ func (f *RuleFile) Fields() []string { return f.fields }
 func (f *RuleFile) Errors() (failed, cut uint64) { return f.errs.Load(), f.cut.Load() }
 
 const (
-	loadTime = 10 * time.Second // how long the file itself may run
-	ruleText = 1 << 20          // the longest text that a library function makes
+	loadTime  = 10 * time.Second // how long the file itself may run
+	ruleText  = 1 << 20          // the longest text that a library function makes
+	ruleChunk = 16 << 10         // the longest code for loadstring
+	rulePrint = 64 << 10         // the most that is printed for one packet
 )
 
 // A RuleAction is a RuleFile's function in an interpreter of its own, for one
@@ -115,6 +115,7 @@ func (f *RuleFile) Open() (*RuleAction, error) {
 	a := &RuleAction{f: f, v: newVM(o, filepath.Dir(f.name), ruleDepth), edits: map[string]*packet.Edit{}}
 	L := a.v.L
 	a.v.longest = ruleText
+	a.v.boundChunks()
 	a.limit.done, a.limit.tick = make(chan struct{}), max(f.o.Timeout/10, time.Millisecond)
 	a.limit.start(max(f.o.Timeout, loadTime))
 	defer a.limit.stop()
@@ -261,6 +262,16 @@ func (a *RuleAction) set(L *lua.LState, k *node, v lua.LValue) {
 	}
 	if err != nil && !errors.Is(err, packet.ErrAbsent) {
 		a.fail = err
+		a.explain(k.path)
+	}
+}
+
+// explain says, once a file, what a file's list of fields lacks that a packet whose
+// copy is cut was to be edited.
+func (a *RuleAction) explain(path string) {
+	whole := !a.p.Truncated() || slices.Contains(a.fields, "payload")
+	if !whole && a.f.o.Warn != nil && a.f.explained.CompareAndSwap(false, true) {
+		a.f.o.Warn(fmt.Sprintf("%s: %s cannot be set: the packet was not copied whole; put \"payload\" in the list of fields behind the function", a.f.name, path))
 	}
 }
 
@@ -272,6 +283,7 @@ func (a *RuleAction) Act(p *queue.Packet, d *queue.Decision, e *packet.Editor) (
 	a.p, a.d, a.e, a.fail = p, d, e, nil
 	before := *d
 	mark := p.Mark
+	a.v.printed = 0
 	a.limit.start(a.f.o.Timeout)
 	L.Push(a.fn)
 	L.Push(a.pkt)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,40 @@ func TestRuleEdits(t *testing.T) {
 	}
 }
 
+// An edit for which a file's list of fields asks too little of the packet is
+// explained once.
+func TestRuleLacksCopy(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ list, want string }{
+		{`, {"udp.dport"}`, `: ip.ttl cannot be set: the packet was not copied whole; put "payload" in the list of fields`}, {`, {"udp.dport", "payload"}`, ""}, {"", ""},
+	} {
+		var warned []string
+		a := action(t, `return function(p) p.ip.ttl = 7 return "accept" end`+c.list, RuleOptions{Warn: func(s string) { warned = append(warned, s) }})
+		for range 2 {
+			p := udpPacket("text")
+			p.Length += 10
+			if _, _, err := act(t, a, p); !errors.Is(err, packet.ErrTruncated) {
+				t.Errorf("%s: %v", c.list, err)
+			}
+		}
+		if got := strings.Join(warned, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) || len(warned) > 1 {
+			t.Errorf("%s: %q, want %q", c.list, warned, c.want)
+		}
+	}
+}
+
+// A number taken from a packet as a table's key takes little memory.
+func TestRuleSparseTable(t *testing.T) {
+	var before, after runtime.MemStats
+	a := action(t, `local seen = {} return function(p) seen[60000000] = true seen[6e7 + 1] = 1 return seen[6e7] and #seen == 0 and "drop" end`, RuleOptions{})
+	runtime.ReadMemStats(&before)
+	d, decided, err := act(t, a, udpPacket("text"))
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err != nil || !decided || d.Verdict != queue.Drop || took > 64<<20 {
+		t.Errorf("%v %v, %v; %d bytes", decided, d.Verdict, err, took)
+	}
+}
+
 // What goes wrong in a script is counted, told, and passes the packet on.
 func TestRuleFailures(t *testing.T) {
 	t.Parallel()
@@ -133,6 +168,10 @@ func TestRuleFailures(t *testing.T) {
 		{`p.id = 5`, "id"},
 		{`p.payload = {}`, "cannot be set to a table"},
 		{`return string.rep("x", 1e9)`, "too large"},
+		{`for i = 1, 9 do print(("x"):rep(1e4)) end`, "print: more than 64 KiB for one packet"},
+		{`local s = ("x"):rep(1e6) print(s, s, s)`, "print: more than 64 KiB for one packet"},
+		{`error(select(2, loadstring(("x=1 "):rep(1e4))))`, "code of more than 16 KiB"},
+		{`load(print)`, "non-function"},
 		{`local function f() return 1 + f() end return f()`, "overflow"},
 	} {
 		var warned []string
@@ -179,7 +218,8 @@ func TestRuleRunaway(t *testing.T) {
 func TestRuleFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ code, want string }{
-		{"return 5", "must return a function"}, {"return", "must return a function"}, {"return function( end", "rule.lua"},
+		{"return 5", "must return a function"}, {"return", "must return a function"}, {"return function( end", "rule.lua line:1"},
+		{"local x = 1\nreturn function()\n  if x then\nend\n\n", "rule.lua line:4 near '<eof>'"}, {"#!x\nreturn 'a", "rule.lua line:2 near '<eof>':   unterminated string"},
 		{"error('early')", "early"}, {"return function() end, {'tcp.dprt'}", `no field "tcp.dprt"`}, {"return function() end, 5", "list of field names"},
 	} {
 		if _, err := ruleFile(t, c.code, RuleOptions{}); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -82,6 +82,24 @@ func (v *vm) ended(L *lua.LState, err error) {
 	L.RaiseError("%s", v.out.Error())
 }
 
+// boundChunks lets loadstring and load take no more code than the compiler, which
+// cannot be cut off, is done with soon.
+func (v *vm) boundChunks() {
+	loadstring, ok := v.L.GetGlobal("loadstring").(*lua.LFunction)
+	if !ok {
+		return
+	}
+	v.L.SetGlobal("loadstring", v.L.NewFunction(func(L *lua.LState) int {
+		if len(L.CheckString(1)) > ruleChunk {
+			L.Push(lua.LNil)
+			L.Push(lua.LString(fmt.Sprintf("code of more than %d KiB", ruleChunk>>10)))
+			return 2
+		}
+		return loadstring.GFunction(L)
+	}))
+	v.L.SetGlobal("load", lua.LNil)
+}
+
 func (v *vm) print(L *lua.LState) int {
 	var b []byte
 	for i := 1; i <= L.GetTop(); i++ {
@@ -89,7 +107,11 @@ func (v *vm) print(L *lua.LState) int {
 			b = append(b, '\t')
 		}
 		b = append(b, L.ToStringMeta(L.Get(i)).String()...)
+		if v.limit != nil && v.printed+len(b) > rulePrint {
+			raise(L, "print: more than %d KiB for one packet", rulePrint>>10)
+		}
 	}
+	v.printed += len(b)
 	if v.o.Out == nil {
 		return 0
 	}

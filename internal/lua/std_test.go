@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 		"near.lua":      "#!/bin/true\nreturn 'near'",
 		"sub/deep.lua":  "return 'deep'",
 		"pack/init.lua": "return 'pack'",
+		"short.lua":     "if x then\n  x = 1\n",
 		"bad.lua":       "\n\nx = = 1",
 		"fails.lua":     "local function f()\n error('mine') end\nf()",
 	})
@@ -78,7 +79,7 @@ func TestScripts(t *testing.T) {
 	if err := Run(Options{File: "-", In: strings.NewReader("#!x\nprint(arg[0], arg[1])"), Args: []string{"a"}, Out: &out}); err != nil || out.String() != "-\ta\n" {
 		t.Errorf("%v %q", err, out.String())
 	}
-	for _, c := range []struct{ file, want string }{{"bad.lua", "bad.lua line:3"}, {"fails.lua", "fails.lua:2: mine\nstack traceback:"}, {"absent.lua", "no such file"}} {
+	for _, c := range []struct{ file, want string }{{"bad.lua", "bad.lua line:3"}, {"short.lua", "short.lua line:2 near '<eof>'"}, {"fails.lua", "fails.lua:2: mine\nstack traceback:"}, {"absent.lua", "no such file"}} {
 		err := Run(Options{File: filepath.Join(dir, c.file), Out: &out})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", c.file, err, c.want)

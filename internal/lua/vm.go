@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
+	"github.com/yuin/gopher-lua/parse"
 )
 
 // Options say what to run, and with what around it.
@@ -104,6 +105,7 @@ type vm struct {
 	depth   int           // protected calls under way
 	limit   *limit        // of a rule; nil: none
 	longest int           // of a text that a library function makes
+	printed int           // bytes by a rule's function for the packet at hand
 
 	qhandles  map[*qhandle]struct{}
 	cthandles map[*cthandle]struct{}
@@ -118,6 +120,13 @@ const (
 	stackMost   = 1 << 20
 	longestText = 256 << 20
 )
+
+// The interpreter keeps the values at whole numbers below this in an array that has
+// all places up to the highest, so that t[n] = 1 takes 16 bytes times n: 64 MiB at
+// most, and not 1 GiB. The array, and #t, end there.
+const arrayMost = 4 << 20
+
+func init() { lua.MaxArrayIndex = arrayMost }
 
 // newVM makes an interpreter; folder is the script's, "" for none.
 func newVM(o *Options, folder string, depth int) *vm {
@@ -179,13 +188,29 @@ func (v *vm) addModule(name string, functions []function) {
 	v.L.SetGlobal(name, t)
 }
 
-// compile reads a chunk, whose first line may be one for the kernel.
 func (v *vm) compile(code []byte, name string) (*lua.LFunction, error) {
-	fn, err := v.L.Load(bytes.NewReader(withoutHashBang(code)), name)
+	proto, err := compile(code, name)
 	if err != nil {
-		return nil, v.failure(err)
+		return nil, err
 	}
-	return fn, nil
+	return v.L.NewFunctionFromProto(proto), nil
+}
+
+// compile reads a chunk, whose first line may be one for the kernel.
+func compile(code []byte, name string) (*lua.FunctionProto, error) {
+	chunk, err := parse.Parse(bytes.NewReader(withoutHashBang(code)), name)
+	var at *parse.Error
+	if errors.As(err, &at) && at.Pos.Line == parse.EOF {
+		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name, bytes.Count(bytes.TrimSpace(code), []byte("\n"))+1, at.Message)}
+	}
+	var proto *lua.FunctionProto
+	if err == nil {
+		proto, err = lua.Compile(chunk, name)
+	}
+	if err != nil {
+		return nil, &Error{Text: strings.TrimSpace(err.Error())}
+	}
+	return proto, nil
 }
 
 func withoutHashBang(code []byte) []byte {
@@ -209,7 +234,7 @@ func (v *vm) failure(err error) error {
 	}
 	e := &Error{Trace: strings.TrimRight(api.StackTrace, "\n"), err: v.out}
 	switch {
-	case api.Type == lua.ApiErrorSyntax || api.Type == lua.ApiErrorFile:
+	case api.Type == lua.ApiErrorFile:
 		e.Text, e.Trace = strings.TrimSpace(api.Object.String()), ""
 	default:
 		e.Text = api.Object.String()
@@ -277,9 +302,9 @@ func (v *vm) loadInside(L *lua.LState) int {
 			missed = append(missed, err.Error())
 			continue
 		}
-		fn, err := v.L.Load(bytes.NewReader(withoutHashBang(code)), path)
+		fn, err := v.compile(code, path)
 		if err != nil {
-			L.RaiseError("%s", err.Error())
+			L.RaiseError("%s", strings.TrimPrefix(err.Error(), "lua: "))
 		}
 		L.Push(fn)
 		return 1

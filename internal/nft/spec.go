@@ -77,7 +77,10 @@ type Spec struct {
 	SkipMark, SkipMask uint32
 }
 
-const grammar = "HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [bypass], as in 'input tcp > :22 bypass'"
+const (
+	grammar = "HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [bypass], " + example
+	example = "as in 'input tcp > :22 bypass'"
+)
 
 // Parse reads
 //
@@ -96,7 +99,7 @@ func Parse(text string) (Spec, error) {
 	}
 	h := slices.Index(Hooks, strings.ToLower(w[0]))
 	if h < 0 {
-		return bad("hook", w[0], strings.Join(Hooks, ", "), Hooks...)
+		return bad("hook", w[0], strings.Join(Hooks, ", ")+" first, "+example, Hooks...)
 	}
 	s.Hook = Hook(h)
 	if w = w[1:]; len(w) > 0 && w[0] == "priority" {
@@ -127,8 +130,15 @@ func Parse(text string) (Spec, error) {
 		return s, nil
 	}
 	words := strings.Join(w, " ")
-	if !strings.Contains(words, ">") { // most likely no pattern at all
-		return bad("word to attach by", w[0], grammar, "priority", "raw", "mangle", "filter", "ip", "ip6", "bypass")
+	if !strings.Contains(words, ">") { // most likely no pattern at all, or half of one
+		if _, err := pattern.Parse(words + " >"); err == nil {
+			return Spec{}, &value.Error{What: "text to attach by", Text: text, Near: strings.TrimSuffix(text, " bypass") + " >", Valid: "a flow with its '>': " + grammar}
+		}
+		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "bypass"}
+		if _, proto := value.Protocols.Lookup(w[0]); proto {
+			near = nil // what is short is near to everything
+		}
+		return bad("word to attach by", w[0], grammar, near...)
 	}
 	p, err := pattern.Parse(words)
 	if err != nil {

@@ -158,6 +158,17 @@ func Set(path, text string) (*Edit, error) {
 			continue
 		}
 		set, err := f.parse(text)
+		var bad *value.Error
+		if errors.As(err, &bad) { // of what a filter takes, one value
+			valid, _, _ := strings.Cut(bad.Valid, ", a range")
+			valid, _, _ = strings.Cut(valid, ", a prefix")
+			valid = strings.Replace(valid, ", a service", " or a service", 1)
+			part := text
+			if strings.Contains(text, ",") { // which of the words it is
+				part = bad.Text
+			}
+			return nil, &value.Error{What: path + " to set", Text: part, Near: bad.Near, Valid: valid}
+		}
 		if err != nil {
 			return nil, err
 		}

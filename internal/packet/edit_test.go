@@ -291,16 +291,17 @@ func TestSetErrors(t *testing.T) {
 	for _, tt := range []struct{ path, text, want string }{
 		{"ip.tll", "5", `"ip.tll" is not a valid field to set (did you mean "ip.ttl"?)`},
 		{"ip.proto", "tcp", `"ip.proto" is not a valid field to set`},
-		{"ip.ttl", "256", `"256" is not a valid TTL`},
+		{"ip.ttl", "256", `"256" is not a valid ip.ttl to set: want a number from 0 to 255`},
+		{"udp.dport", "http-x", `"http-x" is not a valid udp.dport to set: want a number from 0 to 65535 or a service name`},
 		{"ip.ttl", "1-5", `"1-5" is not a valid ip.ttl to set: want one value`},
 		{"ip.ttl", "!5", `"!5" is not a valid ip.ttl to set: want one value`},
 		{"ip.src", "10.0.0.0/8", `"10.0.0.0/8" is not a valid ip.src to set: want one address`},
-		{"ip.src", "host", `"host" is not a valid address`},
+		{"ip.src", "host", `"host" is not a valid ip.src to set: want an address`},
 		{"ip.flags", "MF", `"MF" is not a valid ip.flags to set: want DF, or 0`},
-		{"ip.dscp", "64", `"64" is not a valid DSCP`},
-		{"tcp.flags", "SYN,FOO", `"FOO" is not a valid TCP flag`},
-		{"tcp.dport", "70000", `"70000" is not a valid port`},
-		{"tcp.dport", "", `"" is not a valid port`},
+		{"ip.dscp", "64", `"64" is not a valid ip.dscp to set: want a name or a number from 0 to 63`},
+		{"tcp.flags", "SYN,FOO", `"FOO" is not a valid tcp.flags to set`},
+		{"tcp.dport", "70000", `"70000" is not a valid tcp.dport to set`},
+		{"tcp.dport", "", `"" is not a valid tcp.dport to set`},
 	} {
 		_, err := packet.Set(tt.path, tt.text)
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {

@@ -434,14 +434,6 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Repeat("hello ", 100)
-	const total = 4000
-	go func() {
-		for range total {
-			_, _ = out.Write([]byte(text))
-		}
-	}()
-	nstest.Until(t, "packets come", func() bool { return p.q.Stats().Total.Packets > 200 })
 	o := Options{OnUneditable: queue.Drop}
 	set, err := Compile(mustParse(t, o, `replace "hello" "HELLO"`), o)
 	if err != nil {
@@ -451,15 +443,40 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.q.Reload(e, set.Needs().Config(queue.Config{})); err != nil {
-		t.Fatal(err)
-	}
+	// Packets are sent until some time after the rules have changed, however long
+	// that takes, and no more at a time than all buffers hold.
+	text, last := strings.Repeat("hello ", 100), "the last"
+	const under, after = 200, 1000
+	room, reloaded := make(chan struct{}, under), make(chan struct{})
+	go func() {
+		for left := after; left > 0; {
+			room <- struct{}{}
+			_, _ = out.Write([]byte(text))
+			select {
+			case <-reloaded:
+				left--
+			default:
+			}
+		}
+		_, _ = out.Write([]byte(last))
+	}()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(reloaded)
+		for p.q.Stats().Total.Packets <= under {
+			time.Sleep(time.Millisecond)
+		}
+		failed <- p.q.Reload(e, set.Needs().Config(queue.Config{}))
+	}()
 	plain, edited := 0, 0
-	for plain+edited < total {
+	for more := true; more; {
 		got, ok := receive(t, c, nstest.Patience)
 		switch {
 		case !ok:
-			t.Fatalf("%d unedited and %d edited of %d arrive; %+v", plain, edited, total, p.q.Stats())
+			t.Fatalf("%d unedited and %d edited arrive; %+v", plain, edited, p.q.Stats())
+		case got == last:
+			more = false
+			continue
 		case got == text:
 			if plain++; edited > 0 {
 				t.Fatal("an unedited packet after an edited one")
@@ -469,8 +486,12 @@ func TestReload(t *testing.T) {
 		default:
 			t.Fatalf("%q", got)
 		}
+		<-room
 	}
-	if s := p.q.Stats(); plain == 0 || edited == 0 || s.Uneditable != 0 || s.Rules[0].Packets != uint64(edited) || s.Total.Packets != total {
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	if s := p.q.Stats(); plain == 0 || edited == 0 || s.Uneditable != 0 || s.Rules[0].Packets != uint64(edited+1) || s.Total.Packets != uint64(plain+edited+1) {
 		t.Errorf("%d unedited, %d edited: %+v", plain, edited, s)
 	}
 	if err := p.q.Reload(e, queue.Config{Conntrack: true}); err != nil && !errors.Is(err, queue.ErrNotSupported) {

@@ -149,7 +149,7 @@ func TestParseErrors(t *testing.T) {
 		{"mark", `rule 'mark': "" is not a valid mark: want a mark, as 0x1 or 0x1/0xff`},
 		{"mark x", `rule 'mark x': "x" is not a valid mark: want a 32-bit number as 7, 0x10 or, with a mask, 0x1/0xff`},
 		{"set", `rule 'set': "" is not a valid change: want FIELD=VALUE, as ip.ttl=64`},
-		{"set ip.ttl=256", `rule 'set ip.ttl=256': "256" is not a valid TTL: want a number from 0 to 255`},
+		{"set ip.ttl=256", `rule 'set ip.ttl=256': "256" is not a valid ip.ttl to set: want a number from 0 to 255`},
 		{`replace "a`, "rule 'replace \"a': \"\\\"a\" is not a valid text to replace: want a text in double quotes, as \"GET\" or \"\\x00\\xff\""},
 		{`replace "a" b`, "rule 'replace \"a\" b': \"b\" is not a valid text to replace: want a text in double quotes, as \"GET\" or \"\\x00\\xff\""},
 		{"drop fi tcp.dport == 22", `rule 'drop fi tcp.dport == 22': "fi" is not a valid word here (did you mean "if"?): want an action, a flow in words, or if and an expression`},
