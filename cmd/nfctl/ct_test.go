@@ -469,7 +469,7 @@ func pty(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skipf("no pseudo terminals: %v", err)
+		nstest.Lack(t, fmt.Errorf("no pseudo terminals: %w", err))
 	}
 	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
 	if err == nil {
@@ -479,7 +479,7 @@ func pty(t *testing.T) (master, slave *os.File) {
 		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	}
 	if err != nil {
-		t.Skipf("no pseudo terminals: %v", err)
+		nstest.Lack(t, fmt.Errorf("no pseudo terminals: %w", err))
 	}
 	t.Cleanup(func() { _, _ = master.Close(), slave.Close() })
 	return master, slave

@@ -119,10 +119,17 @@ func Enter(t testing.TB) *NS {
 
 func cannot(t testing.TB, err error) {
 	t.Helper()
+	Lack(t, fmt.Errorf("no network namespace: %w", err))
+}
+
+// Lack skips the test, which the machine lacks something for; with
+// NFCTL_TEST_NETNS=require it fails.
+func Lack(t testing.TB, err error) {
+	t.Helper()
 	if os.Getenv("NFCTL_TEST_NETNS") == "require" {
-		t.Fatalf("no network namespace: %v", err)
+		t.Fatal(err)
 	}
-	t.Skipf("no network namespace: %v", err)
+	t.Skip(err)
 }
 
 // Here returns the calling thread's namespace.
@@ -218,7 +225,7 @@ func Need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			cannot(t, err)
+			Lack(t, err)
 		}
 	}
 }
