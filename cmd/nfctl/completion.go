@@ -20,7 +20,8 @@ func newCompletion(a *app, root *cobra.Command) *cobra.Command {
 		Use:   "completion bash|zsh|fish",
 		Short: "Print the completion script of a shell",
 		Long: `Prints a script that completes commands, flags and values, also live ones: queue
-numbers in use, zones, interfaces, namespaces. 'make install' installs them.`,
+numbers in use, zones, interfaces, namespaces. 'make install' installs them.
+That of bash calls functions of the package bash-completion, which must be there.`,
 		Example: `  source <(nfctl completion bash)
   nfctl completion zsh > "${fpath[1]}/_nfctl"
   nfctl completion fish > ~/.config/fish/completions/nfctl.fish`,

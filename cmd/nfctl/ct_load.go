@@ -38,7 +38,8 @@ conntrack(8)'s -o save, and of -o json, also mixed. A line that cannot be read, 
 that the kernel refuses, is reported with its number, and the rest is loaded all
 the same; the status is 1 then. Flows that are there already are left alone, but
 lines that begin with -I ask for a new one. Flows that another one expected come
-after that one. Status bits that only the kernel sets are passed over.`,
+after that one. Status bits that only the kernel sets are passed over. What comes
+slowly by a pipe is loaded line by line.`,
 		Example: `  nfctl ct load flows
   nfctl --netns old ct save | nfctl --netns new ct load
   nfctl ct load flows --dry-run`,
@@ -176,8 +177,9 @@ type loadItem struct {
 }
 
 // reader reads lines on a goroutine of its own, so that reading and the kernel's
-// work go on side by side, and hands them on in pieces, which come back by used.
-// It ends when stop is closed.
+// work go on side by side, and hands them on in pieces, which come back by used: a
+// full one, or what there is when no more of in has come yet. It ends when stop is
+// closed.
 func (l *loading) reader(in io.Reader, stop <-chan struct{}) (full <-chan []loadItem, used chan<- []loadItem) {
 	const pieces = 4
 	out, back := make(chan []loadItem, pieces), make(chan []loadItem, pieces)
@@ -187,7 +189,22 @@ func (l *loading) reader(in io.Reader, stop <-chan struct{}) (full <-chan []load
 	go func() {
 		defer close(out)
 		piece := <-back
-		for s, err := range format.Load(countingReader{in, &l.read}) {
+		hand := func() bool {
+			select {
+			case out <- piece:
+			case <-stop:
+				return false
+			}
+			select {
+			case piece = <-back:
+				piece = piece[:0]
+				return true
+			case <-stop:
+				return false
+			}
+		}
+		from := &countingReader{Reader: in, n: &l.read, short: func() bool { return len(piece) == 0 || hand() }}
+		for s, err := range format.Load(from) {
 			piece = piece[:len(piece)+1]
 			item := &piece[len(piece)-1]
 			item.err = err
@@ -201,18 +218,7 @@ func (l *loading) reader(in io.Reader, stop <-chan struct{}) (full <-chan []load
 				defaults(&item.made, l.defaults)
 				item.req = item.made.AppendCreate(item.req[:0], l.o.orUpdate)
 			}
-			if len(piece) < cap(piece) {
-				continue
-			}
-			select {
-			case out <- piece:
-			case <-stop:
-				return
-			}
-			select {
-			case piece = <-back:
-				piece = piece[:0]
-			case <-stop:
+			if len(piece) == cap(piece) && !hand() {
 				return
 			}
 		}
@@ -243,6 +249,11 @@ func (l *loading) run(ctx context.Context, in io.Reader) error {
 				}
 			}
 			used <- piece
+			if len(piece) < cap(piece) && len(full) == 0 { // more may take long to come
+				if err := l.flush(); err != nil || l.stop != nil {
+					return cmp.Or(err, l.stop)
+				}
+			}
 		case <-ctx.Done():
 			return cmp.Or(l.flush(), ctx.Err())
 		}
@@ -421,14 +432,22 @@ func translates() bool {
 	return err != nil || n > 0
 }
 
+// A countingReader counts what it reads. short is called before a read that follows
+// one which did not fill its buffer, and so may wait; false ends reading.
 type countingReader struct {
 	io.Reader
-	n *atomic.Int64
+	n      *atomic.Int64
+	filled bool
+	short  func() bool
 }
 
-func (r countingReader) Read(b []byte) (int, error) {
+func (r *countingReader) Read(b []byte) (int, error) {
+	if !r.filled && !r.short() {
+		return 0, io.EOF
+	}
 	n, err := r.Reader.Read(b)
 	r.n.Add(int64(n))
+	r.filled = n == len(b)
 	return n, err
 }
 

@@ -464,6 +464,39 @@ func TestCtNotPermitted(t *testing.T) {
 	}
 }
 
+// TestCtLoadAsLinesCome: what comes slowly by a pipe is made when its line is whole,
+// and what is wrong with it is said then.
+func TestCtLoadAsLinesCome(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	c := exec.Command(nstest.Build(t), "ct", "load")
+	c.Stdin = r
+	p := ns.StartCmd(c)
+	_ = r.Close()
+	line := func(sport int) string {
+		return fmt.Sprintf("-A -t 600 -p udp -s 10.0.0.1 -d 10.0.0.2 --sport %d --dport 1\n", sport)
+	}
+	for i, text := range []string{line(1) + line(2), line(3)[:20], line(3)[20:] + "nonsense\n", line(4)} {
+		if _, err := w.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"2", "2", "3", "4"}[i]
+		nstest.Until(t, want+" flows", func() bool { return strings.TrimSpace(ns.Run(nstest.Build(t), "ct", "count")) == want })
+		if i == 2 {
+			p.WaitOutput("nonsense")
+		}
+	}
+	_ = w.Close()
+	if p.Wait() != exitFailed || !strings.Contains(p.Stderr(), "4 flows made, 1 line failed") {
+		t.Error(p.Stderr())
+	}
+}
+
 // pty opens a pseudo terminal.
 func pty(t *testing.T) (master, slave *os.File) {
 	t.Helper()
