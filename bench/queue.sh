@@ -13,6 +13,7 @@ PIN=${PIN-}
 CMD[c-lib]="$B/q_lib"
 CMD[c-one]="$B/q_raw -m one"
 CMD[c-batch]="$B/q_raw -m batch -s 16777216 -n"
+CMD[c-batch-two]="$B/q_raw -m batch -s 16777216 -n -2"
 CMD[c-multi]="$B/q_raw -m multi -s 16777216 -n"
 CMD[c-gso]="$B/q_raw -m batch -s 16777216 -n -g"
 CMD[go-gso]="$B/goq -raw -lock -m batch -s 16777216 -n -g"

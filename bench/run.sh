@@ -34,7 +34,7 @@ q="$NFCTL queue --num 0 -q"
 			"expr-udp=$q --drop-if 'udp.dport == 9999 && ip.src in \"10.0.0.0/8\"'" \
 			"mark=$q --rule 'mark 0x1'" "edit=$q --rule 'replace \"PING\" \"PONG\"'" \
 			"lua=$NFCTL lua $PWD/lua/callback.lua" "lua-rule=$q --rule 'lua $PWD/lua/rule.lua'"
-		LABEL=rules MODES=halves SIZES=64 TCP=0 LATENCY=0 PEERS="c-lib c-batch" ./queue.sh "nfctl=$q" "nfctl-two=$NFCTL queue --num 0-1 -q"
+		LABEL=rules MODES=halves SIZES=64 TCP=0 LATENCY=0 PEERS="c-batch c-batch-two" ./queue.sh "nfctl=$q" "nfctl-two=$NFCTL queue --num 0-1 -q"
 		LABEL=rules MODES=mixed SIZES=64 TCP=0 LATENCY=0 PEERS="c-lib c-batch" ./queue.sh "drops=$q --drop-port 9998"
 	fi
 	l="$NFCTL ct list"

@@ -19,6 +19,8 @@ queue: verdicts a second|paced.64|nfctl|rate|c-lib|>= 1.2|k 0.001
 queue: verdicts a second|paced.64|nfctl|rate|c-batch|>= 0.9|k 0.001
 queue: verdicts a second|paced.64|nfctl|rate|go-florianl|>= 5|k 0.001
 queue, two queues on two cores: verdicts a second|rules.halves.64|nfctl-two|rate|nfctl|-|k 0.001
+queue, two queues on two cores: verdicts a second|rules.halves.64|nfctl-two|rate|c-batch-two|-|k 0.001
+queue, two queues on two cores: CPU a million packets|rules.halves.64|nfctl-two|cpu|c-batch-two|-|s 1
 queue, flood: loss|flood.64|nfctl|lost|go-florianl|< 0.5 %|% 1
 queue, one TCP stream, MTU 1500|tcp|nfctl|gbit|c-gso|>= 1|Gbit/s 1
 queue, latency at 1000/s, p50|lat|nfctl|p50|c-lib|<= 1.3|us 1
