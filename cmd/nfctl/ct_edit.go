@@ -138,9 +138,13 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	}
 	words := []string{"-A"}
 	var sets []string
+	flags := map[string]bool{}
 	for _, g := range o.given {
 		if g.flag == "set" {
 			sets = append(sets, g.text)
+		} else if len(g.flag) > 1 && g.flag != "label-add" && !flags[g.flag] { // a flag's last one counts
+			flags[g.flag] = true
+			sets = append(sets, g.flag+"="+g.text)
 		}
 	}
 	if err := onceEach(ct.FlowAttrs(), sets); err != nil {
@@ -148,7 +152,7 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	}
 	for _, g := range o.given {
 		e := entryFlags[slices.IndexFunc(entryFlags, func(e entryFlag) bool { return e.name == g.flag || slices.Contains(e.aliases, g.flag) })]
-		if o.flow != "" && e.orig {
+		if o.flow != "" && e.orig && (e.name != "zone" || f.Has(ct.HasZone)) {
 			return nil, usagef("--%s: the flow in words says that already", g.flag)
 		}
 		if len(o.given) > 0 && e.name == "label" { // several add up, while each of a line replaces
@@ -166,7 +170,7 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	if err := format.ParseSave(words, f); err != nil {
 		return nil, &usageError{err}
 	}
-	if err := o.checkStatus(!f.Master.IsZero()); err != nil {
+	if err := o.check(f); err != nil {
 		return nil, err
 	}
 	if !f.Has(ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply) { // lines of -o save say all of it
@@ -175,25 +179,26 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	return f, nil
 }
 
-// checkStatus refuses status bits that were asked for and cannot be set, which
-// ParseSave passes over: saved flows have them.
-func (o *entryOptions) checkStatus(master bool) error {
+// check refuses what was asked for and cannot be had, which ParseSave passes over:
+// attributes of another protocol, and status bits that saved flows have and that
+// nobody can set.
+func (o *entryOptions) check(f *ct.Flow) error {
+	attrs := map[string]string{"status": "status", "orig-vtag": "sctp-vtag-orig", "reply-vtag": "sctp-vtag-repl", "role": "dccp-role"}
 	status := ct.Find(ct.FlowAttrs(), "status")
 	for _, g := range o.given {
-		name, text := "--"+g.flag, g.text
+		name, attr, text := "--"+g.flag, attrs[g.flag], g.text
 		if g.flag == "set" {
-			attr, v, _ := strings.Cut(g.text, "=")
-			if name, text = "--set "+attr, v; ct.Find(ct.FlowAttrs(), attr) != status {
-				continue
-			}
-		} else if g.flag != "status" {
+			attr, text, _ = strings.Cut(g.text, "=")
+			name = "--set " + attr
+		}
+		if err := ct.CheckProto(attr, f.Orig.Proto); err != nil {
+			return named(name, err)
+		}
+		var asked ct.Flow
+		if attr == "" || ct.Find(ct.FlowAttrs(), attr) != status || status.SetText(&asked, text) != nil { // or UNSET
 			continue
 		}
-		var f ct.Flow
-		if status.SetText(&f, text) != nil { // UNSET; all else was read already
-			continue
-		}
-		if err := ct.CheckStatus(f.Status, master); err != nil {
+		if err := ct.CheckStatus(asked.Status, !f.Master.IsZero()); err != nil {
 			return named(name, err)
 		}
 	}

@@ -127,7 +127,8 @@ func flowReasons() []reason {
 		{"update", syscall.EOPNOTSUPP, nil, "the kernel takes this only when the entry is made"},
 		{"", syscall.ENOSPC, has(HasLabels), "labels need a rule in this namespace that uses them (as: iptables -m connlabel)"},
 		{"", syscall.EINVAL, func(f *Flow) bool { return f.Has(HasSCTPState) && !f.Has(HasSCTPVtagOrig|HasSCTPVtagReply) }, "an SCTP state can be set only with both verification tags"},
-		{"update", syscall.EINVAL, has(HasSeqOrig | HasSeqReply), "a sequence adjustment needs pos, before and after of its direction"},
+		{"", syscall.EINVAL, has(HasSeqOrig | HasSeqReply), "a sequence adjustment needs pos, before and after of its direction"},
+		{"", syscall.ERANGE, has(HasTCPWscaleOrig | HasTCPWscaleReply), "a window scale is 14 at most"},
 		{"", syscall.EINVAL, has(HasSynproxy), "synproxy needs isn, its and tsoff together"},
 		{"", syscall.ENOENT, nil, "no such entry"},
 	}

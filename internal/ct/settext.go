@@ -191,14 +191,21 @@ func CheckStatus(bits uint32, master bool) error {
 // refused: the kernel would ignore it.
 func SetChange(change *Flow, text string) error {
 	name, _, _ := strings.Cut(text, "=")
-	if a := Find(FlowAttrs(), strings.TrimSpace(name)); a != nil {
-		owner, _, nested := strings.Cut(a.Path, ".")
-		proto := map[string]uint8{"tcp": TCP, "sctp": SCTP, "dccp": DCCP}[owner]
-		if nested && proto != 0 && proto != change.Orig.Proto {
+	if err := CheckProto(strings.TrimSpace(name), change.Orig.Proto); err != nil {
+		return err
+	}
+	return Set(FlowAttrs(), change, text, true)
+}
+
+// CheckProto returns an error when an attribute is one of another protocol.
+func CheckProto(name string, proto uint8) error {
+	if a := Find(FlowAttrs(), name); a != nil {
+		owner, _, _ := strings.Cut(a.Path, ".")
+		if p := map[string]uint8{"tcp": TCP, "sctp": SCTP, "dccp": DCCP}[owner]; p != 0 && p != proto {
 			return &value.Error{What: "attribute to set", Text: name, Valid: "one that the flow's protocol has"}
 		}
 	}
-	return Set(FlowAttrs(), change, text, true)
+	return nil
 }
 
 // MaskFlags gives the TCP flags of f, which are to be set, the mask that the kernel
