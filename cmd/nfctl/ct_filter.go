@@ -353,7 +353,7 @@ func flowFilter(o *filterOptions) (*chooser[ct.Flow], error) {
 // dumpOptions returns how to read the flows that c chooses: what the kernel can
 // leave out it is asked to. c is to be asked again all the same.
 func dumpOptions(c *chooser[ct.Flow]) ct.DumpOptions {
-	o := ct.DumpOptions{Idle: c.fields["idle"]}
+	o := ct.DumpOptions{Idle: c.fields["idle"], Keep: c.keep}
 	o.Filter, o.Families = ct.FilterFrom(c.conds)
 	return o
 }

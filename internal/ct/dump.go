@@ -33,6 +33,11 @@ type DumpOptions struct {
 	Filter   KernelFilter // left out again when the kernel refuses it
 	Idle     bool         // find out how long flows are idle: see Timeouts.SetIdle
 
+	// Keep, when set, tells which flows the caller has a use for. Whoever reads the
+	// dump looks at each flow with it all the same; what Filter says of tuples is
+	// then left out where the kernel is quicker without.
+	Keep func(*Flow) bool
+
 	timeouts *Timeouts
 }
 
@@ -69,7 +74,7 @@ type Worker interface {
 func Dump(ctx context.Context, o DumpOptions, f func(*Flow) error) (DumpResult, error) {
 	var res DumpResult
 	o.prepare()
-	families := o.families(false)
+	families := o.plan(false)
 	streams, err := dialStreams(len(families))
 	if err != nil {
 		return res, err
@@ -91,7 +96,7 @@ func Dump(ctx context.Context, o DumpOptions, f func(*Flow) error) (DumpResult, 
 // of flows is the kernel's within a dump. The first error ends all.
 func DumpParallel(ctx context.Context, o DumpOptions, newWorker func() Worker) (DumpResult, error) {
 	o.prepare()
-	families := o.families(!sparse())
+	families := o.plan(true)
 	streams, err := dialStreams(len(families))
 	if err != nil {
 		return DumpResult{}, err
@@ -125,16 +130,46 @@ type funcWorker func(*Flow) error
 func (w funcWorker) Flow(f *Flow) error { return w(f) }
 func (w funcWorker) Rest() error        { return nil }
 
-// families returns the family of each dump to make. 0, both at once, spares a
-// walk over the table where nothing asks for one of them.
-func (o *DumpOptions) families(parallel bool) []uint8 {
-	switch {
-	case len(o.Families) == 1:
+// plan returns the family of each dump to make, 0 for both at once, which spares
+// a walk over the kernel's table. A filter that looks into tuples takes a walk for
+// each family: one that spares less than that is left out.
+func (o *DumpOptions) plan(parallel bool) []uint8 {
+	if len(o.Families) == 1 {
 		return o.Families
-	case parallel || o.Filter.tuples():
+	}
+	tuples := o.Filter.tuples()
+	few := (parallel || tuples) && sparse()
+	if tuples && o.Keep != nil && (few || !parallel && mostly(o.Keep)) {
+		o.Filter.Orig, o.Filter.Reply, tuples = Tuple{}, Tuple{}, false
+	}
+	if tuples || parallel && !few {
 		return []uint8{IPv4, IPv6}
 	}
 	return []uint8{0}
+}
+
+// mostly reports whether nearly all flows of the table are to be kept, by those
+// that come first. The kernel's order is that of a hash.
+func mostly(keep func(*Flow) bool) bool {
+	c, err := nl.Dial(nl.Config{})
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	var f Flow
+	now := uint64(time.Now().UnixNano())
+	read, kept := 0, 0
+	_, err = c.Dump((&DumpOptions{}).request(0), func(m *nl.Msg) error {
+		_ = f.Decode(m)
+		if f.Time = now; keep(&f) {
+			kept++
+		}
+		if read++; read == 100 {
+			return nl.ErrStop
+		}
+		return nil
+	})
+	return err == nil && kept >= read*9/10
 }
 
 // A stream is one dump on a socket of its own.
@@ -387,7 +422,7 @@ func (o *DumpOptions) request(family uint8) []byte {
 // be told; the kernel's tables hold a few flows a bucket.
 type window struct {
 	gen [3][]flowKey // this datagram's and the last two's
-	set [512]uint32  // hashed ids: bit g for generation g, of ids that may be there
+	set [2048]uint8  // hashed ids: bit g for generation g, of ids that may be there
 	cur int
 }
 

@@ -318,6 +318,48 @@ func TestFilterRefused(t *testing.T) {
 	}
 }
 
+// TestPlan: a filter of tuples costs a walk over the table for each family, and
+// is used where that can be worth it.
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	c := dial(t)
+	fill(t, c, 500)
+	half := func(f *Flow) bool { return f.Orig.Src.As4()[3]%2 == 0 }
+	all := func(*Flow) bool { return true }
+	if mostly(half) || !mostly(all) {
+		t.Errorf("half of the table: %v, all of it: %v", mostly(half), mostly(all))
+	}
+	few := sparse()
+	if n := buckets() / 16; few != (n > 500) {
+		t.Errorf("500 flows are few: %v, with less than %d they are", few, n)
+	}
+	udp := KernelFilter{Orig: Tuple{Proto: UDP, Present: TupleProto}, Mark: 0, MarkMask: 1}
+	for _, tt := range []struct {
+		name     string
+		o        DumpOptions
+		parallel bool
+		walks    int
+		tuples   bool
+	}{
+		{"nobody looks again", DumpOptions{Filter: udp}, false, 2, true},
+		{"all", DumpOptions{Filter: udp, Keep: all}, false, 1, false},
+		{"half", DumpOptions{Filter: udp, Keep: half}, false, map[bool]int{true: 1, false: 2}[few], !few},
+		{"side by side", DumpOptions{Filter: udp, Keep: all}, true, map[bool]int{true: 1, false: 2}[few], !few},
+		{"one family", DumpOptions{Filter: udp, Keep: all, Families: []uint8{IPv4}}, false, 1, true},
+		{"no tuples", DumpOptions{Filter: KernelFilter{MarkMask: 1}, Keep: half}, false, 1, false},
+	} {
+		walks := tt.o.plan(tt.parallel)
+		if len(walks) != tt.walks || tt.o.Filter.tuples() != tt.tuples || tt.o.Filter.MarkMask != 1 {
+			t.Errorf("%s: walks %v with %+v", tt.name, walks, tt.o.Filter)
+		}
+	}
+	n := 0
+	if _, err := Dump(context.Background(), DumpOptions{Filter: udp, Keep: all}, func(*Flow) error { n++; return nil }); err != nil || n != 500 {
+		t.Errorf("%d flows, %v", n, err)
+	}
+}
+
 type counting struct {
 	flows, rests int
 	names        map[string]bool
