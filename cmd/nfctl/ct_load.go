@@ -216,6 +216,9 @@ func (l *loading) reader(in io.Reader, stop <-chan struct{}) (full <-chan []load
 					item.made = *f
 				}
 				defaults(&item.made, l.defaults)
+				if !l.o.orUpdate {
+					item.made.Trim()
+				}
 				item.req = item.made.AppendCreate(item.req[:0], l.o.orUpdate)
 			}
 			if len(piece) == cap(piece) && !hand() {

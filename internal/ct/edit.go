@@ -96,6 +96,29 @@ func (f *Flow) AppendCreate(b []byte, orUpdate bool) []byte {
 	return nl.Finish(f.appendExtras(b), at)
 }
 
+// Trim forgets what makes no difference to an entry that is made anew, and only
+// takes the kernel time: a mark and all numbers of a synproxy that are zero, TCP flags
+// of which none is in the mask, window scales, which the kernel heeds only with
+// their flag in both directions (nlattr_to_tcp).
+func (f *Flow) Trim() {
+	if f.Mark == 0 {
+		f.Present &^= HasMark
+	}
+	if f.Has(HasSynproxy) && f.SynISN|f.SynITS|f.SynTSOff == 0 {
+		f.Present &^= HasSynproxy
+	}
+	orig, reply := f.TCPFlagsOrig&f.TCPMaskOrig, f.TCPFlagsReply&f.TCPMaskReply
+	if orig&reply&tcpWindowScale == 0 {
+		f.Present &^= HasTCPWscaleOrig | HasTCPWscaleReply
+	}
+	if orig == 0 {
+		f.Present &^= HasTCPFlagsOrig | HasTCPMaskOrig
+	}
+	if reply == 0 {
+		f.Present &^= HasTCPFlagsReply | HasTCPMaskReply
+	}
+}
+
 // AppendUpdate appends the request to change the entry f to what change has:
 // timeout, mark (under MarkMask), status bits to add, protocol state, helper,
 // labels (under LabelsMask), sequence adjustment, synproxy. The kernel does not

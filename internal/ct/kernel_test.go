@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -105,6 +106,47 @@ func varied(t testing.TB, c *Conn) (made []*Flow) {
 	child.Master = made[len(made)-4].Orig
 	add(child)
 	return made
+}
+
+// TestTrim: what Trim forgets makes no difference to what is in the table.
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	c := dial(t)
+	varied(t, c)
+	var flows []*Flow
+	for _, f := range dumpAll(t, DumpOptions{}) {
+		f.TCPMaskOrig, f.TCPMaskReply, f.Present = f.TCPFlagsOrig, f.TCPFlagsReply, f.Present|HasTCPMaskOrig|HasTCPMaskReply
+		flows = append(flows, f)
+	}
+	slices.SortFunc(flows, func(a, b *Flow) int { return a.Master.Src.Compare(b.Master.Src) }) // masters first
+	made := func(trim bool) map[string]*Flow {
+		nstest.Enter(t)
+		c := dial(t)
+		for _, f := range flows {
+			g := f.Clone()
+			if g.Trim(); !trim {
+				g = f
+			}
+			if err := c.Create(g, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out := dumpAll(t, DumpOptions{})
+		for _, f := range out {
+			f.ID, f.Timeout, f.Time = 0, 0, 0
+		}
+		return out
+	}
+	whole, trimmed := made(false), made(true)
+	if len(whole) != len(flows) || len(trimmed) != len(flows) {
+		t.Fatalf("%d flows, then %d and %d", len(flows), len(whole), len(trimmed))
+	}
+	for name, f := range whole {
+		if !reflect.DeepEqual(f, trimmed[name]) {
+			t.Errorf("%s:\n%+v, trimmed\n%+v", name, f, trimmed[name])
+		}
+	}
 }
 
 func dumpAll(t testing.TB, o DumpOptions) map[string]*Flow {

@@ -45,10 +45,12 @@ var StatusNames = value.NewNames("status", 1<<32-1,
 	value.Name{Word: "HW_OFFLOAD", Num: StatusHWOffload},
 )
 
+const tcpWindowScale = 1 // IP_CT_TCP_FLAG_WINDOW_SCALE
+
 // TCPFlagNames are the flags of a direction of a TCP connection
 // (IP_CT_TCP_FLAG_*, linux/netfilter/nf_conntrack_tcp.h); the numbers are masks.
 var TCPFlagNames = value.NewNames("TCP connection flag", 255,
-	value.Name{Word: "WINDOW_SCALE", Num: 1}, value.Name{Word: "SACK_PERM", Num: 2}, value.Name{Word: "CLOSE_INIT", Num: 4},
+	value.Name{Word: "WINDOW_SCALE", Num: tcpWindowScale}, value.Name{Word: "SACK_PERM", Num: 2}, value.Name{Word: "CLOSE_INIT", Num: 4},
 	value.Name{Word: "BE_LIBERAL", Num: 8}, value.Name{Word: "DATA_UNACKNOWLEDGED", Num: 0x10}, value.Name{Word: "MAXACK_SET", Num: 0x20},
 	value.Name{Word: "EXP_CHALLENGE_ACK", Num: 0x40}, value.Name{Word: "SIMULTANEOUS_OPEN", Num: 0x80},
 )
