@@ -805,12 +805,11 @@ func newDeleter(conn *ct.Conn, print *listWorker, choose *chooser[ct.Flow], bad 
 	w := &deleter{choose: choose}
 	w.batch = conn.NewBatch(batchSize, func(f *ct.Flow, err error) {
 		switch {
-		case gone(err):
-		case err != nil:
-			bad.add(err)
-		default:
+		case err == nil:
 			w.deleted++
 			w.failed = cmp.Or(w.failed, print.Flow(f))
+		case !gone(err):
+			bad.add(err)
 		}
 	})
 	return w
