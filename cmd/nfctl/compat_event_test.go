@@ -84,7 +84,7 @@ func TestCompatEvents(t *testing.T) {
 		by string
 	}{
 		{regexp.MustCompile(`(?m)^\[[0-9]+\.[0-9]{1,6} *\]\t`), "[TIME]\t"}, // theirs lose leading zeros
-		{regexp.MustCompile(` (progname=[^ \n]*)`), ""}, // known while the program lives: chance
+		{regexp.MustCompile(` (progname=[^ \n]*)`), ""},                     // known while the program lives: chance
 		{regexp.MustCompile(`</flow> \[USERSPACE\][^\n]*`), "</flow>"},
 		{regexp.MustCompile(`(?m)^(-[AUD] .*) \[USERSPACE\].*$`), "$1"}, // see the differences
 		{regexp.MustCompile(`<when>.*?</when>`), "<when/>"},
