@@ -78,7 +78,7 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.master, "master", "", "the connection that expects, as a `flow` in words with all its parts")
-	f.VarP(&parsed[time.Duration]{dst: &o.timeout, parse: value.Duration, kind: "duration"}, "timeout", "t", "how long to wait for the connection (default: the helper's policy)")
+	f.VarP(&parsed[time.Duration]{dst: &o.timeout, parse: someTime, kind: "duration"}, "timeout", "t", "how long to wait for the connection (default: the helper's policy)")
 	f.BoolVar(&o.permanent, "permanent", false, "keep it when it was met, until its timeout or its master's end")
 	f.BoolVar(&o.inactive, "inactive", false, "store it, but let nothing meet it")
 	f.BoolVar(&o.userspace, "userspace", false, "mark it as a userspace helper's; current kernels clear this")

@@ -286,6 +286,7 @@ func TestExpectCommands(t *testing.T) {
 		{create(e), 2, "--master is missing"},
 		{create("--master", m, "tcp"), 2, "must be quoted"},
 		{create("--master", m, "tcp > 10.0.0.2:5001", "--timeout", "100ms"), 2, "whole seconds"},
+		{create("--master", m, "tcp > 10.0.0.2:5001", "--timeout", "0"), 2, "more than nothing"},
 		{create("--master", m, "tcp > 10.0.0.2:5001", "--userspace", "--permanent"), 0, "cleared the flag userspace"},
 		{create("--master", m, "udp 10.0.0.0/24:1024-2047 > 10.0.0.2:5002"), 0, "mask-src=255.255.255.0 mask-dst=255.255.255.255 sport=64512 dport=65535"},
 		{create("--master", m, "tcp 10.0.0.8 > 10.0.0.2:5003", "--nat", "10.0.0.9:77", "--nat-dir", "orig", "-o", "json"), 0, `"nat":{"dir":"orig","src":"10.0.0.9"`},

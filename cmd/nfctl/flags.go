@@ -42,6 +42,15 @@ func durationFlag(f *pflag.FlagSet, dst *time.Duration, name, usage string) {
 	varFlag(f, dst, name, "duration", "", value.Duration, usage)
 }
 
+// someTime reads a duration that is not nothing.
+func someTime(s string) (time.Duration, error) {
+	d, err := value.Duration(s)
+	if err == nil && d == 0 {
+		err = &value.Error{What: "duration here", Text: s, Valid: "more than nothing, as 30s"}
+	}
+	return d, err
+}
+
 // ordered is a flag whose place among others on the command line counts: each
 // use calls add.
 type ordered struct {

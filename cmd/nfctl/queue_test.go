@@ -414,7 +414,7 @@ func TestQueueUsage(t *testing.T) {
 		{"--default maybe", "maybe"}, {"--on-uneditable x", "x"}, {"--snaplen 0", `"0"`}, {"--snaplen 70000", "70000"}, {"--max-len x", `"x"`},
 		{"--buffer 8XB", "8XB"}, {"--buffer 0", `"0"`}, {"--duration 5x", "5x"}, {"--idle -1", "-1"}, {"--count x", `"x"`}, {"--until x", `"x"`},
 		{"--print-payload b", `"b"`}, {"-o jsn", "json"}, {"-o xml", "xml"}, {"-o text,json", "json"}, {"--fields ip.scr", "ip.src"}, {"--template {{.ip.scr}}", "ip"},
-		{"--template {{", "template"}, {"--color x", `"x"`}, {"--meta --snaplen 9", "--meta"}, {"--lua-timeout x", `"x"`}, {"--bogus", "--bogus"}, {"--nm 3", "--num"},
+		{"--template {{", "template"}, {"--color x", `"x"`}, {"--meta --snaplen 9", "--meta"}, {"--lua-timeout x", `"x"`}, {"--lua-timeout 0", "more than nothing"}, {"--rule|drop tcp", `(did you mean "tcp >"?)`}, {"--bogus", "--bogus"}, {"--nm 3", "--num"},
 		{"--num 0,5 --attach output", "range"},
 	}
 	for _, tt := range tests {

@@ -131,7 +131,7 @@ func Parse(text string) (Spec, error) {
 	}
 	words := strings.Join(w, " ")
 	if !strings.Contains(words, ">") { // most likely no pattern at all, or half of one
-		if _, err := pattern.Parse(words + " >"); err == nil {
+		if _, err := pattern.Parse(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
 			return Spec{}, &value.Error{What: "text to attach by", Text: text, Near: strings.TrimSuffix(text, " bypass") + " >", Valid: "a flow with its '>': " + grammar}
 		}
 		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "bypass"}

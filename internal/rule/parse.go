@@ -175,6 +175,9 @@ func (p *parser) rule(o Options) (Rule, error) {
 	words, expr, conditional := p.condition()
 	if words != "" {
 		if !strings.Contains(words, ">") {
+			if _, err := patternConds(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
+				return r, &value.Error{What: "flow", Text: words, Near: words + " >", Valid: "a flow in words, with its '>'"}
+			}
 			w, _, _ := strings.Cut(words, " ")
 			if near := value.Nearest(w, append([]string{"if"}, actionWords...)); near != "" {
 				return r, &value.Error{What: "word here", Text: w, Near: near, Valid: "an action, a flow in words, or if and an expression"}
