@@ -79,9 +79,6 @@ func (op *jsonOp[T]) appendKey(b []byte) []byte {
 func (op *jsonOp[T]) appendNum(b []byte, n uint64) []byte {
 	start := len(b)
 	b = op.appendKey(b)
-	if n == op.last && op.all != 0 {
-		return b[:start+int(op.all)]
-	}
 	switch op.kind {
 	case field.Uint:
 		b = append(strconv.AppendUint(b, n, 10), ',')
@@ -236,10 +233,7 @@ func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 			continue
 		}
 		if op.null != nil && op.null(t) {
-			if op.group != cur {
-				b = j.move(b, cur, op.group)
-				cur = op.group
-			}
+			b, cur = j.reach(b, cur, op.group), op.group
 			b = append(append(b, op.words.name...), "null,"...)
 			continue
 		}
@@ -249,12 +243,13 @@ func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 			if !ok {
 				continue
 			}
-			if op.group != cur {
-				b = j.move(b, cur, op.group)
-				cur = op.group
+			if op.group != cur || cap(b)-len(b) < room {
+				b, cur = j.reach(b, cur, op.group), op.group
 			}
-			if cap(b)-len(b) < room {
-				b = slices.Grow(b, 4*room)
+			if n == op.last && op.all != 0 {
+				*(*[textSize]byte)(b[len(b) : len(b)+textSize]) = op.text
+				b = b[:len(b)+int(op.all)]
+				continue
 			}
 			b = op.appendNum(b, n)
 		case op.ip != nil:
@@ -262,12 +257,8 @@ func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 			if !ok {
 				continue
 			}
-			if op.group != cur {
-				b = j.move(b, cur, op.group)
-				cur = op.group
-			}
-			if cap(b)-len(b) < room {
-				b = slices.Grow(b, 4*room)
+			if op.group != cur || cap(b)-len(b) < room {
+				b, cur = j.reach(b, cur, op.group), op.group
 			}
 			b = append(value.AppendAddr(op.appendKey(b), a), '"', ',')
 		case op.data != nil:
@@ -275,12 +266,8 @@ func (j *JSONWriter[T]) Append(b []byte, t *T) []byte {
 			if !ok {
 				continue
 			}
-			if op.group != cur {
-				b = j.move(b, cur, op.group)
-				cur = op.group
-			}
-			if cap(b)-len(b) < room {
-				b = slices.Grow(b, 4*room)
+			if op.group != cur || cap(b)-len(b) < room {
+				b, cur = j.reach(b, cur, op.group), op.group
 			}
 			b = op.appendKey(b)
 			switch op.kind {
@@ -330,6 +317,15 @@ func appendJSONBits(b, d []byte, name func(int) string) []byte {
 	}
 	b[len(b)-1] = ']'
 	return append(b, ',')
+}
+
+// reach goes from one group to another, and makes room for a field.
+func (j *JSONWriter[T]) reach(b []byte, at, target uint16) []byte {
+	b = j.move(b, at, target)
+	if cap(b)-len(b) < room {
+		b = slices.Grow(b, 4*room)
+	}
+	return b
 }
 
 // move closes objects from one group up to what it shares with another, and
