@@ -457,21 +457,20 @@ type jsonFlow struct {
 	there []bool
 
 	// Of plain.
-	top   plainKey
-	last  int // key read
-	list  []byte
-	lists map[string]string // joined
-	bits  map[string]uint32 // of texts of the status
+	top  plainKey
+	last int // key read
+	list []byte
+	bits map[string]uint32 // of texts of the status
 }
 
-// manyLists bounds how many lists and what they mean are remembered: in what
-// programs write, the same few come again and again.
-const manyLists = 1000
+// manyBits bounds how many texts of a status are remembered: in what programs
+// write, the same few come again and again.
+const manyBits = 1000
 
 func newJSONFlow() *jsonFlow {
 	k := keySets.Get()
 	return &jsonFlow{keySet: k, texts: make([]string, len(k.paths)), there: make([]bool, len(k.paths)),
-		top: plainKey{within: k.plainKeys()}, lists: map[string]string{}, bits: map[string]uint32{}}
+		top: plainKey{within: k.plainKeys()}, bits: map[string]uint32{}}
 }
 
 // parse reads an object of -o json into f, which must be empty. Keys that nobody
@@ -527,7 +526,7 @@ func (j *jsonFlow) setStatus(f *ct.Flow, text string) error {
 		if err != nil {
 			return err
 		}
-		if bits = uint32(n); len(j.bits) < manyLists {
+		if bits = uint32(n); len(j.bits) < manyBits {
 			j.bits[strings.Clone(text)] = bits
 		}
 	}

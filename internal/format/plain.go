@@ -3,6 +3,7 @@ package format
 import (
 	"net/netip"
 	"strings"
+	"unsafe"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -331,7 +332,8 @@ func plainString(s string, i int) (text string, end int, ok bool) {
 	return "", 0, false
 }
 
-// plainList reads an array of strings at s[i:] and joins them.
+// plainList reads an array of strings at s[i:] and joins them. The text is valid
+// until the next call.
 func (j *jsonFlow) plainList(s string, i int) (text string, end int, ok bool) {
 	if strings.HasPrefix(s[i:], "[]") {
 		return "", i + 2, true
@@ -342,24 +344,16 @@ func (j *jsonFlow) plainList(s string, i int) (text string, end int, ok bool) {
 		if !ok || next == len(s) {
 			return "", 0, false
 		}
-		if text = one; end > i+1 {
+		if end > i+1 {
 			j.list = append(j.list, ',')
 		}
 		j.list = append(j.list, one...)
-		if end = next; s[end] == ']' {
-			break
-		}
-		if s[end] != ',' {
+		switch end = next; s[end] {
+		case ']':
+			return unsafe.String(unsafe.SliceData(j.list), len(j.list)), end + 1, true
+		case ',':
+		default:
 			return "", 0, false
 		}
 	}
-	if len(text) == len(j.list) {
-		return text, end + 1, true
-	}
-	if text, ok = j.lists[string(j.list)]; !ok {
-		if text = string(j.list); len(j.lists) < manyLists {
-			j.lists[text] = text
-		}
-	}
-	return text, end + 1, true
 }
