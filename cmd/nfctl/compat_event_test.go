@@ -311,7 +311,7 @@ func TestCompatExpect(t *testing.T) {
 		var did [2]outcome
 		for i, w := range pair {
 			out, errs, status := w.ns.Exec(w.program, strings.Fields(line)...)
-			did[i] = outcome{status: status, stdout: regexp.MustCompile(`(?m)^(?:\[[0-9.]+\](\t))?[56][0-9] `).ReplaceAllString(sorted(out), "${1}N "), summary: steady(errs)}
+			did[i] = outcome{status: status, stdout: regexp.MustCompile(`(?m)^(?:\[[0-9.]+ *\](\t))?[56][0-9] `).ReplaceAllString(sorted(out), "${1}N "), summary: steady(errs)}
 		}
 		if did[0] != did[1] {
 			t.Errorf("conntrack %s\n--- conntrack(8): %s\n--- nfctl: %s", line, did[0], did[1])

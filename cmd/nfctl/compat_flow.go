@@ -192,12 +192,12 @@ func (r *compatRun) entry(c *compat.Command) (*ct.Flow, error) {
 // the kernel then does not look at windows, of which it has seen nothing, and knows
 // that a connection that ends has been closed.
 func relax(f *ct.Flow) {
-	const sackPerm, closeInit, beLiberal, timeWait = 2, 4, 8, 7
+	const sackPerm, closeInit, beLiberal = 2, 4, 8
 	if !f.Has(ct.HasTCPState) {
 		return
 	}
 	flags := uint8(sackPerm | beLiberal)
-	if f.TCPState >= timeWait {
+	if f.TCPState >= ct.TCPTimeWait {
 		flags |= closeInit
 	}
 	if !f.Has(ct.HasTCPFlagsOrig) {

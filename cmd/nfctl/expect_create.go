@@ -433,13 +433,10 @@ func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flo
 	f.Timeout, f.Status, f.Helper = timeout, ct.StatusSeenReply|ct.StatusAssured, []byte(o.helper)
 	f.Present |= ct.HasTimeout | ct.HasStatus | ct.HasHelper
 	if e.Master.Proto == ct.TCP {
-		f.TCPState, f.Present = tcpEstablished, f.Present|ct.HasTCPState
+		f.TCPState, f.Present = ct.TCPEstablished, f.Present|ct.HasTCPState
 	}
 	if err := conn.Create(f, false); err != nil {
 		return nil, createHint(err, o)
 	}
 	return f, nil
 }
-
-// tcpEstablished is TCP_CONNTRACK_ESTABLISHED (linux/netfilter/nf_conntrack_tcp.h).
-const tcpEstablished = 3

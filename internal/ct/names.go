@@ -68,6 +68,15 @@ var DirNames = value.NewNames("direction", 1, value.Name{Word: "orig", Num: 0}, 
 // DCCPRoleNames are the values of the attribute dccp-role.
 var DCCPRoleNames = value.NewWords("DCCP role", 1, "client", "server")
 
+// States that commands set or compare, in the kernel's numbers
+// (linux/netfilter/nf_conntrack_tcp.h, nf_conntrack_sctp.h).
+const (
+	TCPSynSent      = 1
+	TCPEstablished  = 3
+	TCPTimeWait     = 7
+	SCTPEstablished = 4
+)
+
 // The states of each protocol in the kernel's numbers. The words are those that
 // conntrack(8) prints; a number without a word is printed as NONE.
 

@@ -232,9 +232,8 @@ func (f *Flow) Complete(now *Flow) {
 		if !f.Has(HasTCPWscaleReply) {
 			f.TCPWscaleReply = now.TCPWscaleReply
 		}
-		const scaled = 1 // IP_CT_TCP_FLAG_WINDOW_SCALE
 		for _, flags := range []*uint8{&f.TCPFlagsOrig, &f.TCPMaskOrig, &f.TCPFlagsReply, &f.TCPMaskReply} {
-			*flags |= scaled
+			*flags |= tcpWindowScale
 		}
 		f.Present |= hasTCP &^ HasTCPState
 	}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/format"
+)
+
+// ctStatsOptions are the flags of 'nfctl ct stats'.
+type ctStatsOptions struct {
+	interval time.Duration
+	keep     bool
+	stream   streamFlags
+}
+
+func newCtStats(a *app) *cobra.Command {
+	o := &ctStatsOptions{}
+	var doc strings.Builder
+	for _, k := range ct.StatsCounters {
+		fmt.Fprintf(&doc, "  %-15s %s\n", k.Name, k.Doc)
+	}
+	c := &cobra.Command{
+		Use:   "stats",
+		Short: "Print the kernel's counters, for each processor and together",
+		Long: `Prints the counters that the kernel keeps of connection tracking, for each
+processor and all together. With --interval it prints again and again, with what
+each grew by a second. The kernel's counters wrap at 32 bits.
+
+` + doc.String(),
+		Example: `  nfctl ct stats
+  nfctl ct stats --interval 1s`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.ctStats(c, o) },
+	}
+	o.register(c.Flags())
+	return c
+}
+
+func (o *ctStatsOptions) register(f *pflag.FlagSet) {
+	f.SortFlags = false
+	durationFlag(f, &o.interval, "interval", "print again after this time, with what the counters grew by a second")
+	f.Uint64Var(&o.stream.count, "count", 0, "with --interval, end after `N` times")
+	durationFlag(f, &o.stream.duration, "duration", "with --interval, end after this time")
+	keepPrivilegesFlag(f, &o.keep)
+}
+
+func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
+	return a.stats(c, o, "ct stats", format.FlowStats(), (*ct.Conn).Stats)
+}
+
+// stats prints counters, once or again and again.
+func (a *app) stats(c *cobra.Command, o *ctStatsOptions, command string, s *format.Subject[format.Stats], read func(*ct.Conn) ([]ct.CPUStats, error)) error {
+	if o.interval == 0 && (o.stream.count > 0 || o.stream.duration > 0) {
+		return usagef("--count and --duration go with --interval")
+	}
+	out, err := a.outputOf(command, o.interval > 0)
+	if err != nil {
+		return err
+	}
+	conn, err := ct.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	p, k, err := printTo(a, s, out, format.Options{})
+	if err != nil {
+		return err
+	}
+	st := o.stream.start(c.Context(), func() {})
+	defer st.stop()
+	if o.interval > 0 && !o.keep {
+		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every request
+	}
+	var before []ct.CPUStats
+	var at time.Time
+	for {
+		cpus, err := read(conn)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		if st.take() && !a.quiet {
+			for _, line := range statLines(cpus, before, now.Sub(at)) {
+				k.b = p.Append(k.b, &line)
+			}
+			k.b = p.Flush(k.b)
+			if err := k.flush(); err != nil {
+				return err
+			}
+		}
+		before, at = cpus, now
+		if o.interval == 0 {
+			break
+		}
+		select {
+		case <-st.Done():
+		case <-time.After(o.interval):
+			continue
+		}
+		break
+	}
+	return cmp.Or(finishPrint(p, k), st.result())
+}
+
+// statLines makes a line for each processor and one for all, with what they grew
+// by a second since before, if there was one.
+func statLines(cpus, before []ct.CPUStats, passed time.Duration) (lines []format.Stats) {
+	for i, c := range cpus {
+		line := format.Stats{CPU: c.CPU, Known: c.Known, Values: make([]uint64, len(c.Values))}
+		for j, n := range c.Values {
+			line.Values[j] = uint64(n)
+		}
+		if i < len(before) && before[i].CPU == c.CPU {
+			line.Rates = make([]uint64, len(c.Values))
+			for j, n := range c.Values { // the difference is right where a counter wrapped, too
+				line.Rates[j] = uint64(float64(n-before[i].Values[j])/passed.Seconds() + 0.5)
+			}
+		}
+		lines = append(lines, line)
+	}
+	total := format.Stats{CPU: -1}
+	total.Values, total.Known = ct.Total(cpus)
+	for _, l := range lines {
+		if l.Rates == nil {
+			total.Rates = nil
+			break
+		}
+		if total.Rates == nil {
+			total.Rates = make([]uint64, len(l.Rates))
+		}
+		for j, n := range l.Rates {
+			total.Rates[j] += n
+		}
+	}
+	return append(lines, total)
+}

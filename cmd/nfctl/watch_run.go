@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/format"
+	"nfctl/internal/nl"
+)
+
+// A watchRun is a running watch.
+type watchRun struct {
+	a      *app
+	o      *watchFlags
+	opt    ct.WatchOptions
+	h      ct.Handler
+	k      sink
+	stream *stream
+	silent bool
+	news   bool // something was shown since the last rest
+
+	begin, flush, end func([]byte) []byte
+	failed            func() error
+
+	summary func()         // prints what was seen; nil: totals
+	opened  func(size int) // is told of the buffer's size; nil: nobody
+
+	begun                             time.Time
+	events, listed, shown, lost, gaps atomic.Uint64
+	unknown                           atomic.Bool
+}
+
+// prints sets what frames the output.
+func (w *watchRun) prints(begin, flush, end func([]byte) []byte, failed func() error) {
+	w.begin, w.flush, w.end, w.failed = begin, flush, end, failed
+	w.k.w = w.a.out
+	w.silent = w.a.quiet || discards(w.a.out)
+}
+
+// watching returns what is done with each object of one kind.
+func watching[T any](w *watchRun, p *format.Printer[T], c choice[T]) func(*T) error {
+	existing := isExisting[T]()
+	return func(t *T) error {
+		if existing(t) {
+			w.listed.Add(1)
+		} else {
+			w.events.Add(1)
+		}
+		if c.show != nil && !c.show(t) {
+			return nil
+		}
+		if !w.stream.take() {
+			return nl.ErrStop
+		}
+		w.news = true
+		n := w.shown.Add(1)
+		if !w.silent {
+			w.k.b = p.Append(w.k.b, t)
+			if w.k.full() {
+				w.stream.touch()
+				if err := w.k.flush(); err != nil {
+					return err
+				}
+			}
+		}
+		if c.until != nil && c.until(t) {
+			w.stream.met()
+			return nl.ErrStop
+		}
+		if n == w.o.stream.count {
+			return nl.ErrStop
+		}
+		return nil
+	}
+}
+
+// isExisting returns the test for objects of a listing.
+func isExisting[T any]() func(*T) bool {
+	return func(t *T) bool {
+		switch x := any(t).(type) {
+		case *ct.Flow:
+			return x.Event == ct.Existing
+		case *ct.Expect:
+			return x.Event == ct.Existing
+		}
+		return false
+	}
+}
+
+// rest hands on what was gathered: there is nothing more to read.
+func (w *watchRun) rest() error {
+	if w.news {
+		w.stream.touch()
+		w.news = false
+	}
+	if w.silent {
+		return nil
+	}
+	w.k.b = w.flush(w.k.b)
+	return w.k.flush()
+}
+
+func (w *watchRun) run(ctx context.Context, out format.Output) error {
+	losses, err := format.NewAside(format.Losses, out)
+	if err != nil {
+		return &usageError{err}
+	}
+	marks, err := format.NewAside(format.Marks, out)
+	if err != nil {
+		return &usageError{err}
+	}
+	w.h.Rest = w.rest
+	w.h.Lost = func(l ct.Lost) error {
+		w.gaps.Add(1)
+		w.lost.Add(l.Count)
+		if !l.Known {
+			w.unknown.Store(true)
+		}
+		if !w.silent {
+			w.k.b = losses.Append(w.k.b, &format.Loss{Time: l.Time, Count: l.Count, Known: l.Known, Where: "socket", Queue: -1})
+		}
+		return nil
+	}
+	var watcher *ct.Watcher
+	told := false
+	w.h.Mark = func(m ct.Mark) error {
+		if m.NoEvents > 0 && !told {
+			told = true
+			w.olderFlows(watcher.EventsFrom, m.NoEvents)
+		}
+		if !w.silent {
+			w.k.b = marks.Append(w.k.b, &format.Mark{Kind: m.Kind.String(), Time: m.Time, Flows: m.Flows, Expects: m.Expects, NoEvents: m.NoEvents})
+		}
+		return nil
+	}
+	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(w.o.buffer), w.o.reliable, w.o.existing, w.o.resync
+	if watcher, err = ct.OpenWatch(w.opt); err != nil {
+		return err
+	}
+	defer watcher.Close()
+	if w.opened != nil {
+		w.opened(watcher.Buffer)
+	}
+	asked := w.opt.Buffer
+	if asked == 0 {
+		asked = ct.DefaultBuffer
+	}
+	switch {
+	case watcher.Buffer < asked:
+		w.a.warn("receive buffer is %d bytes, not the %d asked for: more needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", watcher.Buffer, asked)
+	case w.a.verbose > 0:
+		w.a.warn("receive buffer is %d bytes", watcher.Buffer)
+	}
+	if watcher.EventsFrom == ct.PolicyNone {
+		w.a.hint("no flow of this network namespace sends events: sysctl net.netfilter.nf_conntrack_events is 0")
+	}
+	w.begun = time.Now()
+	if w.summary == nil {
+		w.summary = w.totals
+	}
+	w.stream = w.o.stream.start(ctx, w.summary)
+	defer w.stream.stop()
+	if !w.silent {
+		w.k.b = w.begin(w.k.b)
+		go w.stream.endWithReader(w.a.out)
+	}
+	if err := ready(w.o.ready); err != nil {
+		return err
+	}
+	if !w.o.keep {
+		w.a.lessPrivileges(w.needs()...)
+	}
+	err = watcher.Run(w.stream, w.h)
+	if !w.silent {
+		w.k.b = w.end(w.k.b)
+		var broken writeError
+		if !errors.As(err, &broken) {
+			err = errors.Join(err, w.k.flush())
+		}
+	}
+	w.summary()
+	if err = errors.Join(err, w.failed()); err != nil {
+		return err
+	}
+	return w.stream.result()
+}
+
+// needs are the capabilities that the watch cannot go on without. Events come
+// without any; listing the table takes one, and so does looking which process
+// holds a socket, to say who changed a flow.
+func (w *watchRun) needs() (caps []int) {
+	if w.o.existing || w.o.resync > 0 {
+		caps = append(caps, unix.CAP_NET_ADMIN)
+	}
+	if !w.silent {
+		caps = append(caps, seeOwners...)
+	}
+	return caps
+}
+
+// olderFlows tells of flows that may send no event.
+func (w *watchRun) olderFlows(p ct.Policy, n uint64) {
+	why := "they may have begun when nobody listened (net.netfilter.nf_conntrack_events is 2; 1 makes all flows send events from their start)"
+	if p == ct.PolicyNone {
+		why = "net.netfilter.nf_conntrack_events is 0"
+	}
+	w.a.warn("%d flows of the listing may send no event: %s", n, why)
+	if w.o.resync == 0 {
+		w.a.hint("--resync 30s lists the table again so often, and so tells when they are gone")
+	}
+}
+
+// totals prints what was seen. It may be called beside the watch.
+func (w *watchRun) totals() {
+	secs := time.Since(w.begun).Seconds()
+	b := fmt.Appendf(nil, "nfctl: %d events in %.1f s", w.events.Load(), secs)
+	if n := w.listed.Load(); n > 0 {
+		b = fmt.Appendf(b, ", %d listed", n)
+	}
+	b = fmt.Appendf(b, ": %d shown", w.shown.Load())
+	n := w.lost.Load()
+	switch {
+	case w.unknown.Load():
+		b = fmt.Appendf(b, ", lost: %d or more, not all could be counted", n)
+	case w.o.reliable && n > 0:
+		b = fmt.Appendf(b, ", %d times an event did not fit and was delivered late or with the flow's next", n)
+	default:
+		b = fmt.Appendf(b, ", %d lost", n)
+	}
+	if g := w.gaps.Load(); g > 1 {
+		b = fmt.Appendf(b, " in %d places", g)
+	}
+	b = append(b, '\n')
+	if n > 0 && !w.o.reliable {
+		b = append(b, "nfctl: hint: raise --buffer, watch fewer --events, or see --reliable\n"...)
+	}
+	_, _ = w.a.err.Write(b)
+}
