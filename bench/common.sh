@@ -19,6 +19,10 @@ build() {
 		gcc -O2 -Wall -o "$o" "$f" $lib || exit 1
 	done
 	(cd "$HERE/go" && CGO_ENABLED=0 go build -buildvcs=false -o "$B/" ./...) || exit 1
+	for f in "$HERE"/go/*/; do # installed, see run.sh
+		f=$B/$(basename "$f")
+		cp "$f" "$f.new" && mv "$f.new" "$f"
+	done
 }
 
 # clean_up is run on exit; scripts add to it.
