@@ -219,7 +219,7 @@ func TestRuleFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ code, want string }{
 		{"return 5", "must return a function"}, {"return", "must return a function"}, {"return function( end", "rule.lua line:1"},
-		{"local x = 1\nreturn function()\n  if x then\nend\n\n", "rule.lua line:4 near '<eof>'"}, {"#!x\nreturn 'a", "rule.lua line:2 near '<eof>':   unterminated string"},
+		{"local x = 1\nreturn function()\n  if x then\nend\n\n", "rule.lua line:4 near '<eof>'"}, {"\n\nif x then\n", "rule.lua line:3 near '<eof>'"}, {"#!x\nreturn 'a", "rule.lua line:2 near '<eof>':   unterminated string"},
 		{"error('early')", "early"}, {"return function() end, {'tcp.dprt'}", `no field "tcp.dprt"`}, {"return function() end, 5", "list of field names"},
 	} {
 		if _, err := ruleFile(t, c.code, RuleOptions{}); err == nil || !strings.Contains(err.Error(), c.want) {

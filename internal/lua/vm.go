@@ -201,7 +201,7 @@ func compile(code []byte, name string) (*lua.FunctionProto, error) {
 	chunk, err := parse.Parse(bytes.NewReader(withoutHashBang(code)), name)
 	var at *parse.Error
 	if errors.As(err, &at) && at.Pos.Line == parse.EOF {
-		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name, bytes.Count(bytes.TrimSpace(code), []byte("\n"))+1, at.Message)}
+		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name, bytes.Count(bytes.TrimRight(code, " \t\r\n"), []byte("\n"))+1, at.Message)}
 	}
 	var proto *lua.FunctionProto
 	if err == nil {
