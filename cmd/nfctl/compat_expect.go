@@ -114,21 +114,22 @@ func (r *compatRun) createExpect(c *compat.Command) error {
 	return err
 }
 
-// expectNamed reads the expectation that -G or -D of conntrack(8) name.
-func expectNamed(c *compat.Command) (*ct.Expect, error) {
+// expectNamed reads the expectation that -G or -D of conntrack(8) name, and dials.
+func (r *compatRun) expectNamed(c *compat.Command) (*ct.Expect, *ct.Conn, error) {
 	o, err := expectOptionsOf(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return expectKey(o.flow("orig-"))
+	key, err := expectKey(o.flow("orig-"))
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := r.dial()
+	return key, conn, err
 }
 
 func (r *compatRun) getExpect(c *compat.Command, out format.Output) error {
-	key, err := expectNamed(c)
-	if err != nil {
-		return err
-	}
-	conn, err := r.dial()
+	key, conn, err := r.expectNamed(c)
 	if err != nil {
 		return err
 	}
@@ -146,11 +147,7 @@ func (r *compatRun) getExpect(c *compat.Command, out format.Output) error {
 }
 
 func (r *compatRun) deleteExpect(c *compat.Command) error {
-	key, err := expectNamed(c)
-	if err != nil {
-		return err
-	}
-	conn, err := r.dial()
+	key, conn, err := r.expectNamed(c)
 	if err != nil {
 		return err
 	}

@@ -187,11 +187,14 @@ func (o *entryOptions) check(f *ct.Flow) error {
 			attr, text, _ = strings.Cut(g.text, "=")
 			name = "--set " + attr
 		}
+		if attr == "" {
+			continue
+		}
 		if err := ct.CheckProto(attr, f.Orig.Proto); err != nil {
 			return named(name, err)
 		}
 		var asked ct.Flow
-		if attr == "" || ct.Find(ct.FlowAttrs(), attr) != status || status.SetText(&asked, text) != nil { // or UNSET
+		if ct.Find(ct.FlowAttrs(), attr) != status || status.SetText(&asked, text) != nil { // or UNSET
 			continue
 		}
 		if err := ct.CheckStatus(asked.Status, !f.Master.IsZero()); err != nil {
