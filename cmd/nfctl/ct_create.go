@@ -59,6 +59,9 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := o.flow.check(f); err != nil {
+		return err
+	}
 	w, _, err := a.flowPrinter("ct create")
 	if err != nil {
 		return err

@@ -166,18 +166,15 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	if err := format.ParseSave(words, f); err != nil {
 		return nil, &usageError{err}
 	}
-	if err := o.check(f); err != nil {
-		return nil, err
-	}
 	if !f.Has(ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply) { // lines of -o save say all of it
 		f.Complete(&ct.Flow{})
 	}
 	return f, nil
 }
 
-// check refuses what was asked for and cannot be had, which ParseSave passes over:
-// attributes of another protocol, and status bits that saved flows have and that
-// nobody can set.
+// check refuses what was asked for and cannot be had, which read passes over, as
+// conntrack(8) does: attributes of another protocol, and status bits that saved
+// flows have and that nobody can set.
 func (o *entryOptions) check(f *ct.Flow) error {
 	attrs := map[string]string{"status": "status", "orig-vtag": "sctp-vtag-orig", "reply-vtag": "sctp-vtag-repl", "role": "dccp-role"}
 	status := ct.Find(ct.FlowAttrs(), "status")
