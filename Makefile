@@ -48,7 +48,7 @@ bench-growth: build ## cost by table size and by number of rules: two tables, do
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-lint: ## gofmt, go vet, staticcheck, shellcheck
+lint: ## gofmt, go vet, staticcheck, shellcheck, tidy go.mod files
 	scripts/lint.sh
 
 gen: ## write docs/man, docs/reference.md, docs/licenses.md and completions anew
@@ -58,7 +58,7 @@ check: ## fail if what gen writes is stale
 	scripts/gen.sh -check
 
 vuln: ## known vulnerabilities in what is linked (asks vuln.go.dev)
-	go tool govulncheck ./...
+	$$(go -C tools tool -n govulncheck) ./...
 
 soak: build ## mixed load for SOAKTIME (10m), a million Lua callbacks: memory, descriptors and goroutines stay flat
 	NFCTL_TEST_NETNS=require NFCTL_SOAK=$(SOAKTIME) go test -count=1 -timeout 30m -run Soak -v ./cmd/nfctl
