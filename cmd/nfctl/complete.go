@@ -18,6 +18,7 @@ import (
 	"nfctl/internal/nft"
 	"nfctl/internal/nl"
 	"nfctl/internal/queue"
+	"nfctl/internal/rule"
 	"nfctl/internal/value"
 )
 
@@ -57,6 +58,7 @@ func flagCompleters() map[string]completer {
 		"until":        completeExpression,
 		"accept-if":    completeExpression,
 		"drop-if":      completeExpression,
+		"rule":         completeRule,
 		"group-by":     listOf(fieldsOf),
 		"attach":       fixed(nft.Hooks...),
 		"default":      fixed("accept", "drop"),
@@ -180,6 +182,22 @@ func completeExpression(c *cobra.Command, _ []string, word string) ([]string, co
 	}
 	for _, f := range fieldsOf(c) {
 		out = append(out, before+f)
+	}
+	return out, noFiles | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeRule completes the action that a rule ends with, or the field behind if.
+func completeRule(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	if strings.Contains(" "+word, " if ") {
+		return completeExpression(c, args, word)
+	}
+	before := word[:strings.LastIndexByte(word, ' ')+1]
+	var out []string
+	for _, act := range rule.Actions() {
+		out = append(out, before+act.Word+"\t"+strings.TrimSpace(act.Args+" "+act.Doc))
+	}
+	if before != "" {
+		out = append(out, before+"if\tan expression decides whether the rule is for the packet")
 	}
 	return out, noFiles | cobra.ShellCompDirectiveNoSpace
 }

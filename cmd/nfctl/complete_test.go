@@ -89,6 +89,7 @@ func TestBashCompletion(t *testing.T) {
 		{"nfctl|queue|--drop-proto|sct", "sctp"},
 		{"nfctl|queue|--drop-if|tcp.dpo", "tcp.dport"},
 		{"nfctl|queue|--drop-if|indev", `indev\ ==\ \"lo\"`},
+		{"nfctl|queue|--rule|rep", "repeat replace"},
 		{"nfctl|queue|--fields|ip.src,ip.ds", "ip.src,ip.dst"},
 		{"nfctl|queue|--attach|out", "output"},
 		{"nfctl|ct|list|--zone|", "0 4711"},

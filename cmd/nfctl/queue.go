@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -60,12 +61,12 @@ Rules are tried in the order of the command line, and the first that decides
 wins; --default decides the rest. Each packet is printed with its verdict and
 rule, the totals follow on standard error at the end and at SIGUSR1.
 
-A rule is 'ACTION [PATTERN] [if EXPRESSION]'. Actions that decide: accept, drop,
-repeat, stop, queue N [bypass]. Actions that go on to the next rule: mark V[/M],
-connmark V[/M], set FIELD=VALUE, replace "A" "B" [resize], log,
-expect "REGEX" [timeout D] [proto P] [permanent], lua FILE. Where a rule says log,
-only the packets that it is tried on and that meet it are printed.
+A rule is 'ACTION... [PATTERN] [if EXPRESSION]'. At most one of its actions decides:
 
+` + actionHelp(true) + `
+The others go on to the next rule:
+
+` + actionHelp(false) + `
 Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queue)
 or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
 When the queue is full packets are dropped, or pass with --fail-open; when nobody
@@ -149,6 +150,17 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	o.stream.register(f, "packets")
 	c.AddCommand(newQueueList(a))
 	return c
+}
+
+// actionHelp lists the actions of rules that decide, or the others.
+func actionHelp(deciding bool) string {
+	var b []byte
+	for _, act := range rule.Actions() {
+		if act.Decides == deciding {
+			b = fmt.Appendf(b, "  %s\n      %s\n", strings.TrimSpace(act.Word+" "+act.Args), act.Doc)
+		}
+	}
+	return string(b)
 }
 
 // ruleFlag adds a flag each use of which is one rule.

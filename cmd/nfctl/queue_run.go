@@ -321,8 +321,9 @@ func (r *queueRun) reload() error {
 		return err
 	}
 	if len(r.o.attach) > 0 {
-		mark, mask, err := set.RepeatMark()
-		if err == nil && mask != 0 && (mark != r.o.attach[0].SkipMark || mask != r.o.attach[0].SkipMask) {
+		_, repeats, err := set.RepeatMark()
+		skip := &r.o.attach[0]
+		if err == nil && repeats != 0 && (skip.SkipMask == 0 || !set.Bears(skip.SkipMark, skip.SkipMask)) {
 			err = errors.New("repeat with a mark that --attach's rule does not leave out: start nfctl anew")
 		}
 		if err != nil {

@@ -206,8 +206,8 @@ func flagError(c *cobra.Command, err error) error {
 		var names []string
 		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		c.InheritedFlags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if near := value.Nearest(word, names); near != "" {
-			return usagef("unknown flag --%s: did you mean --%s?", word, near)
+		if near := value.Suggest(word, names); len(near) > 0 {
+			return usagef("unknown flag --%s: did you mean --%s?", word, strings.Join(near, " or --"))
 		}
 		return usagef("unknown flag --%s; see '%s --help'", word, c.CommandPath())
 	}

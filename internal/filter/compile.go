@@ -325,8 +325,8 @@ func (c *compiler[T]) nearest(name string, alias *field.Row[T]) string {
 	if near := value.Nearest(name, paths); near != "" {
 		return near
 	}
-	for _, p := range paths { // the last word alone: dport
-		if strings.HasSuffix(p, "."+name) {
+	for _, p := range paths { // the last word alone, dport, or one too many, payload.x
+		if strings.HasSuffix(p, "."+name) || strings.HasPrefix(name, p+".") && c.reg.Row(p) != nil {
 			return p
 		}
 	}

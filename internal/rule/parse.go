@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"nfctl/internal/filter"
-	"nfctl/internal/packet"
 	"nfctl/internal/queue"
 	"nfctl/internal/value"
 )
@@ -30,9 +29,6 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
-
-// actionWords are the words that begin an action.
-var actionWords = []string{"accept", "drop", "repeat", "stop", "queue", "mark", "connmark", "set", "replace", "log", "expect", "lua"}
 
 // Parse reads a rule. Errors are of type *Error.
 func Parse(text string, o Options) (Rule, error) {
@@ -146,7 +142,7 @@ func (p *parser) rule(o Options) (Rule, error) {
 	var r Rule
 	first := p.peek()
 	if first == "" {
-		return r, &value.Error{What: "rule", Text: p.rest, Valid: "an action: " + strings.Join(actionWords, ", ")}
+		return r, &value.Error{What: "rule", Text: p.rest, Valid: "an action: " + strings.Join(actionWords(false), ", ")}
 	}
 	some := false
 	for {
@@ -160,15 +156,11 @@ func (p *parser) rule(o Options) (Rule, error) {
 		some = true
 	}
 	if !some {
-		return r, &value.Error{What: "action", Text: first, Near: value.Nearest(first, actionWords), Valid: "one of " + strings.Join(actionWords, ", ")}
+		return r, &value.Error{What: "action", Text: first, Near: value.Nearest(first, actionWords(false)),
+			Valid: "one of " + strings.Join(actionWords(false), ", ")}
 	}
 	if r.decides && r.verdict == queue.Repeat {
-		marked := false
-		for i := range r.actions {
-			a := &r.actions[i]
-			marked = marked || a.kind == actMark && a.mark&a.mask != 0
-		}
-		if !marked {
+		if mark, _ := r.marks(); mark == 0 {
 			return r, errNoMark
 		}
 	}
@@ -179,7 +171,7 @@ func (p *parser) rule(o Options) (Rule, error) {
 				return r, &value.Error{What: "flow", Text: words, Near: words + " >", Valid: "a flow in words, with its '>'"}
 			}
 			w, _, _ := strings.Cut(words, " ")
-			if near := value.Nearest(w, append([]string{"if"}, actionWords...)); near != "" {
+			if near := value.Nearest(w, append(actionWords(false), "if")); near != "" {
 				return r, &value.Error{What: "word here", Text: w, Near: near, Valid: "an action, a flow in words, or if and an expression"}
 			}
 		}
@@ -230,134 +222,25 @@ func unquoted(s string) string {
 // action takes an action; false when none follows.
 func (p *parser) action(r *Rule, o Options) (bool, error) {
 	word := p.peek()
-	decide := func(v queue.Verdict) error {
-		if r.decides {
-			return &value.Error{What: "second verdict", Text: word, Valid: "one of accept, drop, repeat, stop and queue N in a rule"}
-		}
-		r.decides, r.verdict = true, v
-		return nil
-	}
-	add := func(a action) { r.actions = append(r.actions, a) }
-	switch word {
-	case "accept":
-		p.next()
-		return true, decide(queue.Accept)
-	case "drop":
-		p.next()
-		return true, decide(queue.Drop)
-	case "repeat":
-		p.next()
-		return true, decide(queue.Repeat)
-	case "stop":
-		p.next()
-		return true, decide(queue.Stop)
-	case "queue":
-		p.next()
-		const valid = "the number of a queue, 0 to 65535"
-		w, err := p.argument("queue", valid)
-		if err != nil {
-			return false, err
-		}
-		n, err := strconv.ParseUint(w, 10, 16)
-		if err != nil {
-			return false, &value.Error{What: "queue", Text: w, Valid: valid}
-		}
-		bypass := p.peek() == "bypass"
-		if bypass {
-			p.next()
-		}
-		return true, decide(queue.ToQueue(uint16(n), bypass))
-	case "mark", "connmark":
-		p.next()
-		w, err := p.argument(word, "a mark, as 0x1 or 0x1/0xff")
-		if err != nil {
-			return false, err
-		}
-		mark, mask, err := value.MarkMask(w)
-		if err != nil {
-			return false, err
-		}
-		kind := actMark
-		if word == "connmark" {
-			kind = actConnmark
-		}
-		add(action{kind: kind, mark: mark, mask: mask})
-	case "log":
-		p.next()
-		add(action{kind: actLog})
-	case "set":
-		p.next()
-		for some := false; ; some = true {
-			name, text, ok := strings.Cut(p.peek(), "=")
-			if !ok || strings.ContainsAny(name, "\"' ") {
-				if some {
-					return true, nil
-				}
-				return false, &value.Error{What: "change", Text: p.peek(), Valid: "FIELD=VALUE, as ip.ttl=64"}
-			}
-			p.next()
-			e, err := packet.Set(name, unquoted(text))
-			if err != nil {
-				return false, err
-			}
-			add(action{kind: actSet, edit: e})
-		}
-	case "replace":
-		p.next()
-		old, err := p.quoted()
-		if err != nil {
-			return false, err
-		}
-		with, err := p.quoted()
-		if err != nil {
-			return false, err
-		}
-		resize := p.peek() == "resize"
-		if resize {
-			p.next()
-		}
-		e, err := packet.Replace(old, with, resize)
-		if err != nil {
-			return false, err
-		}
-		add(action{kind: actReplace, edit: e})
-	case "lua":
-		p.next()
-		w, err := p.argument("lua", "the name of a script")
-		if err != nil {
-			return false, err
-		}
-		if o.Lua == nil {
-			return false, &value.Error{What: "action here", Text: word, Valid: "another action"}
-		}
-		open, err := o.Lua(unquoted(w))
-		if err != nil {
-			return false, err
-		}
-		add(action{kind: actExtension, opener: open})
-	case "expect":
-		p.next()
-		if o.Expect == nil {
-			return false, &value.Error{What: "action here", Text: word, Valid: "another action"}
-		}
-		before := p.rest
-		var words []string
-		for w := p.peek(); w != "" && w != "if"; w = p.peek() {
-			words = append(words, p.next())
-		}
-		open, used, err := o.Expect(words)
-		if err != nil {
-			return false, err
-		}
-		p.rest = before
-		for range min(used, len(words)) {
-			p.next()
-		}
-		add(action{kind: actExtension, opener: open})
-	default:
+	row := actionOf(word)
+	if row == nil {
 		return false, nil
 	}
-	return true, nil
+	p.next()
+	if row.Decides {
+		if r.decides {
+			words := actionWords(true)
+			last := len(words) - 1
+			return false, &value.Error{What: "second verdict", Text: word,
+				Valid: "one of " + strings.Join(words[:last], ", ") + " and " + words[last] + " in a rule"}
+		}
+		r.decides, r.verdict = true, row.verdict
+	}
+	r.asks = r.asks.Add(row.needs)
+	if row.read == nil {
+		return true, nil
+	}
+	return true, row.read(p, r, o)
 }
 
 // quoted takes a quoted text, with the escapes of Go's string literals.

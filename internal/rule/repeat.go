@@ -1,31 +1,57 @@
 package rule
 
 import (
-	"errors"
+	"fmt"
 
 	"nfctl/internal/queue"
 )
 
-// RepeatMark returns the mark that packets bear which a rule sends through the
-// hook again, so that whatever queues packets can leave them out. Mask 0: no
-// rule repeats. Rules that repeat with different marks are an error: one test
+// marks returns what a rule's mark actions make of the packet's mark: the bits of
+// mask get those of mark.
+func (r *Rule) marks() (mark, mask uint32) {
+	for i := range r.actions {
+		if a := &r.actions[i]; a.kind == actMark {
+			mark, mask = mark&^a.mask|a.mark&a.mask, mask|a.mask
+		}
+	}
+	return mark, mask
+}
+
+// RepeatMark returns the bits of the mark that all packets bear which a rule sends
+// through the hook again, so that whatever queues packets can leave them out. Mask
+// 0: no rule repeats. An error says which rules have no bit in common: one test
 // could not tell their packets from others.
 func (s *Set) RepeatMark() (mark, mask uint32, err error) {
+	first := -1
 	for i := range s.rules {
 		r := &s.rules[i]
 		if !r.decides || r.verdict != queue.Repeat {
 			continue
 		}
-		var v, m uint32
-		for _, a := range r.actions {
-			if a.kind == actMark {
-				v, m = v&^a.mask|a.mark, m|a.mask
-			}
+		v, m := r.marks()
+		if first < 0 {
+			first, mark, mask = i, v, m
+			continue
 		}
-		if mask != 0 && (v != mark || m != mask) {
-			return 0, 0, errors.New("rules with repeat set different marks: give all of them the same")
+		mask &= m &^ (mark ^ v)
+		if mark &= mask; mark == 0 {
+			return 0, 0, fmt.Errorf("repeat in rule %d ('%s') and in rule %d ('%s'): their marks have no bit in common by which the rule that queues could leave both out: "+
+				"let all set one, as repeat mark 0x10/0x10 and repeat mark 0x30/0x30", first+1, s.rules[first].Text, i+1, r.Text)
 		}
-		mark, mask = v, m
 	}
 	return mark, mask, nil
+}
+
+// Bears reports whether all packets that rules send through the hook again bear
+// mark under mask.
+func (s *Set) Bears(mark, mask uint32) bool {
+	for i := range s.rules {
+		r := &s.rules[i]
+		if r.decides && r.verdict == queue.Repeat {
+			if v, m := r.marks(); m&mask != mask || v&mask != mark {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -3,13 +3,10 @@
 //
 // A rule is one line:
 //
-//	rule   = action {action} [PATTERN] ["if" EXPRESSION]
-//	action = "accept" | "drop" | "stop" | "repeat" | "queue" N ["bypass"]
-//	       | "mark" V[/M] | "connmark" V[/M] | "set" FIELD=VALUE {FIELD=VALUE}
-//	       | "replace" "A" "B" ["resize"] | "log" | "expect" … | "lua" FILE
+//	rule = action {action} [PATTERN] ["if" EXPRESSION]
 //
-// The actions of the first line decide, at most one a rule. The others change
-// the packet or tell of it, and the next rule is tried. A rule is for packets
+// Actions returns the actions there are. At most one of a rule decides. The others
+// change the packet or tell of it, and the next rule is tried. A rule is for packets
 // that both its pattern (a flow in words) and its expression match.
 package rule
 
@@ -33,6 +30,7 @@ type Rule struct {
 	decides bool
 	verdict queue.Verdict
 	actions []action
+	asks    Needs                         // of the actions
 	conds   []field.Cond                  // of the pattern or flag; all must hold
 	expr    *filter.Program[queue.Packet] // nil: none
 }
@@ -202,7 +200,7 @@ func NeedsOf(fields ...string) Needs {
 
 // needs returns what the rule needs.
 func (r *Rule) needs() Needs {
-	var n Needs
+	n := r.asks
 	for _, c := range r.conds {
 		n = n.Add(NeedsOf(c.Paths...))
 	}
@@ -210,15 +208,7 @@ func (r *Rule) needs() Needs {
 		n = n.Add(NeedsOf(r.expr.Fields()...))
 	}
 	for i := range r.actions {
-		a := &r.actions[i]
-		switch a.kind {
-		case actSet, actReplace:
-			n.CopyRange, n.Edits = queue.MaxCopy, true
-		case actConnmark:
-			n.Connmark = true
-		case actExtension:
-			n = n.Add(a.opener.Needs)
-		}
+		n = n.Add(r.actions[i].opener.Needs)
 	}
 	return n
 }
@@ -242,4 +232,4 @@ type action struct {
 	opener     Opener
 }
 
-var errNoMark = errors.New("a rule with repeat must set a mark other than 0, by which the rule that queues can leave the packet out")
+var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10")

@@ -141,9 +141,12 @@ func TestParseErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "rule '': \"\" is not a valid rule: want an action: accept, drop, repeat, stop, queue, mark, connmark, set, replace, log, expect, lua"},
 		{"dorp tcp > *:22", `rule 'dorp tcp > *:22': "dorp" is not a valid action (did you mean "drop"?): want one of accept, drop, repeat, stop, queue, mark, connmark, set, replace, log, expect, lua`},
-		{"repeat", "rule 'repeat': a rule with repeat must set a mark other than 0, by which the rule that queues can leave the packet out"},
-		{"mark 0 repeat", "rule 'mark 0 repeat': a rule with repeat must set a mark other than 0, by which the rule that queues can leave the packet out"},
-		{"accept drop", `rule 'accept drop': "drop" is not a valid second verdict: want one of accept, drop, repeat, stop and queue N in a rule`},
+		{"repeat", "rule 'repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
+		{"mark 0 repeat", "rule 'mark 0 repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
+		{"accept drop", `rule 'accept drop': "drop" is not a valid second verdict: want one of accept, drop, repeat, stop and queue in a rule`},
+		{"reject tcp > :80", `rule 'reject tcp > :80': "reject" is not a valid action: want one of accept, `},
+		{"deny tcp > :80", `rule 'deny tcp > :80': "deny" is not a valid action (did you mean "drop"?)`},
+		{"permit", `rule 'permit': "permit" is not a valid action (did you mean "accept"?)`},
 		{"queue", `rule 'queue': "" is not a valid queue: want the number of a queue, 0 to 65535`},
 		{"queue 70000", `rule 'queue 70000': "70000" is not a valid queue: want the number of a queue, 0 to 65535`},
 		{"mark", `rule 'mark': "" is not a valid mark: want a mark, as 0x1 or 0x1/0xff`},
@@ -407,4 +410,64 @@ func FuzzParse(f *testing.F) {
 		var d queue.Decision
 		e.Decide(packetOf(append([]byte(nil), data...)), &d)
 	})
+}
+
+// Rules that repeat need one test by which the firewall leaves out all their
+// packets: the bits that they have in common.
+func TestRepeatMark(t *testing.T) {
+	for _, c := range []struct {
+		rules      []string
+		mark, mask uint32
+		bad        bool
+	}{
+		{[]string{"accept", "mark 1"}, 0, 0, false},
+		{[]string{"repeat mark 0x10/0x10"}, 0x10, 0x10, false},
+		{[]string{"mark 0x10 repeat"}, 0x10, 0xffffffff, false},
+		{[]string{"repeat mark 0x30/0x30 udp > :666", "repeat mark 0x10/0x10"}, 0x10, 0x10, false},
+		{[]string{"repeat mark 0x10/0x10", "repeat mark 0x30/0x30"}, 0x10, 0x10, false},
+		{[]string{"repeat mark 0x10/0xff", "repeat mark 0x11/0xff"}, 0x10, 0xfe, false},
+		{[]string{"mark 0x20/0x20 mark 0x10/0x10 repeat", "mark 0x31/0x31 mark 0/1 repeat"}, 0x30, 0x30, false},
+		{[]string{"repeat mark 0x10/0x10", "repeat mark 0x20/0x20"}, 0, 0, true},
+		{[]string{"repeat mark 0x10/0x30", "repeat mark 0x20/0x30"}, 0, 0, true},
+		{[]string{"repeat mark 0x30/0x30", "repeat mark 0x10/0x10", "repeat mark 0x20/0x20"}, 0, 0, true},
+	} {
+		s, err := Compile(mustParse(t, Options{}, c.rules...), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mark, mask, err := s.RepeatMark()
+		if mark != c.mark || mask != c.mask || (err != nil) != c.bad {
+			t.Errorf("%q: %#x/%#x, %v", c.rules, mark, mask, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "repeat mark 0x10/0x10") {
+			t.Errorf("%q: %v: does not show how", c.rules, err)
+		}
+		if err == nil && !s.Bears(mark, mask) {
+			t.Errorf("%q: does not bear its own mark", c.rules)
+		}
+	}
+	s, _ := Compile(mustParse(t, Options{}, "repeat mark 0x30/0x30"), Options{})
+	for mark, want := range map[uint32]bool{0x10: true, 0x20: true, 0x40: false} {
+		if s.Bears(mark, mark) != want {
+			t.Errorf("bears %#x: %v", mark, !want)
+		}
+	}
+	if s.Bears(0, 0x10) || s.Bears(0x10, 0x50) {
+		t.Error("bears what it does not")
+	}
+}
+
+// Every row says what a user has to know, and its word is taken.
+func TestActions(t *testing.T) {
+	seen := map[string]bool{}
+	for _, a := range Actions() {
+		if a.Word == "" || a.Doc == "" || seen[a.Word] {
+			t.Errorf("%+v", a)
+		}
+		seen[a.Word] = true
+		_, err := Parse(a.Word+" x", Options{})
+		if err != nil && strings.Contains(err.Error(), "not a valid action (") || err == nil && a.Args != "" {
+			t.Errorf("%s: %v", a.Word, err)
+		}
+	}
 }

@@ -1,0 +1,198 @@
+package rule
+
+import (
+	"strconv"
+	"strings"
+
+	"nfctl/internal/packet"
+	"nfctl/internal/queue"
+	"nfctl/internal/value"
+)
+
+// An Action is something that a rule can do.
+type Action struct {
+	Word    string
+	Args    string // what follows the word, as help writes it; "": nothing
+	Doc     string
+	Decides bool // it gives a verdict, which ends the rules
+}
+
+// An actionRow is one action. Parser, help, completion and suggestions are made
+// of the table of these.
+type actionRow struct {
+	Action
+	needs   Needs         // of packets that the rule is tried on
+	verdict queue.Verdict // where it decides and read gives no other
+	// read takes the arguments behind the word; nil: there are none.
+	read func(p *parser, r *Rule, o Options) error
+}
+
+// actionTable has the actions in the order in which help lists them.
+var actionTable = [...]actionRow{
+	{Action: Action{"accept", "", "let the packet go on", true}, verdict: queue.Accept},
+	{Action: Action{"drop", "", "drop the packet", true}, verdict: queue.Drop},
+	{Action: Action{"repeat", "mark V[/M]", "send the packet through its hook again, with a mark by which the rule that queues leaves it out", true},
+		verdict: queue.Repeat},
+	{Action: Action{"stop", "", "let the packet go on and skip the rest of its hook", true}, verdict: queue.Stop},
+	{Action: Action{"queue", "N [bypass]", "hand the packet to queue N; with bypass it goes on when nobody has bound that queue", true}, read: readQueue},
+	{Action: Action{"mark", "V[/M]", "set the packet's mark, under the mask M", false}, read: readMark},
+	{Action: Action{"connmark", "V[/M]", "set the connection's mark, under the mask M", false}, needs: Needs{Connmark: true}, read: readConnmark},
+	{Action: Action{"set", "FIELD=VALUE…", "change header fields, as ip.ttl=64; 'nfctl help fields' names them", false}, needs: edits, read: readSet},
+	{Action: Action{"replace", `"A" "B" [resize]`, "put B in the place of each A in the payload; with resize TCP payloads may change their length", false}, needs: edits, read: readReplace},
+	{Action: Action{"log", "", "print the packet; then only packets that a log met are printed", false}, read: readLog},
+	{Action: Action{"expect", `"REGEX" [timeout D] [proto P] [permanent]`, "make an expectation for the port that the expression captures in the payload", false}, read: readExpect},
+	{Action: Action{"lua", "FILE", "ask a Lua script", false}, read: readLua},
+}
+
+// edits is what actions need that change packets.
+var edits = Needs{CopyRange: queue.MaxCopy, Edits: true}
+
+// Actions returns all actions in the order of help.
+func Actions() []Action {
+	list := make([]Action, len(actionTable))
+	for i := range actionTable {
+		list[i] = actionTable[i].Action
+	}
+	return list
+}
+
+// actionOf returns the row of an action's word, nil when there is none.
+func actionOf(word string) *actionRow {
+	for i := range actionTable {
+		if actionTable[i].Word == word {
+			return &actionTable[i]
+		}
+	}
+	return nil
+}
+
+// actionWords returns the words of all actions, or of those that decide.
+func actionWords(deciding bool) (words []string) {
+	for i := range actionTable {
+		if a := &actionTable[i]; a.Decides || !deciding {
+			words = append(words, a.Word)
+		}
+	}
+	return words
+}
+
+func readQueue(p *parser, r *Rule, _ Options) error {
+	const valid = "the number of a queue, 0 to 65535"
+	w, err := p.argument("queue", valid)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(w, 10, 16)
+	if err != nil {
+		return &value.Error{What: "queue", Text: w, Valid: valid}
+	}
+	bypass := p.peek() == "bypass"
+	if bypass {
+		p.next()
+	}
+	r.verdict = queue.ToQueue(uint16(n), bypass)
+	return nil
+}
+
+func readMark(p *parser, r *Rule, _ Options) error { return p.mark(r, "mark", actMark) }
+
+func readConnmark(p *parser, r *Rule, _ Options) error { return p.mark(r, "connmark", actConnmark) }
+
+func (p *parser) mark(r *Rule, word string, kind actionKind) error {
+	w, err := p.argument(word, "a mark, as 0x1 or 0x1/0xff")
+	if err != nil {
+		return err
+	}
+	a := action{kind: kind}
+	if a.mark, a.mask, err = value.MarkMask(w); err != nil {
+		return err
+	}
+	r.actions = append(r.actions, a)
+	return nil
+}
+
+func readLog(_ *parser, r *Rule, _ Options) error {
+	r.actions = append(r.actions, action{kind: actLog})
+	return nil
+}
+
+func readSet(p *parser, r *Rule, _ Options) error {
+	for some := false; ; some = true {
+		name, text, ok := strings.Cut(p.peek(), "=")
+		if !ok || strings.ContainsAny(name, "\"' ") {
+			if some {
+				return nil
+			}
+			return &value.Error{What: "change", Text: p.peek(), Valid: "FIELD=VALUE, as ip.ttl=64"}
+		}
+		p.next()
+		e, err := packet.Set(name, unquoted(text))
+		if err != nil {
+			return err
+		}
+		r.actions = append(r.actions, action{kind: actSet, edit: e})
+	}
+}
+
+func readReplace(p *parser, r *Rule, _ Options) error {
+	old, err := p.quoted()
+	if err != nil {
+		return err
+	}
+	with, err := p.quoted()
+	if err != nil {
+		return err
+	}
+	resize := p.peek() == "resize"
+	if resize {
+		p.next()
+	}
+	e, err := packet.Replace(old, with, resize)
+	if err != nil {
+		return err
+	}
+	r.actions = append(r.actions, action{kind: actReplace, edit: e})
+	return nil
+}
+
+func readLua(p *parser, r *Rule, o Options) error {
+	w, err := p.argument("lua", "the name of a script")
+	if err != nil {
+		return err
+	}
+	if o.Lua == nil {
+		return notHere("lua")
+	}
+	open, err := o.Lua(unquoted(w))
+	if err != nil {
+		return err
+	}
+	r.actions = append(r.actions, action{kind: actExtension, opener: open})
+	return nil
+}
+
+func readExpect(p *parser, r *Rule, o Options) error {
+	if o.Expect == nil {
+		return notHere("expect")
+	}
+	before := p.rest
+	var words []string
+	for w := p.peek(); w != "" && w != "if"; w = p.peek() {
+		words = append(words, p.next())
+	}
+	open, used, err := o.Expect(words)
+	if err != nil {
+		return err
+	}
+	p.rest = before
+	for range min(used, len(words)) {
+		p.next()
+	}
+	r.actions = append(r.actions, action{kind: actExtension, opener: open})
+	return nil
+}
+
+// notHere is the error of an action that the caller of Parse does not provide.
+func notHere(word string) error {
+	return &value.Error{What: "action here", Text: word, Valid: "another action"}
+}
