@@ -34,6 +34,7 @@ var arrows = map[string]string{
 	"internal/rule":    "queue packet filter pattern field value",
 	"internal/nft":     "nl pattern value",
 	"internal/format":  "field value pattern packet ct queue lazy",
+	"internal/table":   "nl ct format nft",
 	"internal/lua":     "nl ct queue packet format field value lazy",
 	"internal/compat":  "field pattern value lazy",
 	"internal/doctor":  "nl ct queue nft",

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/table"
 	"nfctl/internal/value"
 )
 
@@ -72,7 +73,7 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
 		return named("--timeout", &value.Error{What: "timeout", Text: "0", Valid: "a second or more: the entry would be gone at once"})
 	}
-	defaults(f, ct.LoadTimeouts())
+	table.Defaults(f, ct.LoadTimeouts())
 	if o.dryRun {
 		return cmp.Or(w.print(f), w.end())
 	}
@@ -122,35 +123,4 @@ func labelsDropped(err error) error {
 		return nil
 	}
 	return &statusError{code: exitFailed, err: err, hint: "the entry was made all the same; make a rule that uses labels, as iptables -m connlabel or nft ct label, and repeat with --or-update"}
-}
-
-// fallbackTimeout is for what the kernel gives no timeout, in seconds.
-const fallbackTimeout = 600
-
-// defaults sets state, status and timeout of a new entry where they are missing.
-func defaults(f *ct.Flow, t *ct.Timeouts) {
-	const answered = ct.StatusSeenReply | ct.StatusAssured
-	if f.Orig.Proto == ct.TCP && !f.Has(ct.HasTCPState) {
-		f.TCPState = ct.TCPEstablished
-		if f.Has(ct.HasStatus) && f.Status&ct.StatusSeenReply == 0 {
-			f.TCPState = ct.TCPSynSent
-		}
-		f.Present |= ct.HasTCPState
-	}
-	if f.Orig.Proto == ct.SCTP && !f.Has(ct.HasSCTPState) && f.Has(ct.HasSCTPVtagOrig|ct.HasSCTPVtagReply) {
-		f.SCTPState, f.Present = ct.SCTPEstablished, f.Present|ct.HasSCTPState // wants both tags
-	}
-	if !f.Has(ct.HasStatus) {
-		f.Status = ct.StatusConfirmed
-		if f.Orig.Proto == ct.TCP && f.TCPState >= ct.TCPEstablished && f.TCPState <= ct.TCPTimeWait || f.Orig.Proto == ct.SCTP && f.Has(ct.HasSCTPState) && f.SCTPState >= ct.SCTPEstablished {
-			f.Status |= answered
-		}
-		f.Present |= ct.HasStatus
-	}
-	if !f.Has(ct.HasTimeout) {
-		if f.Timeout = t.Of(f); f.Timeout == 0 {
-			f.Timeout = fallbackTimeout
-		}
-		f.Present |= ct.HasTimeout
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"nfctl/internal/nl"
@@ -23,6 +24,25 @@ func Dial() (*Conn, error) {
 		return nil, err
 	}
 	return &Conn{c: c}, nil
+}
+
+// loaderPorts are the netlink ports of sockets that DialLoader opens, the lowest
+// 16 bits aside. The kernel gives a socket its process's number, below 2^22, or a
+// number above 2^31 (netlink_autobind): none of these.
+const loaderPorts = 0x6e660000
+
+// DialLoader is Dial for a program that makes flows as another machine's stream of
+// events tells: By.Loader tells its changes from everybody else's.
+func DialLoader() (*Conn, error) {
+	for try := range uint32(1000) {
+		c, err := nl.Dial(nl.Config{Port: loaderPorts | (uint32(os.Getpid())+try)&0xffff})
+		if err == nil {
+			return &Conn{c: c}, nil
+		} else if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, err
+		}
+	}
+	return Dial() // a thousand others
 }
 
 // Close closes the socket.
@@ -253,14 +273,13 @@ func (c *Conn) createAgain(f *Flow, err error) error {
 		return errFixedTimeout
 	case timeout:
 		return err
-	case !f.translatedAs(&now):
-		return errOtherNAT
+	case !f.TranslatedAs(&now):
+		return ErrOtherNAT
 	}
 	// The kernel takes a translation only for a new entry, even the one that the
 	// entry has.
 	plain := *f
-	plain.SNAT, plain.DNAT = NAT{}, NAT{}
-	plain.Present &^= HasSNATPort | HasDNATPort
+	plain.ForgetNAT()
 	c.req = plain.AppendCreate(c.req[:0], true)
 	return c.c.Do(c.req)
 }
@@ -270,8 +289,14 @@ func (f *Flow) Translated() bool {
 	return f.SNAT.Addr.IsValid() || f.DNAT.Addr.IsValid() || f.Has(HasSNATPort) || f.Has(HasDNATPort)
 }
 
-// translatedAs reports whether the entry now has the translation that f asks for.
-func (f *Flow) translatedAs(now *Flow) bool {
+// ForgetNAT has f ask for no address translation.
+func (f *Flow) ForgetNAT() {
+	f.SNAT, f.DNAT = NAT{}, NAT{}
+	f.Present &^= HasSNATPort | HasDNATPort
+}
+
+// TranslatedAs reports whether the entry now has the translation that f asks for.
+func (f *Flow) TranslatedAs(now *Flow) bool {
 	return f.SNAT.holds(now.Reply.Dst, now.Reply.Dport, f.Has(HasSNATPort)) &&
 		f.DNAT.holds(now.Reply.Src, now.Reply.Sport, f.Has(HasDNATPort))
 }
@@ -404,9 +429,10 @@ func (b *Batch) Create(f *Flow, orUpdate bool) error {
 	return b.add("create", f)
 }
 
-// CreateBy adds req, the request to make f as AppendCreate appended it: the work of
-// that can be done elsewhere.
-func (b *Batch) CreateBy(f *Flow, req []byte) error { return b.send("create", f, req) }
+// Send adds req, a request about f as AppendCreate, AppendUpdate or AppendDelete
+// appended it: the work of that can be done elsewhere. op names it in errors:
+// create, update or delete.
+func (b *Batch) Send(op string, f *Flow, req []byte) error { return b.send(op, f, req) }
 
 // Update adds the request to change f, as it was read: see Flow.AppendUpdate.
 func (b *Batch) Update(f, change *Flow) error {

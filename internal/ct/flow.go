@@ -220,6 +220,9 @@ type By struct {
 	Comm   []byte
 }
 
+// Loader reports whether it was a program that DialLoader opened a socket for.
+func (b *By) Loader() bool { return b.PortID&^0xffff == loaderPorts }
+
 // A Flow is an entry of the connection tracking table, or an event about one.
 // It is made to be reused: Decode resets it without allocating. Numbers are in
 // host order. The byte strings (Helper, HelperInfo, Secctx, Unknown) point into

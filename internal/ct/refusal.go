@@ -91,8 +91,8 @@ func (a *Attr[T]) took(now, change *T) bool {
 // errFixedTimeout is what EPERM means for a timeout that a ruleset or somebody fixed.
 var errFixedTimeout = errors.New("its timeout is fixed (status FIXED_TIMEOUT) and cannot be changed")
 
-// errOtherNAT says that an entry cannot be changed to be as wanted.
-var errOtherNAT = errors.New("it is there already with another address translation, which cannot be changed")
+// ErrOtherNAT says that an entry cannot be changed to be as wanted.
+var ErrOtherNAT = errors.New("it is there already with another address translation, which cannot be changed")
 
 func has(bits Has) func(*Flow) bool   { return func(f *Flow) bool { return f.Present&bits != 0 } }
 func lacks(bits Has) func(*Flow) bool { return func(f *Flow) bool { return f.Present&bits != bits } }

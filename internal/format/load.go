@@ -36,18 +36,21 @@ func (e *LineError) Error() string {
 
 func (e *LineError) Unwrap() error { return e.Err }
 
-// A Saved is a flow that was read, and where.
+// A Saved is a line that was read: a flow, or a record that stands between the
+// flows of a stream.
 type Saved struct {
 	Line int
 	Text string   // as the flow valid until the next line
-	Flow *ct.Flow // reused
+	Flow *ct.Flow // reused; its Event is what the line tells of; nil: a record
+	Mark string   // the record's kind: existing, resync, resynced, lost
+	Loss Loss     // of lost
 }
 
 // maxLine bounds a line of a file of saved flows, in bytes.
 const maxLine = 1 << 20
 
 // Load reads saved flows: lines of -o save, ours and conntrack(8)'s, and of
-// -o json, in any mixture. Empty lines and lines that begin with '#' are passed
+// -o json, streams of events too, in any mixture. Empty lines and lines that begin with '#' are passed
 // over. A bad line comes as a *LineError, and the next ones follow; an error of
 // the reader comes last. The flows are ready to be made: translations are asked
 // for, and what nobody can set is gone.
@@ -75,6 +78,12 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 				if !j.plain(text, &f) {
 					f.Reset()
 					text = strings.Clone(text)
+					if s, ok := parseAside(text); ok {
+						if s.Line = line; !yield(s, nil) {
+							return
+						}
+						continue
+					}
 					err = j.parse(text, &f)
 				}
 			} else if !ParsePlain(text, &f) {
@@ -99,6 +108,28 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 			yield(Saved{}, err)
 		}
 	}
+}
+
+// parseAside reads a record that stands between the flows of a stream.
+func parseAside(text string) (s Saved, ok bool) {
+	if strings.HasPrefix(text, `{"kind":"flow"`) {
+		return s, false
+	}
+	var r struct {
+		Kind, Where string
+		Count       *uint64
+	}
+	if json.Unmarshal([]byte(text), &r) != nil {
+		return s, false
+	}
+	if _, ok = markWords.Lookup(r.Kind); !ok && r.Kind != Losses.Kind {
+		return s, false
+	}
+	s = Saved{Text: text, Mark: r.Kind, Loss: Loss{Where: r.Where, Queue: -1}}
+	if r.Kind == Losses.Kind && r.Count != nil {
+		s.Loss.Count, s.Loss.Known = *r.Count, true
+	}
+	return s, true
 }
 
 // endsWord tells the octets at which a plain word ends or is no longer plain.
@@ -416,10 +447,11 @@ type keyed struct {
 
 // keySet is what the keys of a flow in JSON stand for.
 type keySet struct {
-	paths        map[string]int // keys, numbered
-	groups       map[string]bool
-	attrs        []keyed // in the order in which they are to be set
-	kind, status int
+	paths  map[string]int // keys, numbered
+	groups map[string]bool
+	attrs  []keyed // in the order in which they are to be set
+
+	kind, event, status int // keys that are no attributes
 }
 
 var keySets = lazy.Value[*keySet]{Make: func() *keySet {
@@ -430,7 +462,7 @@ var keySets = lazy.Value[*keySet]{Make: func() *keySet {
 			k.groups[group] = true
 		}
 	}
-	k.kind, k.status = k.paths["kind"], k.paths["status"]
+	k.kind, k.event, k.status = k.paths["kind"], k.paths["event"], k.paths["status"]
 	for i := range ct.FlowAttrs() {
 		a := &ct.FlowAttrs()[i]
 		if can, _ := a.Settable(false); a.Path == "" || a.Path == "status" || a.Name == "" && !nameless[a.Path] || a.Name != "" && !can {
@@ -511,12 +543,26 @@ func (j *jsonFlow) parse(text string, f *ct.Flow) error {
 			return fmt.Errorf("%s: %w", a.Path, err)
 		}
 	}
+	if j.there[k.event] {
+		if err := setEvent(f, j.texts[k.event]); err != nil {
+			return fmt.Errorf("event: %w", err)
+		}
+	}
 	if j.there[k.status] {
 		if err := j.setStatus(f, j.texts[k.status]); err != nil {
 			return fmt.Errorf("status: %w", err)
 		}
 	}
 	return finishJSON(f)
+}
+
+func setEvent(f *ct.Flow, text string) error {
+	n, err := ct.EventNames.Parse(text)
+	if err == nil && text == "" {
+		err = &value.Error{What: "event", Valid: "new, update, destroy or existing"}
+	}
+	f.Event = ct.Event(n)
+	return err
 }
 
 func (j *jsonFlow) setStatus(f *ct.Flow, text string) error {

@@ -304,6 +304,8 @@ func (j *jsonFlow) plainSet(f *ct.Flow, k *plainKey, text string) bool {
 	switch {
 	case k.n == j.kind:
 		return text == "flow"
+	case k.n == j.event:
+		return setEvent(f, text) == nil
 	case k.n == j.status:
 		return j.setStatus(f, text) == nil
 	case a == nil:

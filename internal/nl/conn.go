@@ -19,6 +19,10 @@ type Config struct {
 	// Groups is the bitmask of multicast groups to join: see Group.
 	Groups uint32
 
+	// Port is the socket's own port id, by which others see whose doing a change
+	// was; one that another socket has is EADDRINUSE. 0: the kernel chooses.
+	Port uint32
+
 	// Buffer is the size in bytes to ask for the receive buffer: see
 	// Conn.SetBuffer, whose errors Dial ignores. 0 leaves the system's default.
 	Buffer int
@@ -47,7 +51,7 @@ const answerTimeout = 10 * time.Second
 
 // Dial opens a socket in the calling thread's network namespace.
 func Dial(c Config) (*Conn, error) {
-	nc, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: c.Groups})
+	nc, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: c.Groups, PID: c.Port})
 	if err != nil {
 		return nil, &OpError{Op: "open", Object: "netlink socket", Err: cause(err)}
 	}
