@@ -33,7 +33,7 @@ itself, if a try in a network namespace of nfctl's own shows that this kernel
 heeds them; it does not tell how many flows it deleted.`,
 		Example: `  nfctl ct delete 'tcp 10.0.0.1 > :22'
   nfctl ct delete -p udp --status UNREPLIED --dry-run
-  nfctl ct delete --filter 'idle > 3600' -q`,
+  nfctl ct delete --filter 'idle > 3600' --dry-run   # see 'nfctl help timeouts'`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.filter.args(args); err != nil {
 				return err
@@ -64,6 +64,7 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 	if err != nil {
 		return err
 	}
+	a.idleNote(choose)
 	ctx, stop := interruptible(c)
 	defer stop()
 	if o.dryRun {

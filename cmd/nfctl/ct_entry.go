@@ -218,7 +218,7 @@ func onceEach[T any](table []ct.Attr[T], sets []string) error {
 	seen := map[string]string{}
 	for _, s := range sets {
 		name, _, _ := strings.Cut(s, "=")
-		at := ct.Find(table, strings.TrimSpace(name))
+		at := ct.Find(table, strings.TrimSpace(strings.TrimSuffix(name, "^")))
 		if at == nil {
 			continue // is refused elsewhere
 		}

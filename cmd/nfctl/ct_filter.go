@@ -358,5 +358,29 @@ func dumpOptions(c *chooser[ct.Flow]) ct.DumpOptions {
 	return o
 }
 
+// idleNote says on what it rests that flows are chosen by how long they are idle.
+func (a *app) idleNote(c *chooser[ct.Flow]) {
+	if !c.fields["idle"] {
+		return
+	}
+	t := ct.LoadTimeouts()
+	text := "idle rests on the time left and the settings of this namespace (nf_conntrack_*_timeout*)"
+	if t.Ages {
+		text += ", and is told where the flow is as old"
+	} else {
+		text += "; with nf_conntrack_timestamp=0 no flow's age confirms it"
+	}
+	if t.LoadPolicies() == nil {
+		var names []byte
+		for _, p := range t.Policies() {
+			names = value.Protocols.Append(append(names, ", "...), uint64(p))
+		}
+		if names != nil {
+			text += "; timeout policies leave it unknown of " + string(names[2:])
+		}
+	}
+	a.warn("%s: nfctl help timeouts", text)
+}
+
 // registerFlowFilter adds the flags that choose flows to a command.
 func registerFlowFilter(c *cobra.Command, o *filterOptions) { registerFilter(c, flowFlags, o) }

@@ -60,7 +60,11 @@ func (a *app) ctGet(o *ctGetOptions) error {
 		return err
 	}
 	if slices.Contains(out.Fields, "idle") || strings.Contains(out.Template, ".idle") {
-		ct.LoadTimeouts().SetIdle(got)
+		t := ct.LoadTimeouts()
+		if err := t.LoadPolicies(); err != nil {
+			return err
+		}
+		t.SetIdle(got)
 	}
 	return cmp.Or(w.print(got), w.end())
 }

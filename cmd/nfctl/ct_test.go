@@ -741,7 +741,7 @@ func TestCtUpdate(t *testing.T) {
 	useLabels(t, ns)
 	good(t, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:21", "--helper", "ftp", "--mark", "0xff", "--label", "3")
 	for _, c := range []struct{ args, want string }{
-		{"--set|mark=0", "mark=0"}, {"--set|mark=0x55", "mark=85"}, {"--set|mark=0x2/0xf", "mark=82"},
+		{"--set|mark=0", "mark=0"}, {"--set|mark=0x55", "mark=85"}, {"--set|mark=0x2/0xf", "mark=82"}, {"--set|mark^=0x3", "mark=81"}, {"--set|mark^=0x13/0xf", "mark=67"},
 		{"--set|timeout=7209s", "tcp      6 720"}, {"--set|state=CLOSE_WAIT", "CLOSE_WAIT"}, {"--set|status=FIXED_TIMEOUT", "[ASSURED]"},
 		{"--label-add|5,9", "labels=3,5,9"}, {"--label-del|3", "labels=5,9"}, {"--label-add|1|--label-del|5", "labels=1,9"}, {"--label-del|all", "[ASSURED]"}, {"--set|helper=", "[ASSURED]"},
 	} {

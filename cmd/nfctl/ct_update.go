@@ -178,6 +178,7 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 	if err != nil {
 		return err
 	}
+	a.idleNote(choose)
 	ctx, stop := interruptible(c)
 	defer stop()
 	if o.dryRun {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -110,9 +111,15 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 			if err != nil {
 				return err
 			}
+			if flt.fields["idle"] {
+				return usagef("--filter: idle is known of flows that are listed, not of events: see 'nfctl help timeouts'")
+			}
 			flows, err := chosen(ct.FlowFields, flt, o.stream.until)
 			if err != nil {
 				return err
+			}
+			if slices.ContainsFunc(fo.given, func(g given) bool { return g.flag == "timeout" }) {
+				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some time say --duration")
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events}}
 			return watchOne(w, c, "ct watch", format.Flows, flows, &w.h.Flow)

@@ -149,7 +149,7 @@ With --interval it prints again and again, with what each grew by a second.
 		Example: "  nfctl expect stats\n  nfctl expect stats --interval 1s -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.stats(c, o, "expect stats", format.ExpectStats(), (*ct.Conn).ExpectStats)
+			return a.stats(c, o, "expect stats", format.ExpectStats(), ct.ExpectCounters, (*ct.Conn).ExpectStats)
 		},
 	}
 	o.register(c.Flags())

@@ -250,6 +250,7 @@ are in [json.md](json.md), formats in [output.md](output.md).
 	for _, e := range exitCodes {
 		b = fmt.Appendf(b, "| %d | %s |\n", e.code, cell(e.text))
 	}
+	b = append(append(append(b, "\n## Timeouts\n\n```text\n"...), helpTimeouts...), "```\n"...)
 	b = append(b, "\n## Attributes\n\n| name | also | of | path | type | bits | create | update | |\n|---|---|---|---|---|---|---|---|---|\n"...)
 	for _, r := range attrTable() {
 		path, bits := "`"+r.Path+"`", fmt.Sprint(r.Bits)

@@ -25,6 +25,7 @@ var topics = []topic{
 	{"fields", "names in expressions, --fields, --template and JSON", helpFields},
 	{"expressions", "the language of --filter, --until and rules", func() []byte { return []byte(filter.Help) }},
 	{"output", "formats of -o, and which command knows which", helpOutput},
+	{"timeouts", "how long flows are idle: what the kernel tells, and what not", func() []byte { return []byte(helpTimeouts) }},
 	{"exit-codes", "what exit statuses mean", helpExitCodes},
 }
 
@@ -122,7 +123,7 @@ Flags:
 Global flags:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if not .HasParent}}
 
-More: nfctl help fields, expressions, output, exit-codes{{end}}
+More: nfctl help fields, expressions, output, timeouts, exit-codes{{end}}
 `
 
 // setHelp gives a command and those below it the form of help.
@@ -224,6 +225,40 @@ What each command knows:
 	}
 	return b
 }
+
+const helpTimeouts = `The kernel tells of each flow how much time it has left ("timeout"): when that is
+used up without another packet, the flow ends. It does not tell how much the last
+packet gave it, nor when that packet came.
+
+What follows. A packet gives a flow the setting of its protocol and state
+(sysctl net.netfilter.nf_conntrack_*_timeout*), so that "idle" is the setting less
+the time left: the seconds since the last packet, of either direction. Lists and
+'ct get' know it where it is asked for, by --fields, --template, --group-by or
+--filter; events do not, they are about what happens now.
+
+What cannot be known. The kernel may have given another number than the setting,
+and no flow tells that. So idle is absent, and no comparison with it holds, for
+
+  - flows with FIXED_TIMEOUT or OFFLOAD, and those without a known state;
+  - flows of a protocol for which this namespace has a timeout policy: nft's
+    "ct timeout", or one of nfct(8), which iptables -j CT --timeout uses;
+  - flows with more time left than the setting gives;
+  - TCP flows with so little left that they may wait for an acknowledgement
+    (nf_conntrack_tcp_timeout_max_retrans, _unacknowledged);
+  - flows that would be idle for longer than they exist ("age", known of flows that
+    began with net.netfilter.nf_conntrack_timestamp=1);
+  - where the age is not known, flows with less than half of the setting left.
+
+What remains uncertain. A timeout that was set by hand ('ct update', 'ct create',
+'ct load', a helper such as SIP's), or a setting that was changed, shows until the
+flow's next packet: such a flow may have been idle for less than is said. Packets
+that do not prolong a flow, as those behind TIME_WAIT, do not count. 'ct delete' and
+'ct update' by idle say on standard error what their choice rests on; try them with
+--dry-run, and set nf_conntrack_timestamp=1 beforehand where it matters.
+
+A copy of a flow on another machine gets no packets, and no event tells that packets
+prolonged the original: it ends when its first timeout is used up.
+`
 
 func helpExitCodes() []byte {
 	var b []byte

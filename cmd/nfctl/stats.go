@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -53,11 +54,11 @@ func (o *ctStatsOptions) register(f *pflag.FlagSet) {
 }
 
 func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
-	return a.stats(c, o, "ct stats", format.FlowStats(), (*ct.Conn).Stats)
+	return a.stats(c, o, "ct stats", format.FlowStats(), ct.StatsCounters, (*ct.Conn).Stats)
 }
 
 // stats prints counters, once or again and again.
-func (a *app) stats(c *cobra.Command, o *ctStatsOptions, command string, s *format.Subject[format.Stats], read func(*ct.Conn) ([]ct.CPUStats, error)) error {
+func (a *app) stats(c *cobra.Command, o *ctStatsOptions, command string, s *format.Subject[format.Stats], counters []ct.Counter, read func(*ct.Conn) ([]ct.CPUStats, error)) error {
 	if o.interval == 0 && (o.stream.count > 0 || o.stream.duration > 0) {
 		return usagef("--count and --duration go with --interval")
 	}
@@ -83,6 +84,11 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, command string, s *form
 	var at time.Time
 	for {
 		cpus, err := read(conn)
+		if errors.Is(err, unix.EPERM) { // any user may read some of them in /proc
+			if some, e := ct.ProcStats(counters); e == nil {
+				cpus, err = some, nil
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -563,14 +563,21 @@ func (p *parser) take(o *option, text string) error {
 		}
 		c.Buffer = int(n)
 	case "mark":
-		mark, mask, err := value.MarkMask(text)
+		v, m, masked := strings.Cut(text, "/")
+		if !masked {
+			m = "0xffffffff"
+		}
+		mark, err := strconv.ParseUint(v, 0, 32)
+		mask, err2 := strconv.ParseUint(m, 0, 32)
 		switch {
-		case err != nil:
+		case err != nil || err2 != nil:
 			return bad("invalid mark `%s'", text)
 		case p.verb == update:
-			c.Sets = append(c.Sets, fmt.Sprintf("mark=%#x/%#x", mark, mask))
+			c.Sets = append(c.Sets, fmt.Sprintf("mark^=%#x/%#x", mark, mask))
 		case p.verb&making != 0:
-			p.put(name, name, strconv.FormatUint(uint64(mark), 10))
+			p.put(name, name, strconv.FormatUint(mark, 10))
+		case mark&^mask != 0: // no mark is so
+			c.Exprs = append(c.Exprs, "mark < 0")
 		default:
 			p.put(name, name, text)
 		}

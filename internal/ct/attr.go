@@ -452,6 +452,12 @@ func FindNumber[T any](table []Attr[T], number int) *Attr[T] {
 // set, on create or on update, is refused with the reason.
 func Set[T any](table []Attr[T], t *T, text string, update bool) error {
 	name, val, ok := strings.Cut(text, "=")
+	if xor, is := strings.CutSuffix(name, "^"); is && ok {
+		if f, flow := any(t).(*Flow); flow && strings.TrimSpace(xor) == "mark" && update {
+			return flipMark(f, val)
+		}
+		return &value.Error{What: "attribute to flip bits of", Text: xor, Valid: "mark, of flows that are there"}
+	}
 	a := Find(table, strings.TrimSpace(name))
 	if !ok || a == nil {
 		e := &value.Error{What: "attribute", Text: text, Valid: "NAME=VALUE, with a name of 'nfctl attr list'"}

@@ -3,6 +3,7 @@ package ct
 import (
 	"encoding/binary"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -268,12 +269,44 @@ func TestParseStatus(t *testing.T) {
 }
 
 func TestLabels(t *testing.T) {
-	names, err := parseLabels(strings.NewReader("# names\n0 web\n127 last # comment\n\n"), "x")
-	if err != nil || names[0] != "web" || names[127] != "last" {
-		t.Errorf("names = %v, %v", names, err)
+	// What libnetfilter_conntrack 1.0.9 makes of the same lines.
+	names, err := parseLabels(strings.NewReader(`# names
+0 web
+nonsense
+128 too-high
+0x10 hex
+010 eight
+4 bulk traffic
+5 a,b
+6 a.b
+7 "quoted"
+9 a/b
+10 tab	inside
+11 café
+12 comment # behind
+13	tabbed	
+0 second
+14 web
+15
+-1 minus
+20x
+127 last
+`))
+	want := map[int]string{0: "web", 16: "hex", 8: "eight", 4: "bulk traffic", 13: "tabbed", 20: "x", 127: "last"}
+	for bit, name := range names {
+		if name != want[bit] {
+			t.Errorf("%d is %q, want %q", bit, name, want[bit])
+		}
 	}
-	for _, bad := range []string{"128 x", "x y", "1", "1 a b"} {
-		if _, err := parseLabels(strings.NewReader(bad), "x"); err == nil {
+	if err != nil {
+		t.Error(err)
+	}
+	path := filepath.Join(t.TempDir(), "labels")
+	for _, bad := range []string{"", "128 x\n", "1\n", "1 a,b\n"} {
+		if err := os.WriteFile(path, []byte(bad), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := LoadLabels(path); err == nil {
 			t.Errorf("%q: want an error", bad)
 		}
 	}

@@ -46,6 +46,7 @@ type DumpOptions struct {
 func (o *DumpOptions) prepare() {
 	if o.Idle {
 		o.timeouts = LoadTimeouts()
+		_ = o.timeouts.LoadPolicies() // a dump cannot open its socket either
 	}
 }
 

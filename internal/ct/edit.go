@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 
 	"nfctl/internal/nl"
 )
@@ -203,6 +204,7 @@ func (c *Conn) Get(f, got *Flow, zero bool) error {
 	found := false
 	err := c.c.Get(c.req, func(m *nl.Msg) error {
 		err := got.Decode(m)
+		got.Time = uint64(time.Now().UnixNano())
 		keep(got)
 		found = true
 		return err

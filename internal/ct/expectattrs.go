@@ -82,7 +82,7 @@ func expectAttrs() []Attr[Expect] {
 		{Name: "exp-zone", Number: 4, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_EXPECT_ZONE", Since: "2.6.34", Readable: never, Create: "yes, the master's zone", Update: expKey,
 			Doc: "zone of the master", access: enum(ExpectHasZone, func(e *Expect) *uint16 { return &e.Zone })},
 		{Name: "exp-id", Number: -1, Path: "id", Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_EXPECT_ID", Since: "2.6.14", Readable: inExpect, Create: "no: the kernel picks it", Update: expKey,
-			Doc: "number of the expectation, its own as long as it lives", access: enum(ExpectHasID, func(e *Expect) *uint32 { return &e.ID })},
+			Doc: "number of the expectation, a hash of 32 bits: with the tuple its own, alone another one may have it too", access: enum(ExpectHasID, func(e *Expect) *uint32 { return &e.ID })},
 		{Name: "exp-nat-dir", Number: 9, Path: "nat.dir", Kind: field.Enum, Bits: 32, Names: DirNames, Parse: DirNames.ParseSet, Netlink: "CTA_EXPECT_NAT/CTA_EXPECT_NAT_DIR", Since: "3.3", Readable: inExpect + ", when an address or port was given",
 			Create: "yes, with exp-nat-tuple (alone: EINVAL)", Update: expFixed, Doc: "direction of the master that the translation belongs to", access: enum(ExpectHasNATDir, func(e *Expect) *uint32 { return &e.NATDir })},
 		{Name: "exp-nat-tuple", Number: 8, Kind: field.String, Netlink: "CTA_EXPECT_NAT/CTA_EXPECT_NAT_TUPLE", Since: "3.3", Readable: inExpect + ", when an address or port was given",

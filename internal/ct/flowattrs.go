@@ -222,14 +222,20 @@ func flowAttrs() []Attr[Flow] {
 		counter("repl-counter-bytes", 29, "reply.bytes", "CTA_COUNTERS_REPLY/CTA_COUNTERS_BYTES", "bytes in the reply direction, from the IP header on", HasReplyBytes, func(f *Flow) *uint64 { return &f.ReplyCounters.Bytes }),
 		dirZone("repl-zone", 69, "reply.zone", "CTA_TUPLE_REPLY/CTA_TUPLE_ZONE", "zone of the reply direction only", reply),
 
-		Attr[Flow]{Path: "nat.src", Kind: field.Addr, Parse: value.Addrs, Doc: "address to which the source is translated",
-			ip: func(f *Flow) (netip.Addr, bool) { a, ok, _, _ := f.SrcNAT(); return a, ok }},
-		Attr[Flow]{Path: "nat.dst", Kind: field.Addr, Parse: value.Addrs, Doc: "address to which the destination is translated",
-			ip: func(f *Flow) (netip.Addr, bool) { a, ok, _, _ := f.DstNAT(); return a, ok }},
-		Attr[Flow]{Path: "nat.sport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "port to which the source port is translated",
-			access: access[Flow]{num: func(f *Flow) (uint64, bool) { _, _, p, ok := f.SrcNAT(); return uint64(p), ok }}},
-		Attr[Flow]{Path: "nat.dport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "port to which the destination port is translated",
-			access: access[Flow]{num: func(f *Flow) (uint64, bool) { _, _, p, ok := f.DstNAT(); return uint64(p), ok }}},
+		Attr[Flow]{Path: "nat.src", Kind: field.Addr, Parse: value.Addrs, Doc: "source address behind the translation of the source, also when only the port was changed",
+			ip: func(f *Flow) (netip.Addr, bool) { a, addr, _, port := f.SrcNAT(); return a, addr || port }},
+		Attr[Flow]{Path: "nat.dst", Kind: field.Addr, Parse: value.Addrs, Doc: "destination address behind the translation of the destination, also when only the port was changed",
+			ip: func(f *Flow) (netip.Addr, bool) { a, addr, _, port := f.DstNAT(); return a, addr || port }},
+		Attr[Flow]{Path: "nat.sport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "source port behind the translation of the source, also when it was kept",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) {
+				_, addr, p, port := f.SrcNAT()
+				return uint64(p), (addr || port) && f.Reply.Has(TupleDport)
+			}}},
+		Attr[Flow]{Path: "nat.dport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "destination port behind the translation of the destination, also when it was kept",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) {
+				_, addr, p, port := f.DstNAT()
+				return uint64(p), (addr || port) && f.Reply.Has(TupleSport)
+			}}},
 
 		Attr[Flow]{Name: "status", Number: 32, Path: "status", Kind: field.Flags, Bits: 32, Names: StatusNames, Parse: ParseStatus, Netlink: "CTA_STATUS", Since: "2.6.14", Readable: inAll,
 			Create: "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; the kernel ignores the NAT and offload bits",
@@ -246,7 +252,7 @@ func flowAttrs() []Attr[Flow] {
 		Attr[Flow]{Name: "use", Number: 30, Path: "use", Kind: field.Uint, Bits: 32, Netlink: "CTA_USE", Since: "2.6.14", Readable: "dump", Create: onlyRead, Update: onlyRead, Doc: "references held to the entry in the kernel",
 			access: fnum(HasUse, func(f *Flow) *uint32 { return &f.Use })},
 		Attr[Flow]{Name: "id", Number: 31, Path: "id", Kind: field.Uint, Bits: 32, Netlink: "CTA_ID", Since: "2.6.14", Readable: inAll, Create: "no: the kernel picks it", Update: "no: the kernel ignores it",
-			Doc: "number of the entry, its own as long as it lives", access: fnum(HasID, func(f *Flow) *uint32 { return &f.ID })},
+			Doc: "number of the flow, a hash of 32 bits: with the tuple and zone its own, alone another flow may have it too", access: fnum(HasID, func(f *Flow) *uint32 { return &f.ID })},
 		Attr[Flow]{Name: "helper-name", Number: 55, Path: "helper", Kind: field.String, Netlink: "CTA_HELP/CTA_HELP_NAME", Since: "2.6.14", Readable: "dump, new, update",
 			Create: "yes, a helper for the flow's family and protocol (else EOPNOTSUPP)",
 			Update: "yes, only empty, which removes the helper and its expectations (none yet: EOPNOTSUPP, another: EBUSY)",
@@ -273,7 +279,7 @@ func flowAttrs() []Attr[Flow] {
 			Create: onlyRead, Update: onlyRead, Doc: "when the flow ended", access: fnum(HasStop, func(f *Flow) *uint64 { return &f.Stop })},
 		Attr[Flow]{Path: "age", Aliases: []string{"delta-time"}, Kind: field.Uint, Parse: value.Seconds, Doc: "seconds since the flow began, until it ended; known with nf_conntrack_timestamp=1",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { ns, ok := f.Age(); return ns / 1e9, ok }}},
-		Attr[Flow]{Path: "idle", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Doc: "seconds since the last packet, where the timeout tells: see Timeouts",
+		Attr[Flow]{Path: "idle", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Doc: "seconds since the last packet, in lists, where the time left tells: see 'nfctl help timeouts'",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.Idle), f.Has(HasIdle) }}},
 
 		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_ORIGINAL", "2.6.23", wscaleWhy, "window scale of the original direction, a shift", HasTCPWscaleOrig, func(f *Flow) *uint8 { return &f.TCPWscaleOrig }),

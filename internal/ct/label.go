@@ -26,9 +26,17 @@ var labels struct {
 
 // LoadLabels reads the names of connection labels from a file of lines
 // "BIT NAME"; they are then used wherever labels are read or written. A file
-// that has no such lines is an error, and so is a bit over 127.
+// without any such line is an error.
 func LoadLabels(path string) error {
-	names, err := readLabels(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	names, err := parseLabels(f)
+	if err == nil && names == [128]string{} {
+		err = fmt.Errorf("%s: no line of it is a bit from 0 to 127 and a name of letters, digits, blanks and '-'", path)
+	}
 	if err != nil {
 		return err
 	}
@@ -38,31 +46,47 @@ func LoadLabels(path string) error {
 	return nil
 }
 
-func readLabels(path string) (names [128]string, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return names, err
+// parseLabels reads names as libnetfilter_conntrack does, so that a label has the
+// same name in iptables, nft and conntrack(8): a bit as C writes numbers, then a
+// name of letters, digits, '-' and blanks inside. Of two lines about a bit, or
+// with a name, the first counts, and all other lines are passed over. A '#' begins
+// a comment at the start of a line only.
+func parseLabels(r io.Reader) (names [128]string, err error) {
+	taken := map[string]bool{}
+	sc := bufio.NewScanner(r)
+	for sc.Scan() {
+		bit, name, ok := labelLine(sc.Text())
+		if ok && names[bit] == "" && !taken[name] {
+			names[bit], taken[name] = name, true
+		}
 	}
-	defer f.Close()
-	return parseLabels(f, path)
+	return names, sc.Err()
 }
 
-func parseLabels(r io.Reader, path string) (names [128]string, err error) {
-	line := 0
-	for sc := bufio.NewScanner(r); sc.Scan(); {
-		line++
-		text, _, _ := strings.Cut(sc.Text(), "#")
-		words := strings.Fields(text)
-		if len(words) == 0 {
-			continue
-		}
-		bit, err := strconv.ParseUint(words[0], 0, 8)
-		if err != nil || bit > 127 || len(words) != 2 {
-			return names, fmt.Errorf("%s:%d: want a bit from 0 to 127 and a name", path, line)
-		}
-		names[bit] = words[1]
+// labelLine reads a line of names of labels.
+func labelLine(line string) (bit int, name string, ok bool) {
+	const blanks = " \f\r\t\v"
+	if strings.HasPrefix(line, "#") {
+		return 0, "", false
 	}
-	return names, nil
+	line = strings.TrimLeft(line, blanks)
+	base, digits := 10, "0123456789"
+	switch hex := strings.ToLower(line[:min(2, len(line))]) == "0x"; {
+	case hex:
+		base, digits, line = 16, digits+"abcdefABCDEF", line[2:]
+	case strings.HasPrefix(line, "0"):
+		base, digits = 8, digits[:8]
+	}
+	rest := strings.TrimLeft(line, digits)
+	n, err := strconv.ParseUint(line[:len(line)-len(rest)], base, 16)
+	name = strings.Trim(rest, blanks)
+	sane := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == ' ' || c == '-'
+	}
+	if err != nil || n > 127 || name == "" || strings.ContainsFunc(name, func(c rune) bool { return !sane(c) }) {
+		return 0, "", false
+	}
+	return int(n), name, true
 }
 
 // LabelName returns the name of label n, or "".
@@ -79,7 +103,10 @@ func LabelName(n int) string {
 	labels.Lock()
 	defer labels.Unlock()
 	if !labels.loaded {
-		labels.byBit, _ = readLabels(LabelFile) // no file, no names
+		if f, err := os.Open(LabelFile); err == nil { // no file, no names
+			labels.byBit, _ = parseLabels(f)
+			_ = f.Close()
+		}
 		labels.loaded = true
 	}
 	return labels.byBit[n]
@@ -97,13 +124,13 @@ func LabelNames() (names []string) {
 }
 
 func labelBit(s string) (int, error) {
-	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n < 128 {
-		return int(n), nil
-	}
-	for n := range 128 {
+	for n := range 128 { // names first: a name may be a number
 		if w := LabelName(n); w != "" && w == s {
 			return n, nil
 		}
+	}
+	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n < 128 {
+		return int(n), nil
 	}
 	return 0, &value.Error{What: "label", Text: s, Near: value.Nearest(s, LabelNames()),
 		Valid: "a name of " + LabelFile + " (or --labelmap) or a number from 0 to 127"}

@@ -74,6 +74,22 @@ func setMark(f *Flow, s string) error {
 	return nil
 }
 
+// flipMark sets how the mark is to change: "V" flips V's bits, "V/M" clears the bits
+// in M first. It is what the kernel does: (mark &^ CTA_MARK_MASK) ^ CTA_MARK.
+func flipMark(f *Flow, s string) error {
+	v, m, masked := strings.Cut(s, "/")
+	if !masked {
+		m = "0"
+	}
+	bits, err := strconv.ParseUint(v, 0, 32)
+	mask, err2 := strconv.ParseUint(m, 0, 32)
+	if err != nil || err2 != nil {
+		return &value.Error{What: "mark", Text: s, Valid: "the bits to flip: 0x1, or with bits to clear first 0x1/0xff"}
+	}
+	f.Mark, f.MarkMask, f.Present = uint32(bits), uint32(mask), f.Present|HasMark|HasMarkMask
+	return nil
+}
+
 // setPort sets a port by number or name, or a GRE key, which may be in
 // hexadecimal.
 func setPort(set func(*Flow, uint64)) func(*Flow, string) error {

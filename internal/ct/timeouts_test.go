@@ -2,6 +2,7 @@ package ct
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
@@ -18,11 +19,13 @@ func TestIdle(t *testing.T) {
 		idle  int // -1: unknown
 	}{
 		{UDP, []string{"timeout=20"}, 9},
-		{UDP, []string{"timeout=20", "status=SEEN_REPLY,ASSURED"}, 99},
+		{UDP, []string{"timeout=70", "status=SEEN_REPLY,ASSURED"}, 49},
+		{UDP, []string{"timeout=20", "status=SEEN_REPLY,ASSURED"}, -1}, // far below the setting
 		{UDP, []string{"timeout=100"}, -1},
 		{UDP, []string{"timeout=20", "status=FIXED_TIMEOUT"}, -1},
-		{TCP, []string{"timeout=100", "state=SYN_SENT"}, 19},
+		{TCP, []string{"timeout=100", "state=SYN_SENT"}, 19}, // of 120
 		{TCP, []string{"timeout=431900", "state=ESTABLISHED"}, 99},
+		{TCP, []string{"timeout=3600", "state=ESTABLISHED"}, -1},
 		{TCP, []string{"timeout=250", "state=ESTABLISHED"}, -1}, // perhaps it waits for an acknowledgement
 		{ICMP, []string{"timeout=20"}, 9},
 		{50, []string{"timeout=590"}, 9},
@@ -52,5 +55,77 @@ func TestIdle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestIdleAndAge looks at flows whose age is known.
+func TestIdleAndAge(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	if err := os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_timestamp", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t)
+	f := flow(t, "10.0.0.1:1", "10.0.0.2:2", TCP, "timeout=431990", "state=ESTABLISHED")
+	if err := c.Create(f, false); err != nil {
+		t.Fatal(err)
+	}
+	ts := LoadTimeouts()
+	var got Flow
+	if err := c.Get(f, &got, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := got.Age(); !ok {
+		t.Fatal("no age")
+	}
+	if ts.SetIdle(&got); got.Has(HasIdle) {
+		t.Errorf("idle for %d seconds, and made just now", got.Idle)
+	}
+	// As old as it is idle, it is.
+	got.Start -= 20e9
+	if ts.SetIdle(&got); !got.Has(HasIdle) || got.Idle < 8 || got.Idle > 20 {
+		t.Errorf("idle %d, %v", got.Idle, got.Has(HasIdle))
+	}
+	// With an age it may be most of the setting.
+	got.Timeout, got.Present, got.Start = 1000, got.Present&^HasIdle, got.Start-431000e9
+	if ts.SetIdle(&got); got.Idle != 430999 {
+		t.Errorf("idle %d, %v", got.Idle, got.Has(HasIdle))
+	}
+}
+
+// TestIdleUnderPolicy makes a timeout policy, of which no flow tells.
+func TestIdleUnderPolicy(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "nft")
+	ns := nstest.Enter(t)
+	c := dial(t)
+	f := flow(t, "10.0.0.1:1", "10.0.0.2:2", TCP, "timeout=431900", "state=ESTABLISHED")
+	u := flow(t, "10.0.0.1:1", "10.0.0.2:2", UDP, "timeout=20")
+	for _, f := range []*Flow{f, u} {
+		if err := c.Create(f, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(f *Flow) bool {
+		ts := LoadTimeouts()
+		if err := ts.LoadPolicies(); err != nil {
+			t.Fatal(err)
+		}
+		var got Flow
+		if err := c.Get(f, &got, false); err != nil {
+			t.Fatal(err)
+		}
+		ts.SetIdle(&got)
+		return got.Has(HasIdle)
+	}
+	if !known(f) || !known(u) {
+		t.Error("idle is not known without a policy")
+	}
+	ns.Run("nft", "table ip t { ct timeout short { protocol tcp; l3proto ip; policy = { established : 900 }; }; }")
+	if known(f) {
+		t.Error("idle is told of TCP, which has a policy")
+	}
+	if !known(u) {
+		t.Error("idle is not told of UDP, which has no policy")
 	}
 }

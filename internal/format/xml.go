@@ -207,7 +207,11 @@ func appendFlowXML(b []byte, f *ct.Flow, o *Output) []byte {
 			b = append(b, "</timestamp>"...)
 		}
 		if f.Has(ct.HasStart) {
-			b = xmlNum(b, "deltatime", seconds(f))
+			delta := seconds(f)
+			if f.Stop != 0 { // of both times here, not of their whole seconds as in text
+				delta = (f.Stop - f.Start) / 1e9
+			}
+			b = xmlNum(b, "deltatime", delta)
 		}
 		b = append(b, "</meta>"...)
 	}

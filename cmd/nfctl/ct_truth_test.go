@@ -1,0 +1,104 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"nfctl/internal/nstest"
+)
+
+// What a list says of flows must be so, and what is not known must not be said.
+
+// TestCtIdle: no flow is said to be idle for longer than it exists, and what is
+// deleted by idle is told what that rests on.
+func TestCtIdle(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	good(t, "ct", "create", "tcp 1.1.1.1:1 > 2.2.2.2:2", "--timeout", "1h", "-q")
+	for _, verb := range []string{"delete", "update --set mark=1"} {
+		out, errs, status := call(append(append([]string{"ct"}, strings.Fields(verb)...), "--filter", "idle > 3600")...)
+		if status != 0 || out != "" || !strings.Contains(errs, "0 flows") || !strings.Contains(errs, "idle rests on") {
+			t.Errorf("%s: status %d: %s%s", verb, status, out, errs)
+		}
+	}
+	if out := good(t, "ct", "list", "--fields", "idle,timeout", "-o", "json"); strings.Contains(out, "idle") || !strings.Contains(out, `"timeout":3`) {
+		t.Errorf("idle is told: %s", out)
+	}
+	if out := good(t, "ct", "get", "tcp 1.1.1.1:1 > 2.2.2.2:2", "--fields", "idle,timeout", "-o", "json"); strings.Contains(out, "idle") {
+		t.Errorf("idle is told: %s", out)
+	}
+	_, errs, _ := call("ct", "delete", "--mark", "5")
+	if strings.Contains(errs, "idle") {
+		t.Errorf("idle, unasked: %s", errs)
+	}
+	if err := os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_timestamp", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	good(t, "ct", "create", "tcp 1.1.1.1:1 > 2.2.2.2:3", "--timeout", "3d", "-q")
+	if out := good(t, "ct", "list", "--dport", "3", "--fields", "idle,age", "-o", "json"); strings.Contains(out, "idle") || !strings.Contains(out, "age") {
+		t.Errorf("idle for longer than it exists: %s", out)
+	}
+	if out := good(t, "ct", "get", "tcp 1.1.1.1:1 > 2.2.2.2:3", "--fields", "age", "-o", "json"); !strings.Contains(out, "age") {
+		t.Errorf("get tells no age: %s", out)
+	}
+	good(t, "ct", "create", "tcp 1.1.1.1:1 > 2.2.2.2:4", "--timeout", "5d", "-q")
+	if out := good(t, "ct", "list", "--dport", "4", "--fields", "idle", "-o", "json"); !strings.Contains(out, `"idle":0`) {
+		t.Errorf("a flow with its whole timeout: %s", out)
+	}
+	if out := good(t, "help", "timeouts"); !strings.Contains(out, "cannot be known") {
+		t.Error("there is no help on timeouts")
+	}
+}
+
+// TestCtWatchTimeouts: flags that mean something else for a list are told.
+func TestCtWatchTimeouts(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	_, errs, status := call("ct", "watch", "--timeout", "3s", "--duration", "10ms")
+	if status != 0 || !strings.Contains(errs, "--duration") {
+		t.Errorf("--timeout: status %d: %s", status, errs)
+	}
+	_, errs, status = call("ct", "watch", "--filter", "idle > 3", "--duration", "10ms")
+	if status != exitUsage || !strings.Contains(errs, "idle") {
+		t.Errorf("idle: status %d: %s", status, errs)
+	}
+}
+
+// TestCtNATPorts: both ends of a translated end are told, also what was kept.
+func TestCtNATPorts(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	good(t, "ct", "create", "udp 10.0.0.1:4000 > 10.0.0.2:53", "--set", "snat-ipv4=192.0.2.1")
+	good(t, "ct", "create", "udp 10.0.0.1:4001 > 10.0.0.2:53", "--set", "dnat-port=5353")
+	for _, c := range [][2]string{
+		{"4000", `"nat":{"src":"192.0.2.1","sport":4000}`}, {"4001", `"nat":{"dst":"10.0.0.2","dport":5353}`},
+	} {
+		if out := good(t, "ct", "list", "--sport", c[0], "-o", "json"); !strings.Contains(out, c[1]) {
+			t.Errorf("%s: no %s in %s", c[0], c[1], out)
+		}
+	}
+	if out := good(t, "ct", "list", "--filter", "nat.sport == 4000", "-o", "flow"); !strings.Contains(out, "10.0.0.1:4000") {
+		t.Errorf("nat.sport == 4000 finds %q", out)
+	}
+	// What was kept is not asked for again.
+	if out := good(t, "ct", "save", "--sport", "4000"); strings.Contains(out, "snat-port") {
+		t.Errorf("saved as %s", out)
+	}
+}
+
+// TestCtFiguresOfProc: what any user may read, any user is told.
+func TestCtFiguresOfProc(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "unshare")
+	ns := nstest.New(t)
+	nf := nstest.Build(t)
+	ns.Run(nf, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "-q")
+	for args, want := range map[string]string{"ct count": "1\n", "ct count -o json": `"count":1,"max":`, "ct stats -o json": `"insert_failed":0`, "expect stats -o json": `"create":0`,
+		"compat conntrack -C": "1\n", "compat conntrack -S": "insert_failed=0"} {
+		out, errs, status := ns.Exec("unshare", append([]string{"-U", nf}, strings.Fields(args)...)...)
+		if status != 0 || !strings.Contains(out, want) {
+			t.Errorf("%s: status %d: no %q in %s%s", args, status, want, out, errs)
+		}
+	}
+}
