@@ -17,6 +17,7 @@ import (
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/nft"
+	"nfctl/internal/pattern"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
 	"nfctl/internal/value"
@@ -37,6 +38,8 @@ type queueRun struct {
 	stream *stream
 	begun  time.Time
 	write  sync.Mutex // standard output, shared by the queues
+
+	firstWhy sync.Once // tells of the first packet that could not be edited
 }
 
 func (a *app) queue(c *cobra.Command, o *queueOptions) error {
@@ -52,7 +55,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if o.meta && o.snaplen > 0 {
 		return usagef("--meta copies nothing of the packets: it does not go with --snaplen")
 	}
-	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit}}
+	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach)}}
 	a.extensions(r)
 	set, err := o.rules(r.rules)
 	if err != nil {
@@ -138,6 +141,18 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	return r.stream.result()
+}
+
+// onlyProto returns the one transport protocol that all rules of --attach queue, or
+// 0: they queue more than one, or others' rules do.
+func onlyProto(specs []nft.Spec) (proto uint8) {
+	for _, s := range specs {
+		if s.Pattern == nil || s.Pattern.Has&pattern.Proto == 0 || proto != 0 && s.Pattern.Proto != proto {
+			return 0
+		}
+		proto = s.Pattern.Proto
+	}
+	return proto
 }
 
 // open binds the queues.
@@ -234,6 +249,11 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 				r.stream.met()
 			}
 		}
+	}
+	q.OnUneditable = func(pkt *queue.Packet, d *queue.Decision) {
+		r.firstWhy.Do(func() {
+			r.a.warn("queue %d: rule %d could not edit packet %d: %s; --on-uneditable says %s, totals count the others", pkt.Queue, d.Rule, pkt.ID, pkt.Why, r.o.onUnedit)
+		})
 	}
 	if r.stream.flags.idle > 0 {
 		q.OnBatch = func(int) { r.stream.touch() }

@@ -56,3 +56,68 @@ func TestQueueSuggests(t *testing.T) {
 		}
 	}
 }
+
+// TestQueueSaysWhy has rules that cannot do their edits: the reason stands in the
+// record, the first is told at once, and what could never be done is refused.
+func TestQueueSaysWhy(t *testing.T) {
+	t.Parallel()
+	const why = "another length of TCP's payload, which only resize allows"
+	for _, form := range []string{"text", "json"} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			ns := nstest.New(t)
+			addr := ns.TCPEcho("127.0.0.1:80")
+			p := startQueue(t, ns, "-o", form, "--attach", "output", "--rule", `replace "evil" "excellent"`, "--accept-port", "80")
+			c, err := ns.Dial("tcp", addr, nstest.Patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write([]byte("evil")); err != nil {
+				t.Fatal(err)
+			}
+			nstest.Until(t, "the first is told", func() bool { return strings.Contains(p.Stderr(), "rule 1 could not edit packet ") })
+			p.Signal(unix.SIGTERM)
+			p.Wait()
+			want := "drop rule 1 (" + why + ")\n"
+			if form == "json" {
+				want = `"verdict":"drop","rule":1,"why":"` + why + `"}`
+			}
+			if !strings.Contains(p.Stdout(), want) || strings.Count(p.Stderr(), why) != 1 || strings.Contains(p.Stdout(), "dry") {
+				t.Errorf("want %s in\n%s%s", want, p.Stdout(), p.Stderr())
+			}
+		})
+	}
+	for _, args := range [][]string{
+		{"--rule", `replace "evil" "excellent" tcp > :80`},
+		{"--rule", `drop tcp > :80`, "--rule", `replace "evil" "excellent" if tcp.dport == 80`, "--attach", "output tcp > :80"},
+		{"--rule", `replace "a" "b" esp >`}, {"--rule", "set udp.dport=53 tcp > :80"},
+	} {
+		var out, words strings.Builder
+		if status := run(append([]string{"nfctl", "queue"}, args...), strings.NewReader(""), &out, &words); status != exitUsage || !strings.Contains(words.String(), "can never be done on ") {
+			t.Errorf("%q: status %d: %s", args, status, words.String())
+		}
+	}
+}
+
+// TestQueueDryRunSaysSo looks for the words in both forms.
+func TestQueueDryRunSaysSo(t *testing.T) {
+	t.Parallel()
+	for form, want := range map[string][]string{
+		"text": {"drop rule 1 (dry run)\n", "accept (dry run)\n"},
+		"json": {`"verdict":"drop","rule":1,"dry_run":true}`, `"verdict":"accept","dry_run":true}`},
+	} {
+		ns := nstest.New(t)
+		p := startQueue(t, ns, "--dry-run", "-o", form, "--attach", "output udp >", "--drop", "udp > :7000")
+		if got, ok := ns.Ask(ns.UDPEcho("127.0.0.1:7000"), "abc", nstest.Patience); got != "abc" || !ok {
+			t.Errorf("answer %q, %v", got, ok)
+		}
+		p.Signal(unix.SIGTERM)
+		p.Wait()
+		for _, w := range want {
+			if !strings.Contains(p.Stdout(), w) {
+				t.Errorf("want %s in\n%s", w, p.Stdout())
+			}
+		}
+	}
+}

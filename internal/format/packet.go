@@ -23,7 +23,8 @@ var Queues = &Subject[queue.Info]{Kind: "queue", Fields: queue.InfoFields}
 //
 //	12:00:00.123456 q0 #1 output out eth0 tcp 10.0.0.1:40000 > 10.0.0.2:22 [S] seq 1 win 64240 len 0 drop rule 1
 //
-// in local time, with what was asked for of the packet's bytes below.
+// in local time, with why an edit could not be made, or that it is a dry run, in
+// parentheses behind, and what was asked for of the packet's bytes below.
 func packetText(_ *Output, opt Options) func([]byte, *queue.Packet) []byte {
 	var c clock
 	return func(b []byte, p *queue.Packet) []byte {
@@ -56,6 +57,12 @@ func packetText(_ *Output, opt Options) func([]byte, *queue.Packet) []byte {
 			}
 			if p.Rule > 0 {
 				b = strconv.AppendInt(append(b, " rule "...), int64(p.Rule), 10)
+			}
+			if p.Why != "" {
+				b = append(append(append(b, " ("...), p.Why...), ')')
+			}
+			if p.DryRun {
+				b = append(b, " (dry run)"...)
 			}
 		}
 		b = append(b, '\n')

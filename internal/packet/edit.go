@@ -23,7 +23,9 @@ var (
 	ErrFragment      = errors.New("the packet is a fragment")
 	ErrAuthenticated = errors.New("the field is protected by an authentication header")
 	ErrOffload       = errors.New("an inner packet's checksum is left to the device")
-	ErrNeedsResize   = errors.New("the payload's length may not change")
+	ErrNoCopy        = errors.New("nothing of the packet was copied")
+	ErrNeedsResize   = errors.New("another length of TCP's payload, which only resize allows")
+	ErrFixedLength   = errors.New("another length of a payload whose protocol cannot have one")
 	ErrSegments      = errors.New("the packet is many datagrams at once (GSO), whose lengths may not change")
 	ErrTooLong       = errors.New("the packet would get too long")
 	ErrProtocol      = errors.New("the checksum of this protocol is not known")
@@ -425,7 +427,21 @@ func payloadFixed(h *Headers, m Meta, resized, allowed bool) error {
 	case ProtoICMP, ProtoICMPv6:
 		return nil
 	}
-	return ErrNeedsResize
+	return ErrFixedLength
+}
+
+// Never returns why an edit can be made on no packet of a transport protocol, or
+// nil where it can on some.
+func (ed *Edit) Never(proto uint8) error {
+	for _, p := range ed.places {
+		if p.version != 0 || p.proto == proto {
+			return nil
+		}
+	}
+	if ed.places != nil {
+		return ErrAbsent
+	}
+	return payloadFixed(&Headers{l4: proto}, Meta{}, len(ed.old) != len(ed.new), ed.resize)
 }
 
 // resized makes buf, which is e.buf[1] with headers and a new payload, the

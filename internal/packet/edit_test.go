@@ -255,7 +255,7 @@ func TestEditErrors(t *testing.T) {
 		{"authenticated payload", pkt(17, udp, packettest.AH(1, 1)), packet.Meta{}, "pay→PAY", packet.ErrAuthenticated},
 		{"authenticated packet's ttl", pkt(17, udp, packettest.AH(1, 1)), packet.Meta{}, "ip.ttl=1", nil},
 		{"tcp of another length", pkt(6, packettest.TCP(1, 2, 16, nil, "abc")), packet.Meta{}, "abc→ab", packet.ErrNeedsResize},
-		{"sctp of another length", pkt(132, packettest.SCTP(1, 2, 3, "abc")), packet.Meta{}, "abc→ab!", packet.ErrNeedsResize},
+		{"sctp of another length", pkt(132, packettest.SCTP(1, 2, 3, "abc")), packet.Meta{}, "abc→ab!", packet.ErrFixedLength},
 		{"datagrams of another length", pkt(17, udp), packet.Meta{GSO: true}, "pay→pa", packet.ErrSegments},
 		{"esp", pkt(50, []byte("12345678payload")), packet.Meta{}, "pay→PAY", packet.ErrProtocol},
 		{"esp without the text", pkt(50, []byte("12345678payload")), packet.Meta{}, "none→NONE", nil},

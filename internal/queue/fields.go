@@ -54,7 +54,8 @@ func flag(bit uint32) func(*Packet) (uint64, bool) {
 var Fields = &field.Registry[Packet]{Make: fields, Reserve: reserved}
 
 func reserved(path string) string {
-	if path == "verdict" || path == "rule" {
+	switch path {
+	case "verdict", "rule", "why", "dry_run":
 		return "it is not known while rules decide"
 	}
 	return ""
@@ -109,6 +110,13 @@ func fields() []row {
 				}},
 			{Path: "rule", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the rule that decided, from 1; absent when none did",
 				Num: func(p *Packet) (uint64, bool) { return uint64(p.Rule), p.Decided && p.Rule > 0 }},
+			{Path: "why", Kind: field.String, Doc: "why the rule's edit could not be made, so that --on-uneditable decided",
+				Data: func(p *Packet) ([]byte, bool) {
+					p.scratch = append(p.scratch[:0], p.Why...)
+					return p.scratch, p.Why != ""
+				}},
+			{Path: "dry_run", Kind: field.Bool, Max: 1, Doc: "true with --dry-run: the packet went on as it was, whatever the verdict; else absent",
+				Num: func(p *Packet) (uint64, bool) { return 1, p.DryRun }},
 		},
 	)
 }

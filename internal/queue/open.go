@@ -109,6 +109,8 @@ type Queue struct {
 	// the time to write what OnPacket gathered. An error ends the service, in
 	// order; neither is called again then.
 	OnIdle func() error
+	// OnUneditable is called for each packet with a Decision.Why, before OnPacket.
+	OnUneditable func(*Packet, *Decision)
 	// OnLost is called when n packets were lost before they could be read:
 	// "socket", its receive buffer was full (with FailOpen they went on, unseen);
 	// "queue", the queue was. The second is looked for about once a second, and

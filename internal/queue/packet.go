@@ -67,6 +67,8 @@ type Packet struct {
 	Verdict Verdict // with Decided: what was decided, by which rule
 	Rule    int
 	Decided bool
+	Why     string // why another verdict was given than the rule's own; "" mostly
+	DryRun  bool   // the verdict was not given, but accept
 
 	headers packet.Headers
 	parsed  bool
@@ -121,7 +123,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 	p.HwAddr, p.L2, p.SecCtx, p.Data, p.ctRaw = nil, nil, nil, nil, nil
 	p.Length = 0
 	p.Undecoded = !whole
-	p.parsed, p.ctState, p.Decided = false, 0, false
+	p.parsed, p.ctState, p.Decided, p.Why = false, 0, false, ""
 	found := false
 	b := m.Body()
 	for a, rest, ok := nl.NextAttr(b); ok; a, rest, ok = nl.NextAttr(b) {

@@ -128,6 +128,7 @@ func newWorker(q *Queue) *worker {
 		w.dflt = Drop
 	}
 	w.p.names = &q.names
+	w.p.DryRun = q.conf.DryRun
 	return w
 }
 
@@ -305,6 +306,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	*d = Decision{Verdict: w.dflt, Matched: d.Matched[:0]}
 	if p.Undecoded {
 		n[cUndecoded]++
+		p.Why = "malformed message of the kernel"
 	} else {
 		w.rules.decider.Decide(p, d)
 	}
@@ -322,8 +324,12 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 		}
 	}
 	w.decided++
-	if d.Uneditable {
+	if d.Why != nil {
 		n[cUneditable]++
+		p.Why = d.Why.Error()
+		if q.OnUneditable != nil {
+			q.OnUneditable(p, d)
+		}
 	}
 	if p.ctRaw != nil {
 		n[cWithCT]++

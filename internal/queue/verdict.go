@@ -84,9 +84,9 @@ type Decision struct {
 	SetMark     bool // Mark replaces the packet's mark
 	SetConnmark bool // Connmark is written to the connection under ConnmarkMask
 	Log         bool // a rule asked for the packet to be shown
-	// Uneditable says that an edit could not be made and that the verdict is the
-	// one for such packets.
-	Uneditable   bool
+	// Why is not nil when an edit could not be made, and says why not: the verdict is
+	// the one for such packets.
+	Why          error
 	Mark         uint32
 	Connmark     uint32
 	ConnmarkMask uint32 // 0: all bits

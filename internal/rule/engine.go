@@ -55,6 +55,9 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 			continue
 		}
 		r := &rules[i]
+		if err := r.never(o.Proto); err != nil {
+			return nil, &Error{Text: r.Text, File: r.File, Line: r.Line, Err: err}
+		}
 		s.texts[i] = r.Text
 		s.needs = s.needs.Add(r.needs())
 		st := step{rule: r, index: i + 1, ext: exts}
@@ -132,6 +135,7 @@ type Engine struct {
 	set  *Set
 	edit packet.Editor
 	exts []Extension
+	by   int // the rule that edited the packet at hand last
 }
 
 // Engine makes an engine for one queue.
@@ -205,19 +209,21 @@ func (e *Engine) act(s *step, p *queue.Packet, d *queue.Decision) bool {
 		case actLog:
 			d.Log = true
 		case actSet, actReplace:
-			if !e.editable(p) {
-				return e.uneditable(s, d)
+			if p.Has&queue.HasPayload == 0 {
+				return e.uneditable(s, d, packet.ErrNoCopy)
 			}
 			if err := e.edit.Apply(p.Headers(), meta(p), a.edit); err != nil && !errors.Is(err, packet.ErrAbsent) {
-				return e.uneditable(s, d)
+				return e.uneditable(s, d, err)
 			}
+			e.by = s.index
 		case actExtension:
 			x := e.exts[ext]
 			ext++
 			decided, err := x.Act(p, d, &e.edit)
 			if err != nil {
-				return e.uneditable(s, d)
+				return e.uneditable(s, d, err)
 			}
+			e.by = s.index
 			if decided {
 				d.Rule = s.index
 				return true
@@ -227,14 +233,10 @@ func (e *Engine) act(s *step, p *queue.Packet, d *queue.Decision) bool {
 	return false
 }
 
-// editable reports whether there is anything to edit: without a copy nothing is
-// known of the packet.
-func (e *Engine) editable(p *queue.Packet) bool { return p.Has&queue.HasPayload != 0 }
-
 // uneditable decides on a packet that cannot be edited.
-func (e *Engine) uneditable(s *step, d *queue.Decision) bool {
+func (e *Engine) uneditable(s *step, d *queue.Decision, why error) bool {
 	e.edit.Reset()
-	d.Verdict, d.Rule, d.Uneditable, d.Data = e.set.opts.OnUneditable, s.index, true, nil
+	d.Verdict, d.Rule, d.Why, d.Data = e.set.opts.OnUneditable, s.index, why, nil
 	return true
 }
 
@@ -248,7 +250,7 @@ func (e *Engine) finish(p *queue.Packet, d *queue.Decision) {
 	data, err := e.edit.Finish(h, meta(p))
 	if err != nil {
 		e.edit.Reset()
-		d.Verdict, d.Uneditable, d.Data = e.set.opts.OnUneditable, true, nil
+		d.Verdict, d.Rule, d.Why, d.Data = e.set.opts.OnUneditable, e.by, err, nil
 		return
 	}
 	d.Data = data

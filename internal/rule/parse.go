@@ -61,7 +61,7 @@ func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 		if err != nil {
 			return nil, &Error{Text: text, File: name, Line: line, Err: err}
 		}
-		r.Text = text
+		r.Text, r.File, r.Line = text, name, line
 		rules = append(rules, r)
 	}
 	if err := s.Err(); err != nil {

@@ -26,6 +26,8 @@ import (
 // A Rule is one rule, read and checked. It is not changed by use.
 type Rule struct {
 	Text string // as typed, for output and totals
+	File string // where it stands, if it came from a file
+	Line int
 
 	decides bool
 	verdict queue.Verdict
@@ -57,6 +59,9 @@ type Opener struct {
 type Options struct {
 	// OnUneditable is the verdict on packets that should be edited and cannot be.
 	OnUneditable queue.Verdict
+
+	// Proto is the one transport protocol of all packets that come; 0: of any.
+	Proto uint8
 
 	// Lua and Expect read the arguments of the actions of these names; nil: the
 	// action is refused. Expect is given all words up to "if", quoted ones with
@@ -180,7 +185,7 @@ func NeedsOf(fields ...string) Needs {
 		head, _, _ := strings.Cut(f, ".")
 		switch head {
 		case "time", "queue", "id", "hook", "family", "indev", "outdev", "physindev", "physoutdev", "hwaddr", "vlan",
-			"mark", "priority", "verdict", "rule", "kind":
+			"mark", "priority", "verdict", "rule", "why", "dry_run", "kind":
 		case "uid", "gid":
 			n.UIDGID = true
 		case "secctx":
@@ -233,3 +238,36 @@ type action struct {
 }
 
 var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10")
+
+// proto returns the transport protocol that the rule's pattern or flag names, or 0.
+func (r *Rule) proto() uint8 {
+	for i := range r.conds {
+		if c := &r.conds[i]; len(c.Paths) == 1 && c.Paths[0] == "ip.proto" {
+			if n, one := c.Set.Num(); one && c.Set.Mask == 0 {
+				return uint8(n)
+			}
+		}
+	}
+	return 0
+}
+
+// never returns why an edit of the rule can never be made on the packets that it is
+// for, where all that come are of one protocol (0: of any).
+func (r *Rule) never(proto uint8) error {
+	if p := r.proto(); p != 0 {
+		proto = p
+	}
+	if proto == 0 {
+		return nil
+	}
+	for i := range r.actions {
+		a := &r.actions[i]
+		if a.edit == nil {
+			continue
+		}
+		if err := a.edit.Never(proto); err != nil {
+			return fmt.Errorf("%s can never be done on %s: %w", a.edit.Text, value.Protocols.Append(nil, uint64(proto)), err)
+		}
+	}
+	return nil
+}
