@@ -23,7 +23,9 @@ type Attr[T any] struct {
 	Bits    int  // width; 0: a string or bytes
 	Network bool // stored in network byte order by libnetfilter_conntrack
 
-	Netlink  string // where it stands in the message
+	Netlink  string // where it stands in the message, by the kernel's names
+	At       wire   // the same by numbers; nil: part of a tuple or a translation, or of no message
+	With     uint64 // presence of attributes with which the kernel wants this one too, as zero
 	Since    string // first kernel, when known
 	Readable string // in which messages the kernel sends it
 	Create   string // "yes", "yes, …", or "no: why"
@@ -58,6 +60,7 @@ type access[T any] struct {
 	data    func(*T) ([]byte, bool)
 	setData func(*T, []byte)
 	tuple   func(*T) *Tuple
+	mem     memory // of those that are read and written by their row
 }
 
 // Settable reports whether a request can set the attribute, on create or on

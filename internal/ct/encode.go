@@ -3,6 +3,7 @@ package ct
 import (
 	"encoding/binary"
 	"net/netip"
+	"unsafe"
 
 	"nfctl/internal/nl"
 )
@@ -11,31 +12,7 @@ import (
 // request can set: Decode reads it back. Requests are made with AppendCreate and
 // AppendUpdate.
 func (f *Flow) AppendAttrs(b []byte) []byte {
-	b = appendTuples(b, f)
-	b = appendNum32(b, f, HasStatus, ctaStatus, f.Status)
-	b = appendNum32(b, f, HasTimeout, ctaTimeout, f.Timeout)
-	b = appendNum32(b, f, HasMark, ctaMark, f.Mark)
-	b = appendNum32(b, f, HasMarkMask, ctaMarkMask, f.MarkMask)
-	b = f.appendCounters(b, ctaCountersOrig, &f.OrigCounters, HasOrigPackets, HasOrigBytes)
-	b = f.appendCounters(b, ctaCountersReply, &f.ReplyCounters, HasReplyPackets, HasReplyBytes)
-	b = f.appendExtras(b)
-	b = f.appendZone(b)
-	b = appendNum32(b, f, HasUse, ctaUse, f.Use)
-	b = appendNum32(b, f, HasID, ctaID, f.ID)
-	b = appendNum32(b, f, HasSecmark, ctaSecmark, f.Secmark)
-	if f.Has(HasSecctx) {
-		var at int
-		b, at = nl.Begin(b, ctaSecctx)
-		b = nl.End(appendText(b, ctaSecctxName, f.Secctx), at)
-	}
-	if f.Present&(HasStart|HasStop) != 0 {
-		var at int
-		b, at = nl.Begin(b, ctaTimestamp)
-		b = appendNum64(b, f, HasStart, ctaTimestampStart, f.Start)
-		b = appendNum64(b, f, HasStop, ctaTimestampStop, f.Stop)
-		b = nl.End(b, at)
-	}
-	b = appendNum64(b, f, HasEventTime, ctaTimestampEv, f.EventTime)
+	b = appendSteps(b, unsafe.Pointer(f), uint64(f.Present), flowCodec.Get().whole)
 	for _, u := range f.Unknown {
 		b = nl.AppendAttr(b, u.Type, u.Data)
 	}
@@ -44,40 +21,7 @@ func (f *Flow) AppendAttrs(b []byte) []byte {
 
 // appendExtras appends what the kernel takes on create and update alike.
 func (f *Flow) appendExtras(b []byte) []byte {
-	b = f.appendProtoinfo(b)
-	if f.Present&(HasHelper|HasHelperInfo) != 0 {
-		var at int
-		b, at = nl.Begin(b, ctaHelp)
-		if f.Has(HasHelper) {
-			b = appendText(b, ctaHelpName, f.Helper)
-		}
-		if f.Has(HasHelperInfo) {
-			b = nl.AppendAttr(b, ctaHelpInfo, f.HelperInfo)
-		}
-		b = nl.End(b, at)
-	}
-	b = f.appendNAT(b, ctaNATSrc, &f.SNAT, HasSNATPort)
-	b = f.appendNAT(b, ctaNATDst, &f.DNAT, HasDNATPort)
-	if !f.Master.IsZero() {
-		b = f.Master.append(b, ctaTupleMaster)
-	}
-	b = f.appendSeqAdj(b, ctaSeqAdjOrig, &f.SeqOrig, HasSeqOrigPos, HasSeqOrigBefore, HasSeqOrigAfter)
-	b = f.appendSeqAdj(b, ctaSeqAdjReply, &f.SeqReply, HasSeqReplyPos, HasSeqReplyBefore, HasSeqReplyAfter)
-	if f.Has(HasLabels) {
-		b = nl.AppendAttr(b, ctaLabels, f.Labels[:])
-	}
-	if f.Has(HasLabelsMask) {
-		b = nl.AppendAttr(b, ctaLabelsMask, f.LabelsMask[:])
-	}
-	if f.Present&HasSynproxy != 0 {
-		var at int
-		b, at = nl.Begin(b, ctaSynproxy)
-		b = appendNum32(b, f, HasSynISN, ctaSynISN, f.SynISN)
-		b = appendNum32(b, f, HasSynITS, ctaSynITS, f.SynITS)
-		b = appendNum32(b, f, HasSynTSOff, ctaSynTSOff, f.SynTSOff)
-		b = nl.End(b, at)
-	}
-	return b
+	return appendSteps(b, unsafe.Pointer(f), uint64(f.Present), flowCodec.Get().asked)
 }
 
 func (f *Flow) appendZone(b []byte) []byte {
@@ -113,20 +57,6 @@ func appendText(b []byte, typ uint16, s []byte) []byte {
 func appendNum32(b []byte, f *Flow, bit Has, typ uint16, n uint32) []byte {
 	if f.Has(bit) {
 		b = nl.AppendU32(b, typ, n)
-	}
-	return b
-}
-
-func appendNum64(b []byte, f *Flow, bit Has, typ uint16, n uint64) []byte {
-	if f.Has(bit) {
-		b = nl.AppendU64(b, typ, n)
-	}
-	return b
-}
-
-func appendNum8(b []byte, f *Flow, bit Has, typ uint16, n uint8) []byte {
-	if f.Has(bit) {
-		b = nl.AppendU8(b, typ, n)
 	}
 	return b
 }
@@ -190,73 +120,16 @@ func (t *Tuple) appendProto(b []byte) []byte {
 	return nl.End(b, at)
 }
 
-func (f *Flow) appendProtoinfo(b []byte) []byte {
-	if f.Present&(hasTCP|hasSCTP|hasDCCP) == 0 {
-		return b
-	}
-	b, at := nl.Begin(b, ctaProtoinfo)
-	var in int
-	if f.Present&hasTCP != 0 {
-		b, in = nl.Begin(b, ctaProtoinfoTCP)
-		b = appendNum8(b, f, HasTCPState, ctaTCPState, f.TCPState)
-		b = appendNum8(b, f, HasTCPWscaleOrig, ctaTCPWscaleOrig, f.TCPWscaleOrig)
-		b = appendNum8(b, f, HasTCPWscaleReply, ctaTCPWscaleReply, f.TCPWscaleReply)
-		if f.Has(HasTCPFlagsOrig | HasTCPMaskOrig) {
-			b = nl.AppendAttr(b, ctaTCPFlagsOrig, []byte{f.TCPFlagsOrig, f.TCPMaskOrig})
-		}
-		if f.Has(HasTCPFlagsReply | HasTCPMaskReply) {
-			b = nl.AppendAttr(b, ctaTCPFlagsReply, []byte{f.TCPFlagsReply, f.TCPMaskReply})
-		}
-		b = nl.End(b, in)
-	}
-	if f.Present&hasDCCP != 0 {
-		b, in = nl.Begin(b, ctaProtoinfoDCCP)
-		b = appendNum8(b, f, HasDCCPState, ctaDCCPState, f.DCCPState)
-		if f.Present&(HasDCCPState|HasDCCPRole) != 0 { // the kernel takes both or neither; 0 is the client's
-			b = nl.AppendU8(b, ctaDCCPRole, f.DCCPRole)
-		}
-		b = appendNum64(b, f, HasDCCPSeq, ctaDCCPSeq, f.DCCPSeq)
-		b = nl.End(b, in)
-	}
-	if f.Present&hasSCTP != 0 {
-		b, in = nl.Begin(b, ctaProtoinfoSCTP)
-		b = appendNum8(b, f, HasSCTPState, ctaSCTPState, f.SCTPState)
-		b = appendNum32(b, f, HasSCTPVtagOrig, ctaSCTPVtagOrig, f.SCTPVtagOrig)
-		b = appendNum32(b, f, HasSCTPVtagReply, ctaSCTPVtagReply, f.SCTPVtagReply)
-		b = nl.End(b, in)
-	}
-	return nl.End(b, at)
-}
-
-func (f *Flow) appendCounters(b []byte, typ uint16, c *Counters, packets, bytes Has) []byte {
-	if f.Present&(packets|bytes) == 0 {
-		return b
-	}
-	b, at := nl.Begin(b, typ)
-	b = appendNum64(b, f, packets, ctaCountersPackets, c.Packets)
-	b = appendNum64(b, f, bytes, ctaCountersBytes, c.Bytes)
-	return nl.End(b, at)
-}
-
-func (f *Flow) appendSeqAdj(b []byte, typ uint16, s *SeqAdj, pos, before, after Has) []byte {
-	if f.Present&(pos|before|after) == 0 {
-		return b
-	}
-	b, at := nl.Begin(b, typ)
-	b = appendNum32(b, f, pos, ctaSeqPos, s.Pos)
-	b = appendNum32(b, f, before, ctaSeqBefore, s.Before)
-	b = appendNum32(b, f, after, ctaSeqAfter, s.After)
-	return nl.End(b, at)
-}
-
-func (f *Flow) appendNAT(b []byte, typ uint16, r *NAT, port Has) []byte {
-	if !r.Addr.IsValid() && !r.AddrMax.IsValid() && !f.Has(port) {
+// append appends the translation, if there is one, as attribute typ; port says
+// whether it has a port.
+func (r *NAT) append(b []byte, typ uint16, port bool) []byte {
+	if !r.Addr.IsValid() && !r.AddrMax.IsValid() && !port {
 		return b
 	}
 	b, at := nl.Begin(b, typ)
 	b = appendAddr(b, ctaNATv4Min, ctaNATv6Min, r.Addr)
 	b = appendAddr(b, ctaNATv4Max, ctaNATv6Max, r.AddrMax)
-	if f.Has(port) {
+	if port {
 		var in int
 		b, in = nl.Begin(b, ctaNATProto)
 		b = nl.AppendU16(b, ctaProtoNATMin, r.Port)
@@ -271,43 +144,7 @@ func (f *Flow) appendNAT(b []byte, typ uint16, r *NAT, port Has) []byte {
 // AppendAttrs appends all that e knows as netlink attributes; Decode reads it
 // back.
 func (e *Expect) AppendAttrs(b []byte) []byte {
-	for _, t := range []struct {
-		typ   uint16
-		tuple *Tuple
-	}{{ctaExpMaster, &e.Master}, {ctaExpTuple, &e.Tuple}, {ctaExpMask, &e.Mask}} {
-		if !t.tuple.IsZero() {
-			b = t.tuple.append(b, t.typ)
-		}
-	}
-	for _, n := range []struct {
-		bit ExpectHas
-		typ uint16
-		n   uint32
-	}{{ExpectHasTimeout, ctaExpTimeout, e.Timeout}, {ExpectHasID, ctaExpID, e.ID}, {ExpectHasFlags, ctaExpFlags, e.Flags}, {ExpectHasClass, ctaExpClass, e.Class}} {
-		if e.Has(n.bit) {
-			b = nl.AppendU32(b, n.typ, n.n)
-		}
-	}
-	if e.Has(ExpectHasZone) {
-		b = nl.AppendU16(b, ctaExpZone, e.Zone)
-	}
-	if e.Has(ExpectHasHelper) {
-		b = appendText(b, ctaExpHelpName, e.Helper)
-	}
-	if e.Has(ExpectHasFn) {
-		b = appendText(b, ctaExpFn, e.Fn)
-	}
-	if e.Has(ExpectHasNATDir) || !e.NATTuple.IsZero() {
-		var at int
-		b, at = nl.Begin(b, ctaExpNAT)
-		if e.Has(ExpectHasNATDir) {
-			b = nl.AppendU32(b, ctaExpNATDir, e.NATDir)
-		}
-		if !e.NATTuple.IsZero() {
-			b = e.NATTuple.append(b, ctaExpNATTuple)
-		}
-		b = nl.End(b, at)
-	}
+	b = appendSteps(b, unsafe.Pointer(e), uint64(e.Present), expectCodec.Get().whole)
 	for _, u := range e.Unknown {
 		b = nl.AppendAttr(b, u.Type, u.Data)
 	}

@@ -1,7 +1,7 @@
 package ct
 
 // ExpectHas tells which attributes of an Expect are known, apart from its tuples.
-type ExpectHas uint16
+type ExpectHas uint64
 
 const (
 	ExpectHasTimeout ExpectHas = 1 << iota

@@ -3,14 +3,18 @@ package ct
 import (
 	"net/netip"
 	"slices"
+	"unsafe"
 
 	"nfctl/internal/field"
 	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
+var probeExpect Expect // to see where functions point
+
 func enum[N integer](bit ExpectHas, at func(*Expect) *N) access[Expect] {
 	return access[Expect]{
+		mem:    memory{numOp(unsafe.Sizeof(N(0))), offset(&probeExpect, at), uint64(bit)},
 		num:    func(e *Expect) (uint64, bool) { return uint64(*at(e)), e.Present&bit != 0 },
 		setNum: func(e *Expect, n uint64) { *at(e) = N(n); e.Present |= bit },
 	}
@@ -18,6 +22,7 @@ func enum[N integer](bit ExpectHas, at func(*Expect) *N) access[Expect] {
 
 func edata(bit ExpectHas, at func(*Expect) *[]byte) access[Expect] {
 	return access[Expect]{
+		mem:     memory{opText, offset(&probeExpect, at), uint64(bit)},
 		data:    func(e *Expect) ([]byte, bool) { return *at(e), e.Present&bit != 0 },
 		setData: func(e *Expect, d []byte) { *at(e) = d; e.Present |= bit },
 	}
@@ -33,6 +38,16 @@ const (
 func ExpectAttrs() []Attr[Expect] { return expectTable.Get() }
 
 var expectTable = lazy.Value[[]Attr[Expect]]{Make: expectAttrs}
+
+var expectCodec = lazy.Value[*codec[Expect]]{Make: func() *codec[Expect] {
+	at := func(tuple func(*Expect) *Tuple) uintptr { return offset(&probeExpect, tuple) }
+	return newCodec(ExpectAttrs(), []object{
+		{at: wire{ctaExpMaster}, op: opTuple, place: at(func(e *Expect) *Tuple { return &e.Master })},
+		{at: wire{ctaExpTuple}, op: opTuple, place: at(func(e *Expect) *Tuple { return &e.Tuple })},
+		{at: wire{ctaExpMask}, op: opTuple, place: at(func(e *Expect) *Tuple { return &e.Mask })},
+		{at: wire{ctaExpNAT, ctaExpNATTuple}, op: opTuple, place: at(func(e *Expect) *Tuple { return &e.NATTuple })},
+	}, 0)
+}}
 
 func expectAttrs() []Attr[Expect] {
 	tuple := func(e *Expect) *Tuple { return &e.Tuple }
@@ -52,7 +67,7 @@ func expectAttrs() []Attr[Expect] {
 						t.Family, t.Present = uint8(n), t.Present|TupleFamily
 					}
 				}}},
-		{Name: "exp-timeout", Number: 3, Path: "timeout", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Netlink: "CTA_EXPECT_TIMEOUT", Since: "2.6.14", Readable: inExpect,
+		{Name: "exp-timeout", Number: 3, Path: "timeout", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Netlink: "CTA_EXPECT_TIMEOUT", At: wire{ctaExpTimeout}, Since: "2.6.14", Readable: inExpect,
 			Create: "no: the helper's policy decides; a second request on the expectation sets it", Update: "yes, the only thing that an update changes",
 			Doc: "seconds until the expectation ends", access: enum(ExpectHasTimeout, func(e *Expect) *uint32 { return &e.Timeout }),
 			setText: func(e *Expect, s string) error {
@@ -72,23 +87,23 @@ func expectAttrs() []Attr[Expect] {
 		{Name: "exp-master", Number: 0, Kind: field.String, Netlink: "CTA_EXPECT_MASTER", Since: "2.6.14", Readable: inExpect, Create: "yes, required; a connection in the table that has a helper", Update: expFixed,
 			Doc: "the connection that expects, its original direction", access: access[Expect]{tuple: mast}},
 	}, tupleAttrs("master", "the connection that expects", mast), []Attr[Expect]{
-		{Name: "exp-helper-name", Number: 6, Path: "helper", Kind: field.String, Netlink: "CTA_EXPECT_HELP_NAME", Since: "2.6.38", Readable: inExpect, Create: "yes, the master's (Linux 6.18 takes that whatever is named; others EOPNOTSUPP)", Update: expFixed,
+		{Name: "exp-helper-name", Number: 6, Path: "helper", Kind: field.String, Netlink: "CTA_EXPECT_HELP_NAME", At: wire{ctaExpHelpName}, Since: "2.6.38", Readable: inExpect, Create: "yes, the master's (Linux 6.18 takes that whatever is named; others EOPNOTSUPP)", Update: expFixed,
 			Doc: "the master's helper", access: edata(ExpectHasHelper, func(e *Expect) *[]byte { return &e.Helper })},
-		{Name: "exp-class", Number: 7, Path: "class", Kind: field.Uint, Bits: 32, Netlink: "CTA_EXPECT_CLASS", Since: "3.3", Readable: inExpect, Create: "yes, up to the helper's last class (else EINVAL)", Update: expFixed,
+		{Name: "exp-class", Number: 7, Path: "class", Kind: field.Uint, Bits: 32, Netlink: "CTA_EXPECT_CLASS", At: wire{ctaExpClass}, Since: "3.3", Readable: inExpect, Create: "yes, up to the helper's last class (else EINVAL)", Update: expFixed,
 			Doc: "which of the helper's policies: each has its limit and timeout", access: enum(ExpectHasClass, func(e *Expect) *uint32 { return &e.Class })},
-		{Name: "exp-flags", Number: 5, Path: "flags", Kind: field.Flags, Bits: 32, Names: ExpectFlagNames, Netlink: "CTA_EXPECT_FLAGS", Since: "2.6.38", Readable: inExpect,
+		{Name: "exp-flags", Number: 5, Path: "flags", Kind: field.Flags, Bits: 32, Names: ExpectFlagNames, Netlink: "CTA_EXPECT_FLAGS", At: wire{ctaExpFlags}, Since: "2.6.38", Readable: inExpect,
 			Create: "yes, permanent and inactive; userspace is accepted and cleared; others EINVAL", Update: expFixed,
 			Doc: "permanent, inactive, userspace", access: enum(ExpectHasFlags, func(e *Expect) *uint32 { return &e.Flags })},
-		{Name: "exp-zone", Number: 4, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_EXPECT_ZONE", Since: "2.6.34", Readable: never, Create: "yes, the master's zone", Update: expKey,
+		{Name: "exp-zone", Number: 4, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_EXPECT_ZONE", At: wire{ctaExpZone}, Since: "2.6.34", Readable: never, Create: "yes, the master's zone", Update: expKey,
 			Doc: "zone of the master", access: enum(ExpectHasZone, func(e *Expect) *uint16 { return &e.Zone })},
-		{Name: "exp-id", Number: -1, Path: "id", Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_EXPECT_ID", Since: "2.6.14", Readable: inExpect, Create: "no: the kernel picks it", Update: expKey,
+		{Name: "exp-id", Number: -1, Path: "id", Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_EXPECT_ID", At: wire{ctaExpID}, Since: "2.6.14", Readable: inExpect, Create: "no: the kernel picks it", Update: expKey,
 			Doc: "number of the expectation, a hash of 32 bits: with the tuple its own, alone another one may have it too", access: enum(ExpectHasID, func(e *Expect) *uint32 { return &e.ID })},
-		{Name: "exp-nat-dir", Number: 9, Path: "nat.dir", Kind: field.Enum, Bits: 32, Names: DirNames, Parse: DirNames.ParseSet, Netlink: "CTA_EXPECT_NAT/CTA_EXPECT_NAT_DIR", Since: "3.3", Readable: inExpect + ", when an address or port was given",
+		{Name: "exp-nat-dir", Number: 9, Path: "nat.dir", Kind: field.Enum, Bits: 32, Names: DirNames, Parse: DirNames.ParseSet, Netlink: "CTA_EXPECT_NAT/CTA_EXPECT_NAT_DIR", At: wire{ctaExpNAT, ctaExpNATDir}, Since: "3.3", Readable: inExpect + ", when an address or port was given",
 			Create: "yes, with exp-nat-tuple (alone: EINVAL)", Update: expFixed, Doc: "direction of the master that the translation belongs to", access: enum(ExpectHasNATDir, func(e *Expect) *uint32 { return &e.NATDir })},
 		{Name: "exp-nat-tuple", Number: 8, Kind: field.String, Netlink: "CTA_EXPECT_NAT/CTA_EXPECT_NAT_TUPLE", Since: "3.3", Readable: inExpect + ", when an address or port was given",
 			Create: "yes, with exp-nat-dir; the kernel keeps the source", Update: expFixed, Doc: "source to translate to", access: access[Expect]{tuple: nat}},
 	}, tupleAttrs("nat", "source to translate to", nat), []Attr[Expect]{
-		{Name: "exp-fn", Number: 10, Path: "fn", Kind: field.String, Netlink: "CTA_EXPECT_FN", Since: "3.3", Readable: inExpect + ", when there is one", Create: "yes, one that the kernel has (nat-follow-master, sip, callforwarding, Q.931), else EINVAL", Update: expFixed,
+		{Name: "exp-fn", Number: 10, Path: "fn", Kind: field.String, Netlink: "CTA_EXPECT_FN", At: wire{ctaExpFn}, Since: "3.3", Readable: inExpect + ", when there is one", Create: "yes, one that the kernel has (nat-follow-master, sip, callforwarding, Q.931), else EINVAL", Update: expFixed,
 			Doc: "function that the kernel calls when the connection comes", access: edata(ExpectHasFn, func(e *Expect) *[]byte { return &e.Fn })},
 		{Path: "unknown", Kind: field.String, Doc: "attributes that this program does not know: number:bytes in hexadecimal", Readable: "newer kernels",
 			access: access[Expect]{data: func(e *Expect) ([]byte, bool) {

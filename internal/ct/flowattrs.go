@@ -20,8 +20,11 @@ type integer interface {
 // functions would be called for with every flow is worked out once.
 type place[V any] uintptr
 
-func placeOf[V any](at func(*Flow) *V) place[V] {
-	return place[V](uintptr(unsafe.Pointer(at(&probe))) - uintptr(unsafe.Pointer(&probe)))
+func placeOf[V any](at func(*Flow) *V) place[V] { return place[V](offset(&probe, at)) }
+
+// offset is where an object holds a V, in bytes from its beginning.
+func offset[T, V any](probe *T, at func(*T) *V) uintptr {
+	return uintptr(unsafe.Pointer(at(probe))) - uintptr(unsafe.Pointer(probe))
 }
 
 func (p place[V]) of(f *Flow) *V { return (*V)(unsafe.Add(unsafe.Pointer(f), p)) }
@@ -33,6 +36,7 @@ func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 	p := placeOf(at)
 	return access[Flow]{
 		need: uint64(bit),
+		mem:  memory{numOp(unsafe.Sizeof(N(0))), uintptr(p), uint64(bit)},
 		num: func(f *Flow) (uint64, bool) {
 			if f.Present&bit == 0 {
 				return 0, false
@@ -70,6 +74,7 @@ func faddr(at func(*Flow) *netip.Addr) access[Flow] { return access[Flow]{addr: 
 func fdata(bit Has, at func(*Flow) *[]byte) access[Flow] {
 	return access[Flow]{
 		need:    uint64(bit),
+		mem:     memory{opText, uintptr(placeOf(at)), uint64(bit)},
 		data:    func(f *Flow) ([]byte, bool) { return *at(f), f.Present&bit != 0 },
 		setData: func(f *Flow, d []byte) { *at(f) = d; f.Present |= bit },
 	}
@@ -78,6 +83,7 @@ func fdata(bit Has, at func(*Flow) *[]byte) access[Flow] {
 func flabels(bit Has, at func(*Flow) *[16]byte) access[Flow] {
 	return access[Flow]{
 		need:    uint64(bit),
+		mem:     memory{opLabels, uintptr(placeOf(at)), uint64(bit)},
 		data:    func(f *Flow) ([]byte, bool) { return at(f)[:], f.Present&bit != 0 },
 		setData: func(f *Flow, d []byte) { p := at(f); *p = [16]byte{}; copy(p[:], d); f.Present |= bit },
 	}
@@ -142,6 +148,21 @@ func FlowAttrs() []Attr[Flow] { return flowTable.Get() }
 
 var flowTable = lazy.Value[[]Attr[Flow]]{Make: flowAttrs}
 
+// flowCodec reads and writes flows by their table. What AppendCreate and
+// AppendUpdate write in their own way is not among what it asks.
+var flowCodec = lazy.Value[*codec[Flow]]{Make: func() *codec[Flow] {
+	return newCodec(FlowAttrs(), []object{
+		{at: wire{ctaTupleOrig}, op: opTuple, place: offset(&probe, orig)},
+		{at: wire{ctaTupleReply}, op: opTuple, place: offset(&probe, reply)},
+		{at: wire{ctaTupleMaster}, op: opTuple, place: offset(&probe, master), asked: true},
+		{at: wire{ctaNATSrc}, op: opNAT, place: offset(&probe, snat), has: uint64(HasSNATPort), asked: true},
+		{at: wire{ctaNATDst}, op: opNAT, place: offset(&probe, dnat), has: uint64(HasDNATPort), asked: true},
+	}, uint64(HasStatus|HasTimeout|HasMark|HasMarkMask|HasZone))
+}}
+
+func snat(f *Flow) *NAT { return &f.SNAT }
+func dnat(f *Flow) *NAT { return &f.DNAT }
+
 func flowAttrs() []Attr[Flow] {
 	t := []Attr[Flow]{
 		{Path: "kind", Kind: field.Enum, Names: kindNames, Doc: "always flow", access: access[Flow]{num: func(*Flow) (uint64, bool) { return 0, true }}},
@@ -154,7 +175,7 @@ func flowAttrs() []Attr[Flow] {
 				}
 				return f.Time, f.Time != 0 && f.Event != NoEvent
 			}}},
-		{Name: "timestamp-event", Number: 75, Path: "event_time", Hidden: true, Kind: field.Time, Bits: 64, Netlink: "CTA_TIMESTAMP_EVENT", Since: "6.14",
+		{Name: "timestamp-event", Number: 75, Path: "event_time", Hidden: true, Kind: field.Time, Bits: 64, Netlink: "CTA_TIMESTAMP_EVENT", At: wire{ctaTimestampEv}, Since: "6.14",
 			Readable: "new, update, destroy with nf_conntrack_timestamp=1", Create: "no: the kernel refuses it", Update: "no: the kernel refuses it",
 			Parse: parseTimes, Doc: "when the event happened, by the kernel's clock", access: fnum(HasEventTime, func(f *Flow) *uint64 { return &f.EventTime })},
 		key(Attr[Flow]{Name: "orig-l3proto", Aliases: []string{"l3proto"}, Number: 15, Path: "family", Kind: field.Enum, Bits: 8, Names: value.Families,
@@ -166,7 +187,7 @@ func flowAttrs() []Attr[Flow] {
 		{Path: "proto_num", Kind: field.Uint, Bits: 8, Parse: value.Protocols.ParseSet, Doc: "transport protocol, as a number", access: access[Flow]{num: tnum(orig, TupleProto, tProto).num}},
 		key(Attr[Flow]{Name: "repl-l4proto", Number: 18, Path: "reply.proto", Hidden: true, Kind: field.Enum, Bits: 8, Names: value.Protocols,
 			Parse: value.Protocols.ParseSet, Netlink: "CTA_TUPLE_REPLY/CTA_TUPLE_PROTO/CTA_PROTO_NUM", Doc: "transport protocol of the reply direction: the same as the original's", access: tnum(reply, TupleProto, tProto)}),
-		{Name: "timeout", Number: 24, Path: "timeout", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Netlink: "CTA_TIMEOUT", Since: "2.6.14",
+		{Name: "timeout", Number: 24, Path: "timeout", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Netlink: "CTA_TIMEOUT", At: wire{ctaTimeout}, Since: "2.6.14",
 			Readable: "dump, new, update; destroy when not 0", Create: "yes, required", Update: yes, Doc: "seconds until the entry ends when no packet comes",
 			access: fnum(HasTimeout, func(f *Flow) *uint32 { return &f.Timeout }),
 			setText: func(f *Flow, s string) error {
@@ -181,13 +202,13 @@ func flowAttrs() []Attr[Flow] {
 			access:  access[Flow]{num: (*Flow).State},
 			setText: setState},
 		{Name: "tcp-state", Number: 19, Path: "tcp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: TCPStateNames, Parse: TCPStateNames.ParseSet,
-			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_STATE", Since: "2.6.14", Readable: inState, Create: yes, Update: yes,
+			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_STATE", At: wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPState}, Since: "2.6.14", Readable: inState, Create: yes, Update: yes,
 			Doc: "TCP state", access: fnum(HasTCPState, func(f *Flow) *uint8 { return &f.TCPState })},
 		{Name: "sctp-state", Number: 52, Path: "sctp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: SCTPStateNames, Parse: SCTPStateNames.ParseSet,
-			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_STATE", Since: "2.6.30", Readable: inState, Create: yes, Update: "yes, with both verification tags (alone: EINVAL)",
+			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_STATE", At: wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPState}, Since: "2.6.30", Readable: inState, Create: yes, Update: "yes, with both verification tags (alone: EINVAL)",
 			Doc: "SCTP state", access: fnum(HasSCTPState, func(f *Flow) *uint8 { return &f.SCTPState })},
 		{Name: "dccp-state", Number: 56, Path: "dccp.state", Hidden: true, Kind: field.Enum, Bits: 8, Names: DCCPStateNames, Parse: DCCPStateNames.ParseSet,
-			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_STATE", Since: "2.6.30", Readable: "older kernels: dump, new, update", Create: dccpOld, Update: dccpOld,
+			Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_STATE", At: wire{ctaProtoinfo, ctaProtoinfoDCCP, ctaDCCPState}, Since: "2.6.30", Readable: "older kernels: dump, new, update", Create: dccpOld, Update: dccpOld,
 			Doc: "DCCP state", access: fnum(HasDCCPState, func(f *Flow) *uint8 { return &f.DCCPState })},
 	}
 	t = slices.Grow(t, 90) // for those that follow, at once
@@ -209,8 +230,8 @@ func flowAttrs() []Attr[Flow] {
 			Doc: "ICMP code; set, it also sets the reply direction's", access: both(TupleCode, tCode)}),
 		key(Attr[Flow]{Name: "icmp-id", Number: 14, Path: "orig.id", Kind: field.Uint, Bits: 16, Network: true, Netlink: "CTA_TUPLE_ORIG/CTA_TUPLE_PROTO/CTA_PROTO_ICMP_ID (ICMPv6: CTA_PROTO_ICMPV6_ID)",
 			Doc: "ICMP identifier; set, it also sets the reply direction's", access: both(TupleID, tID)}),
-		counter("orig-counter-packets", 26, "orig.packets", "CTA_COUNTERS_ORIG/CTA_COUNTERS_PACKETS", "packets in the original direction", HasOrigPackets, func(f *Flow) *uint64 { return &f.OrigCounters.Packets }),
-		counter("orig-counter-bytes", 28, "orig.bytes", "CTA_COUNTERS_ORIG/CTA_COUNTERS_BYTES", "bytes in the original direction, from the IP header on", HasOrigBytes, func(f *Flow) *uint64 { return &f.OrigCounters.Bytes }),
+		counter("orig-counter-packets", 26, "orig.packets", "CTA_COUNTERS_ORIG/CTA_COUNTERS_PACKETS", wire{ctaCountersOrig, ctaCountersPackets}, "packets in the original direction", HasOrigPackets, func(f *Flow) *uint64 { return &f.OrigCounters.Packets }),
+		counter("orig-counter-bytes", 28, "orig.bytes", "CTA_COUNTERS_ORIG/CTA_COUNTERS_BYTES", wire{ctaCountersOrig, ctaCountersBytes}, "bytes in the original direction, from the IP header on", HasOrigBytes, func(f *Flow) *uint64 { return &f.OrigCounters.Bytes }),
 		dirZone("orig-zone", 68, "orig.zone", "CTA_TUPLE_ORIG/CTA_TUPLE_ZONE", "zone of the original direction only", orig),
 	)
 	t = append(t, direction("repl", "reply", "reply direction", "CTA_TUPLE_REPLY", reply, [6]int{2, 3, 6, 7, 10, 11})...)
@@ -218,8 +239,8 @@ func flowAttrs() []Attr[Flow] {
 		Attr[Flow]{Path: "reply.type", Kind: field.Uint, Bits: 8, Doc: "ICMP type of the answer", access: tnum(reply, TupleType, tType)},
 		Attr[Flow]{Path: "reply.code", Kind: field.Uint, Bits: 8, Doc: "ICMP code of the answer", access: tnum(reply, TupleCode, tCode)},
 		Attr[Flow]{Path: "reply.id", Kind: field.Uint, Bits: 16, Doc: "ICMP identifier of the answer", access: tnum(reply, TupleID, tID)},
-		counter("repl-counter-packets", 27, "reply.packets", "CTA_COUNTERS_REPLY/CTA_COUNTERS_PACKETS", "packets in the reply direction", HasReplyPackets, func(f *Flow) *uint64 { return &f.ReplyCounters.Packets }),
-		counter("repl-counter-bytes", 29, "reply.bytes", "CTA_COUNTERS_REPLY/CTA_COUNTERS_BYTES", "bytes in the reply direction, from the IP header on", HasReplyBytes, func(f *Flow) *uint64 { return &f.ReplyCounters.Bytes }),
+		counter("repl-counter-packets", 27, "reply.packets", "CTA_COUNTERS_REPLY/CTA_COUNTERS_PACKETS", wire{ctaCountersReply, ctaCountersPackets}, "packets in the reply direction", HasReplyPackets, func(f *Flow) *uint64 { return &f.ReplyCounters.Packets }),
+		counter("repl-counter-bytes", 29, "reply.bytes", "CTA_COUNTERS_REPLY/CTA_COUNTERS_BYTES", wire{ctaCountersReply, ctaCountersBytes}, "bytes in the reply direction, from the IP header on", HasReplyBytes, func(f *Flow) *uint64 { return &f.ReplyCounters.Bytes }),
 		dirZone("repl-zone", 69, "reply.zone", "CTA_TUPLE_REPLY/CTA_TUPLE_ZONE", "zone of the reply direction only", reply),
 
 		Attr[Flow]{Path: "nat.src", Kind: field.Addr, Parse: value.Addrs, Doc: "source address behind the translation of the source, also when only the port was changed",
@@ -237,23 +258,23 @@ func flowAttrs() []Attr[Flow] {
 				return uint64(p), (addr || port) && f.Reply.Has(TupleSport)
 			}}},
 
-		Attr[Flow]{Name: "status", Number: 32, Path: "status", Kind: field.Flags, Bits: 32, Names: StatusNames, Parse: ParseStatus, Netlink: "CTA_STATUS", Since: "2.6.14", Readable: inAll,
+		Attr[Flow]{Name: "status", Number: 32, Path: "status", Kind: field.Flags, Bits: 32, Names: StatusNames, Parse: ParseStatus, Netlink: "CTA_STATUS", At: wire{ctaStatus}, Since: "2.6.14", Readable: inAll,
 			Create: "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; the kernel ignores the NAT and offload bits",
 			Update: "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; SEEN_REPLY and ASSURED cannot be taken away (EBUSY)",
 			Doc:    "status bits", access: fnum(HasStatus, func(f *Flow) *uint32 { return &f.Status })},
-		Attr[Flow]{Name: "mark", Number: 25, Path: "mark", Kind: field.Uint, Bits: 32, Parse: value.Mark, Netlink: "CTA_MARK", Since: "2.6.14", Readable: "dump; events when not 0 or just changed",
+		Attr[Flow]{Name: "mark", Number: 25, Path: "mark", Kind: field.Uint, Bits: 32, Parse: value.Mark, Netlink: "CTA_MARK", At: wire{ctaMark}, Since: "2.6.14", Readable: "dump; events when not 0 or just changed",
 			Create: yes, Update: "yes, with a mask: only its bits", Doc: "mark (connmark)", access: fnum(HasMark, func(f *Flow) *uint32 { return &f.Mark }),
 			always:  func(f *Flow) (uint64, bool) { return uint64(f.Mark), true },
 			setText: setMark},
-		Attr[Flow]{Path: "mark_mask", Hidden: true, Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_MARK_MASK", Readable: never, Doc: "bits of the mark to change", access: fnum(HasMarkMask, func(f *Flow) *uint32 { return &f.MarkMask })},
-		Attr[Flow]{Name: "zone", Number: 61, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_ZONE", Since: "2.6.34", Readable: inAll + ", when not 0",
+		Attr[Flow]{Path: "mark_mask", Hidden: true, Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_MARK_MASK", At: wire{ctaMarkMask}, Readable: never, Doc: "bits of the mark to change", access: fnum(HasMarkMask, func(f *Flow) *uint32 { return &f.MarkMask })},
+		Attr[Flow]{Name: "zone", Number: 61, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_ZONE", At: wire{ctaZone}, Since: "2.6.34", Readable: inAll + ", when not 0",
 			Create: yes, Update: isKey, Doc: "zone, of both directions", access: fnum(HasZone, func(f *Flow) *uint16 { return &f.Zone }),
 			always: func(f *Flow) (uint64, bool) { return uint64(f.Zone), true }},
-		Attr[Flow]{Name: "use", Number: 30, Path: "use", Kind: field.Uint, Bits: 32, Netlink: "CTA_USE", Since: "2.6.14", Readable: "dump", Create: onlyRead, Update: onlyRead, Doc: "references held to the entry in the kernel",
+		Attr[Flow]{Name: "use", Number: 30, Path: "use", Kind: field.Uint, Bits: 32, Netlink: "CTA_USE", At: wire{ctaUse}, Since: "2.6.14", Readable: "dump", Create: onlyRead, Update: onlyRead, Doc: "references held to the entry in the kernel",
 			access: fnum(HasUse, func(f *Flow) *uint32 { return &f.Use })},
-		Attr[Flow]{Name: "id", Number: 31, Path: "id", Kind: field.Uint, Bits: 32, Netlink: "CTA_ID", Since: "2.6.14", Readable: inAll, Create: "no: the kernel picks it", Update: "no: the kernel ignores it",
+		Attr[Flow]{Name: "id", Number: 31, Path: "id", Kind: field.Uint, Bits: 32, Netlink: "CTA_ID", At: wire{ctaID}, Since: "2.6.14", Readable: inAll, Create: "no: the kernel picks it", Update: "no: the kernel ignores it",
 			Doc: "number of the flow, a hash of 32 bits: with the tuple and zone its own, alone another flow may have it too", access: fnum(HasID, func(f *Flow) *uint32 { return &f.ID })},
-		Attr[Flow]{Name: "helper-name", Number: 55, Path: "helper", Kind: field.String, Netlink: "CTA_HELP/CTA_HELP_NAME", Since: "2.6.14", Readable: "dump, new, update",
+		Attr[Flow]{Name: "helper-name", Number: 55, Path: "helper", Kind: field.String, Netlink: "CTA_HELP/CTA_HELP_NAME", At: wire{ctaHelp, ctaHelpName}, Since: "2.6.14", Readable: "dump, new, update",
 			Create: "yes, a helper for the flow's family and protocol (else EOPNOTSUPP)",
 			Update: "yes, only empty, which removes the helper and its expectations (none yet: EOPNOTSUPP, another: EBUSY)",
 			Doc:    "conntrack helper, at most 15 bytes", access: fdata(HasHelper, func(f *Flow) *[]byte { return &f.Helper }),
@@ -264,52 +285,52 @@ func flowAttrs() []Attr[Flow] {
 				f.Helper, f.Present = []byte(s), f.Present|HasHelper
 				return nil
 			}},
-		Attr[Flow]{Name: "helper-info", Number: 65, Path: "helper_info", Kind: field.Bytes, Netlink: "CTA_HELP/CTA_HELP_INFO", Since: "3.6", Readable: "dump, of helpers with data of their own",
+		Attr[Flow]{Name: "helper-info", Number: 65, Path: "helper_info", Kind: field.Bytes, Netlink: "CTA_HELP/CTA_HELP_INFO", At: wire{ctaHelp, ctaHelpInfo}, Since: "3.6", Readable: "dump, of helpers with data of their own",
 			Create: "yes, with helper-name", Update: "yes, with the same helper-name", Doc: "the helper's own data", access: fdata(HasHelperInfo, func(f *Flow) *[]byte { return &f.HelperInfo })},
-		Attr[Flow]{Name: "connlabels", Aliases: []string{"label"}, Number: 66, Path: "labels", Kind: field.Bits, Bits: 128, Bit: LabelName, Parse: ParseLabels, Netlink: "CTA_LABELS", Since: "3.9",
+		Attr[Flow]{Name: "connlabels", Aliases: []string{"label"}, Number: 66, Path: "labels", Kind: field.Bits, Bits: 128, Bit: LabelName, Parse: ParseLabels, Netlink: "CTA_LABELS", At: wire{ctaLabels}, Since: "3.9",
 			Readable: "dump when a bit is set; update when they changed", Create: "yes, dropped silently unless a rule of the namespace uses labels",
 			Update: "yes, needs a rule of the namespace that uses labels (else ENOSPC)", Doc: "connection labels, by the names of connlabel.conf",
 			access: flabels(HasLabels, func(f *Flow) *[16]byte { return &f.Labels }), setText: func(f *Flow, s string) error { return setLabels(f, s, HasLabels, &f.Labels) }},
-		Attr[Flow]{Name: "connlabels-mask", Number: 67, Path: "labels_mask", Hidden: true, Kind: field.Bits, Bits: 128, Netlink: "CTA_LABELS_MASK", Since: "3.9", Readable: never,
+		Attr[Flow]{Name: "connlabels-mask", Number: 67, Path: "labels_mask", Hidden: true, Kind: field.Bits, Bits: 128, Netlink: "CTA_LABELS_MASK", At: wire{ctaLabelsMask}, Since: "3.9", Readable: never,
 			Create: yes, Update: yes, Doc: "which labels to change", access: flabels(HasLabelsMask, func(f *Flow) *[16]byte { return &f.LabelsMask }),
 			setText: func(f *Flow, s string) error { return setLabels(f, s, HasLabelsMask, &f.LabelsMask) }},
-		Attr[Flow]{Name: "timestamp-start", Number: 63, Path: "start", Kind: field.Time, Bits: 64, Parse: parseTimes, Netlink: "CTA_TIMESTAMP/CTA_TIMESTAMP_START", Since: "2.6.39", Readable: "dump and destroy, of entries made with nf_conntrack_timestamp=1",
+		Attr[Flow]{Name: "timestamp-start", Number: 63, Path: "start", Kind: field.Time, Bits: 64, Parse: parseTimes, Netlink: "CTA_TIMESTAMP/CTA_TIMESTAMP_START", At: wire{ctaTimestamp, ctaTimestampStart}, Since: "2.6.39", Readable: "dump and destroy, of entries made with nf_conntrack_timestamp=1",
 			Create: onlyRead, Update: onlyRead, Doc: "when the flow began", access: fnum(HasStart, func(f *Flow) *uint64 { return &f.Start })},
-		Attr[Flow]{Name: "timestamp-stop", Number: 64, Path: "stop", Kind: field.Time, Bits: 64, Parse: parseTimes, Netlink: "CTA_TIMESTAMP/CTA_TIMESTAMP_STOP", Since: "2.6.39", Readable: "destroy",
+		Attr[Flow]{Name: "timestamp-stop", Number: 64, Path: "stop", Kind: field.Time, Bits: 64, Parse: parseTimes, Netlink: "CTA_TIMESTAMP/CTA_TIMESTAMP_STOP", At: wire{ctaTimestamp, ctaTimestampStop}, Since: "2.6.39", Readable: "destroy",
 			Create: onlyRead, Update: onlyRead, Doc: "when the flow ended", access: fnum(HasStop, func(f *Flow) *uint64 { return &f.Stop })},
 		Attr[Flow]{Path: "age", Aliases: []string{"delta-time"}, Kind: field.Uint, Parse: value.Seconds, Doc: "seconds since the flow began, until it ended; known with nf_conntrack_timestamp=1",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { ns, ok := f.Age(); return ns / 1e9, ok }}},
 		Attr[Flow]{Path: "idle", Kind: field.Uint, Bits: 32, Parse: value.Seconds, Doc: "seconds since the last packet, in lists, where the time left tells: see 'nfctl help timeouts'",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.Idle), f.Has(HasIdle) }}},
 
-		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_ORIGINAL", "2.6.23", wscaleWhy, "window scale of the original direction, a shift", HasTCPWscaleOrig, func(f *Flow) *uint8 { return &f.TCPWscaleOrig }),
-		protoNum("tcp-wscale-repl", 60, "tcp.wscale_reply", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_REPLY", "2.6.23", wscaleWhy, "window scale of the reply direction, a shift", HasTCPWscaleReply, func(f *Flow) *uint8 { return &f.TCPWscaleReply }),
-		tcpFlags("tcp-flags-orig", 33, "tcp.flags_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 0", flagsWhy, "flags of the original direction", HasTCPFlagsOrig, func(f *Flow) *uint8 { return &f.TCPFlagsOrig }),
-		tcpFlags("tcp-flags-repl", 34, "tcp.flags_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 0", flagsWhy, "flags of the reply direction", HasTCPFlagsReply, func(f *Flow) *uint8 { return &f.TCPFlagsReply }),
-		tcpFlags("tcp-mask-orig", 35, "tcp.mask_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 1", maskWhy, "which flags of the original direction to set", HasTCPMaskOrig, func(f *Flow) *uint8 { return &f.TCPMaskOrig }),
-		tcpFlags("tcp-mask-repl", 36, "tcp.mask_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 1", maskWhy, "which flags of the reply direction to set", HasTCPMaskReply, func(f *Flow) *uint8 { return &f.TCPMaskReply }),
-		vtag("sctp-vtag-orig", 53, "sctp.vtag_orig", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_ORIGINAL", "verification tag of the original direction", HasSCTPVtagOrig, func(f *Flow) *uint32 { return &f.SCTPVtagOrig }),
-		vtag("sctp-vtag-repl", 54, "sctp.vtag_reply", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_REPLY", "verification tag of the reply direction", HasSCTPVtagReply, func(f *Flow) *uint32 { return &f.SCTPVtagReply }),
-		Attr[Flow]{Name: "dccp-role", Number: 57, Path: "dccp.role", Kind: field.Enum, Bits: 8, Names: DCCPRoleNames, Parse: DCCPRoleNames.ParseSet, Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_ROLE", Since: "2.6.30",
-			Readable: "older kernels", Create: dccpOld, Update: dccpOld, Doc: "who opened the connection", access: fnum(HasDCCPRole, func(f *Flow) *uint8 { return &f.DCCPRole })},
-		Attr[Flow]{Name: "dccp-handshake-seq", Number: 58, Path: "dccp.handshake_seq", Kind: field.Uint, Bits: 64, Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ", Since: "2.6.31",
+		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_ORIGINAL", wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleOrig}, "2.6.23", wscaleWhy, "window scale of the original direction, a shift", HasTCPWscaleOrig, func(f *Flow) *uint8 { return &f.TCPWscaleOrig }),
+		protoNum("tcp-wscale-repl", 60, "tcp.wscale_reply", "CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_REPLY", wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleReply}, "2.6.23", wscaleWhy, "window scale of the reply direction, a shift", HasTCPWscaleReply, func(f *Flow) *uint8 { return &f.TCPWscaleReply }),
+		tcpFlags("tcp-flags-orig", 33, "tcp.flags_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 0", ctaTCPFlagsOrig, flagsWhy, "flags of the original direction", HasTCPFlagsOrig, func(f *Flow) *uint8 { return &f.TCPFlagsOrig }),
+		tcpFlags("tcp-flags-repl", 34, "tcp.flags_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 0", ctaTCPFlagsReply, flagsWhy, "flags of the reply direction", HasTCPFlagsReply, func(f *Flow) *uint8 { return &f.TCPFlagsReply }),
+		tcpFlags("tcp-mask-orig", 35, "tcp.mask_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 1", ctaTCPFlagsOrig, maskWhy, "which flags of the original direction to set", HasTCPMaskOrig, func(f *Flow) *uint8 { return &f.TCPMaskOrig }),
+		tcpFlags("tcp-mask-repl", 36, "tcp.mask_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 1", ctaTCPFlagsReply, maskWhy, "which flags of the reply direction to set", HasTCPMaskReply, func(f *Flow) *uint8 { return &f.TCPMaskReply }),
+		vtag("sctp-vtag-orig", 53, "sctp.vtag_orig", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_ORIGINAL", wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPVtagOrig}, "verification tag of the original direction", HasSCTPVtagOrig, func(f *Flow) *uint32 { return &f.SCTPVtagOrig }),
+		vtag("sctp-vtag-repl", 54, "sctp.vtag_reply", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_REPLY", wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPVtagReply}, "verification tag of the reply direction", HasSCTPVtagReply, func(f *Flow) *uint32 { return &f.SCTPVtagReply }),
+		Attr[Flow]{Name: "dccp-role", Number: 57, Path: "dccp.role", Kind: field.Enum, Bits: 8, Names: DCCPRoleNames, Parse: DCCPRoleNames.ParseSet, Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_ROLE", At: wire{ctaProtoinfo, ctaProtoinfoDCCP, ctaDCCPRole}, Since: "2.6.30",
+			Readable: "older kernels", Create: dccpOld, Update: dccpOld, Doc: "who opened the connection", With: uint64(HasDCCPState), access: fnum(HasDCCPRole, func(f *Flow) *uint8 { return &f.DCCPRole })},
+		Attr[Flow]{Name: "dccp-handshake-seq", Number: 58, Path: "dccp.handshake_seq", Kind: field.Uint, Bits: 64, Netlink: "CTA_PROTOINFO/CTA_PROTOINFO_DCCP/CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ", At: wire{ctaProtoinfo, ctaProtoinfoDCCP, ctaDCCPSeq}, Since: "2.6.31",
 			Readable: "older kernels", Create: dccpOld, Update: dccpOld, Doc: "sequence number of the handshake", access: fnum(HasDCCPSeq, func(f *Flow) *uint64 { return &f.DCCPSeq })},
 
-		seqadj("orig-nat-seq-correction-pos", 46, "seqadj_orig.pos", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_CORRECTION_POS", "sequence number at which the shift changes", HasSeqOrigPos, func(f *Flow) *uint32 { return &f.SeqOrig.Pos }),
-		seqadj("orig-nat-seq-offset-before", 47, "seqadj_orig.before", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_OFFSET_BEFORE", "shift before that, signed, as 32 bits", HasSeqOrigBefore, func(f *Flow) *uint32 { return &f.SeqOrig.Before }),
-		seqadj("orig-nat-seq-offset-after", 48, "seqadj_orig.after", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_OFFSET_AFTER", "shift behind that, signed, as 32 bits", HasSeqOrigAfter, func(f *Flow) *uint32 { return &f.SeqOrig.After }),
-		seqadj("repl-nat-seq-correction-pos", 49, "seqadj_reply.pos", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_CORRECTION_POS", "sequence number at which the shift changes", HasSeqReplyPos, func(f *Flow) *uint32 { return &f.SeqReply.Pos }),
-		seqadj("repl-nat-seq-offset-before", 50, "seqadj_reply.before", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_OFFSET_BEFORE", "shift before that, signed, as 32 bits", HasSeqReplyBefore, func(f *Flow) *uint32 { return &f.SeqReply.Before }),
-		seqadj("repl-nat-seq-offset-after", 51, "seqadj_reply.after", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_OFFSET_AFTER", "shift behind that, signed, as 32 bits", HasSeqReplyAfter, func(f *Flow) *uint32 { return &f.SeqReply.After }),
-		synproxy("synproxy-isn", 72, "synproxy.isn", "CTA_SYNPROXY/CTA_SYNPROXY_ISN", "initial sequence number", HasSynISN, func(f *Flow) *uint32 { return &f.SynISN }),
-		synproxy("synproxy-its", 73, "synproxy.its", "CTA_SYNPROXY/CTA_SYNPROXY_ITS", "initial timestamp", HasSynITS, func(f *Flow) *uint32 { return &f.SynITS }),
-		synproxy("synproxy-tsoff", 74, "synproxy.tsoff", "CTA_SYNPROXY/CTA_SYNPROXY_TSOFF", "timestamp offset", HasSynTSOff, func(f *Flow) *uint32 { return &f.SynTSOff }),
+		seqadj("orig-nat-seq-correction-pos", 46, "seqadj_orig.pos", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_CORRECTION_POS", wire{ctaSeqAdjOrig, ctaSeqPos}, "sequence number at which the shift changes", HasSeqOrigPos, func(f *Flow) *uint32 { return &f.SeqOrig.Pos }),
+		seqadj("orig-nat-seq-offset-before", 47, "seqadj_orig.before", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_OFFSET_BEFORE", wire{ctaSeqAdjOrig, ctaSeqBefore}, "shift before that, signed, as 32 bits", HasSeqOrigBefore, func(f *Flow) *uint32 { return &f.SeqOrig.Before }),
+		seqadj("orig-nat-seq-offset-after", 48, "seqadj_orig.after", "CTA_SEQ_ADJ_ORIG/CTA_SEQADJ_OFFSET_AFTER", wire{ctaSeqAdjOrig, ctaSeqAfter}, "shift behind that, signed, as 32 bits", HasSeqOrigAfter, func(f *Flow) *uint32 { return &f.SeqOrig.After }),
+		seqadj("repl-nat-seq-correction-pos", 49, "seqadj_reply.pos", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_CORRECTION_POS", wire{ctaSeqAdjReply, ctaSeqPos}, "sequence number at which the shift changes", HasSeqReplyPos, func(f *Flow) *uint32 { return &f.SeqReply.Pos }),
+		seqadj("repl-nat-seq-offset-before", 50, "seqadj_reply.before", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_OFFSET_BEFORE", wire{ctaSeqAdjReply, ctaSeqBefore}, "shift before that, signed, as 32 bits", HasSeqReplyBefore, func(f *Flow) *uint32 { return &f.SeqReply.Before }),
+		seqadj("repl-nat-seq-offset-after", 51, "seqadj_reply.after", "CTA_SEQ_ADJ_REPLY/CTA_SEQADJ_OFFSET_AFTER", wire{ctaSeqAdjReply, ctaSeqAfter}, "shift behind that, signed, as 32 bits", HasSeqReplyAfter, func(f *Flow) *uint32 { return &f.SeqReply.After }),
+		synproxy("synproxy-isn", 72, "synproxy.isn", "CTA_SYNPROXY/CTA_SYNPROXY_ISN", wire{ctaSynproxy, ctaSynISN}, "initial sequence number", HasSynISN, func(f *Flow) *uint32 { return &f.SynISN }),
+		synproxy("synproxy-its", 73, "synproxy.its", "CTA_SYNPROXY/CTA_SYNPROXY_ITS", wire{ctaSynproxy, ctaSynITS}, "initial timestamp", HasSynITS, func(f *Flow) *uint32 { return &f.SynITS }),
+		synproxy("synproxy-tsoff", 74, "synproxy.tsoff", "CTA_SYNPROXY/CTA_SYNPROXY_TSOFF", wire{ctaSynproxy, ctaSynTSOff}, "timestamp offset", HasSynTSOff, func(f *Flow) *uint32 { return &f.SynTSOff }),
 	)
 	t = append(t, masterAttrs()...)
 	t = append(t,
-		Attr[Flow]{Name: "secmark", Number: 45, Path: "secmark", Kind: field.Uint, Bits: 32, Netlink: "CTA_SECMARK", Since: "2.6.21", Readable: "never on current kernels: see secctx", Create: onlyRead, Update: onlyRead,
+		Attr[Flow]{Name: "secmark", Number: 45, Path: "secmark", Kind: field.Uint, Bits: 32, Netlink: "CTA_SECMARK", At: wire{ctaSecmark}, Since: "2.6.21", Readable: "never on current kernels: see secctx", Create: onlyRead, Update: onlyRead,
 			Doc: "security mark, obsolete", access: fnum(HasSecmark, func(f *Flow) *uint32 { return &f.Secmark })},
-		Attr[Flow]{Name: "secctx", Number: 62, Path: "secctx", Kind: field.String, Netlink: "CTA_SECCTX/CTA_SECCTX_NAME", Since: "2.6.37", Readable: "dump, new, update when a security module labels",
+		Attr[Flow]{Name: "secctx", Number: 62, Path: "secctx", Kind: field.String, Netlink: "CTA_SECCTX/CTA_SECCTX_NAME", At: wire{ctaSecctx, ctaSecctxName}, Since: "2.6.37", Readable: "dump, new, update when a security module labels",
 			Create: "no: the security module sets it", Update: "no: the security module sets it", Doc: "security context", access: fdata(HasSecctx, func(f *Flow) *[]byte { return &f.Secctx })},
 	)
 	t = append(t, natAttrs()...)
@@ -385,8 +406,8 @@ func natAttrs() []Attr[Flow] {
 		bit            Has
 		at             func(*Flow) *NAT
 	}{
-		{"snat", "CTA_NAT_SRC", "source", [3]int{20, 70, 22}, HasSNATPort, func(f *Flow) *NAT { return &f.SNAT }},
-		{"dnat", "CTA_NAT_DST", "destination", [3]int{21, 71, 23}, HasDNATPort, func(f *Flow) *NAT { return &f.DNAT }},
+		{"snat", "CTA_NAT_SRC", "source", [3]int{20, 70, 22}, HasSNATPort, snat},
+		{"dnat", "CTA_NAT_DST", "destination", [3]int{21, 71, 23}, HasDNATPort, dnat},
 	} {
 		at := d.at
 		addr := func(f *Flow) *netip.Addr { return &at(f).Addr }
@@ -426,12 +447,12 @@ func both[N integer](bit TupleHas, at func(*Tuple) *N) access[Flow] {
 	}}
 }
 
-func counter(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint64) Attr[Flow] {
+func counter(name string, num int, path, nla string, at wire, doc string, bit Has, of func(*Flow) *uint64) Attr[Flow] {
 	parse := value.Numbers("number of packets", 1<<64-1)
 	if strings.HasSuffix(name, "bytes") {
 		parse = value.Sizes
 	}
-	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 64, Netlink: nla, Since: "2.6.14", Readable: inCounters, Create: onlyRead, Update: onlyRead, Doc: doc, Parse: parse, access: fnum(bit, at)}
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 64, Netlink: nla, At: at, Since: "2.6.14", Readable: inCounters, Create: onlyRead, Update: onlyRead, Doc: doc, Parse: parse, access: fnum(bit, of)}
 }
 
 func dirZone(name string, num int, path, nla, doc string, tuple func(*Flow) *Tuple) Attr[Flow] {
@@ -439,24 +460,24 @@ func dirZone(name string, num int, path, nla, doc string, tuple func(*Flow) *Tup
 		Doc: doc, Parse: value.Numbers("zone", 65535), access: tnum(tuple, TupleZone, tZone)}
 }
 
-func protoNum(name string, num int, path, nla, since, why, doc string, bit Has, at func(*Flow) *uint8) Attr[Flow] {
-	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 8, Netlink: nla, Since: since, Readable: inProtoinfo, Create: why, Update: why, Doc: doc, access: fnum(bit, at)}
+func protoNum(name string, num int, path, nla string, at wire, since, why, doc string, bit Has, of func(*Flow) *uint8) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 8, Netlink: nla, At: at, Since: since, Readable: inProtoinfo, Create: why, Update: why, Doc: doc, access: fnum(bit, of)}
 }
 
-func tcpFlags(name string, num int, path, nla, why, doc string, bit Has, at func(*Flow) *uint8) Attr[Flow] {
-	a := protoNum(name, num, path, "CTA_PROTOINFO/CTA_PROTOINFO_TCP/"+nla, "2.6.23", why, doc, bit, at)
+func tcpFlags(name string, num int, path, nla string, typ uint16, why, doc string, bit Has, at func(*Flow) *uint8) Attr[Flow] {
+	a := protoNum(name, num, path, "CTA_PROTOINFO/CTA_PROTOINFO_TCP/"+nla, wire{ctaProtoinfo, ctaProtoinfoTCP, typ}, "2.6.23", why, doc, bit, at)
 	a.Kind, a.Names = field.Flags, TCPFlagNames
 	return a
 }
 
-func vtag(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint32) Attr[Flow] {
-	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Hex: true, Netlink: nla, Since: "2.6.30", Readable: inProtoinfo, Create: yes, Update: yes, Doc: doc, access: fnum(bit, at)}
+func vtag(name string, num int, path, nla string, at wire, doc string, bit Has, of func(*Flow) *uint32) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Hex: true, Netlink: nla, At: at, Since: "2.6.30", Readable: inProtoinfo, Create: yes, Update: yes, Doc: doc, access: fnum(bit, of)}
 }
 
-func seqadj(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint32) Attr[Flow] {
-	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Netlink: nla, Since: "2.6.14", Readable: inSeqadj, Create: wholeAdj, Update: wholeAdj, Doc: doc, access: fnum(bit, at)}
+func seqadj(name string, num int, path, nla string, at wire, doc string, bit Has, of func(*Flow) *uint32) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Netlink: nla, At: at, Since: "2.6.14", Readable: inSeqadj, Create: wholeAdj, Update: wholeAdj, Doc: doc, access: fnum(bit, of)}
 }
 
-func synproxy(name string, num int, path, nla, doc string, bit Has, at func(*Flow) *uint32) Attr[Flow] {
-	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Netlink: nla, Since: "4.17", Readable: inSynproxy, Create: wholeSyn, Update: wholeSyn + "; ignored for a flow that has none", Doc: doc, access: fnum(bit, at)}
+func synproxy(name string, num int, path, nla string, at wire, doc string, bit Has, of func(*Flow) *uint32) Attr[Flow] {
+	return Attr[Flow]{Name: name, Number: num, Path: path, Kind: field.Uint, Bits: 32, Netlink: nla, At: at, Since: "4.17", Readable: inSynproxy, Create: wholeSyn, Update: wholeSyn + "; ignored for a flow that has none", Doc: doc, access: fnum(bit, of)}
 }
