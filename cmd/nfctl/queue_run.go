@@ -113,6 +113,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		if !r.table.Owned {
 			a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table inet %[1]s'", r.table.Name)
 		}
+		if r.table.Unguarded {
+			a.warn("this kernel's nf_tables cannot look at connections (CONFIG_NFT_CT): where connections are tracked, what rules of this host reject may get no answer while nfctl runs")
+		}
 		ending = queue.Ending{DeleteRules: r.table.DeleteRules, Close: r.table.Close}
 	}
 	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"nfctl/internal/nft"
 	"nfctl/internal/nstest"
 	"nfctl/internal/queue"
 )
@@ -108,4 +109,83 @@ func TestRulesAndQueues(t *testing.T) {
 	if n := len(find(found, "base chains")); n != 1 {
 		t.Errorf("%d findings on base chains", n)
 	}
+}
+
+// TestRefusals: rules that queue what a reject sends back are named, each with
+// what mends it; as soon as that is done, and for rules that such packets do not
+// meet, nothing is said.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "iptables", "ip6tables", "nft")
+	for _, tt := range []struct {
+		name  string
+		rules [][]string
+		hint  string // "": no finding
+	}{
+		{"iptables", [][]string{{"iptables", "-A", "OUTPUT", "-p", "tcp", "-j", "NFQUEUE"}}, "iptables -t filter -I OUTPUT"},
+		{"ip6tables, mangle, later", [][]string{{"ip6tables", "-t", "mangle", "-A", "POSTROUTING", "-j", "NFQUEUE"}}, "ip6tables -t mangle -I POSTROUTING"},
+		{"a chain of its own", [][]string{{"iptables", "-N", "Q"}, {"iptables", "-A", "Q", "-j", "NFQUEUE"}, {"iptables", "-A", "OUTPUT", "-j", "Q"}}, "iptables -t filter -I Q "},
+		{"a chain that nothing enters", [][]string{{"iptables", "-N", "Q"}, {"iptables", "-A", "Q", "-j", "NFQUEUE"}}, ""},
+		{"established", [][]string{{"iptables", "-A", "OUTPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "NFQUEUE"}}, "iptables -t filter"},
+		{"new ones", [][]string{{"iptables", "-A", "OUTPUT", "-m", "conntrack", "--ctstate", "NEW", "-j", "NFQUEUE"}}, ""},
+		{"udp", [][]string{{"iptables", "-A", "OUTPUT", "-p", "udp", "-j", "NFQUEUE"}}, ""},
+		{"a port that is connected to", [][]string{{"iptables", "-A", "OUTPUT", "-p", "tcp", "--dport", "22", "-j", "NFQUEUE"}}, ""},
+		{"forward", [][]string{{"iptables", "-A", "FORWARD", "-j", "NFQUEUE"}}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ns := nstest.Enter(t)
+			for _, r := range tt.rules {
+				ns.Run(r[0], r[1:]...)
+			}
+			refusals := func() []Finding { return find(Examine(), "refusals") }
+			got := refusals()
+			if tt.hint == "" {
+				if len(got) != 0 {
+					t.Errorf("%+v", got)
+				}
+				return
+			}
+			if len(got) != 1 || got[0].Status != Warn || !strings.Contains(got[0].Hint, tt.hint) {
+				t.Fatalf("%+v, want %q", got, tt.hint)
+			}
+			_, command, _ := strings.Cut(got[0].Hint, ": ")
+			ns.Run("sh", "-c", command)
+			if got := refusals(); len(got) != 0 {
+				t.Errorf("mended by %q: %+v", command, got)
+			}
+		})
+	}
+	t.Run("nft", func(t *testing.T) {
+		t.Parallel()
+		ns := nstest.Enter(t)
+		if _, stderr, status := ns.Exec("nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }; add rule inet t c queue num 3"); status != 0 {
+			t.Skipf("this kernel has no queue statement: %s", stderr)
+		}
+		got := find(Examine(), "refusals")
+		if len(got) != 1 {
+			t.Fatalf("%+v", got)
+		}
+		_, command, _ := strings.Cut(got[0].Hint, ": ")
+		ns.Run("sh", "-c", command)
+		if got := find(Examine(), "refusals"); len(got) != 0 {
+			t.Errorf("mended by %q: %+v", command, got)
+		}
+	})
+	t.Run("nfctl's own", func(t *testing.T) {
+		t.Parallel()
+		nstest.Enter(t)
+		spec, err := nft.Parse("output")
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{First: 3, Last: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		if got := find(Examine(), "refusals"); len(got) != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
 }

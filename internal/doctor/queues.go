@@ -41,6 +41,7 @@ func (d *doctor) queues() {
 	if listErr == nil && err == nil {
 		d.match(list, feeders, legacy)
 	}
+	d.refusals(feeders)
 	d.legacy(legacy)
 	d.chains(waiting)
 }
@@ -99,6 +100,28 @@ func (d *doctor) match(list []queue.Info, feeders []nft.Feeder, legacy []string)
 		default:
 			d.add(Warn, check, "nfctl queue --attach, or a rule: iptables -j NFQUEUE --queue-num, nft queue", "bound, but no rule feeds it")
 		}
+	}
+}
+
+// refusals names the chains whose rules queue what a rule that rejects sends back:
+// the kernel drops it instead, and who was to be refused waits.
+func (d *doctor) refusals(feeders []nft.Feeder) {
+	type chain struct {
+		family      uint8
+		table, name string
+	}
+	said := map[chain]bool{}
+	for _, f := range feeders {
+		c := chain{f.Family, f.Table, f.Chain}
+		if !f.Refusals || said[c] {
+			continue
+		}
+		said[c] = true
+		hint := fmt.Sprintf("in front of it: nft insert rule %s %s %s 'ct direction reply ct status & confirmed == 0 accept'", familyName(f.Family), f.Table, f.Chain)
+		if program := map[uint8]string{unix.NFPROTO_IPV4: "iptables", unix.NFPROTO_IPV6: "ip6tables"}[f.Family]; program != "" && f.Chain == strings.ToUpper(f.Chain) {
+			hint = fmt.Sprintf("in front of it: %s -t %s -I %s -m conntrack --ctdir REPLY ! --ctstatus CONFIRMED -j ACCEPT", program, f.Table, f.Chain)
+		}
+		d.add(Warn, "refusals", hint, "a rule in %s table %s, chain %s queues what rules that reject send back; where connections are tracked the kernel drops that instead: who was to be refused waits", familyName(f.Family), f.Table, f.Chain)
 	}
 }
 

@@ -2,6 +2,8 @@ package nft
 
 import (
 	"encoding/binary"
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nl"
@@ -14,6 +16,16 @@ type Feeder struct {
 	First, Last  uint16 // the queues that it feeds
 	Bypass       bool   // packets pass while nobody has bound the queue
 	Computed     bool   // the queue's number is worked out for each packet
+	// Refusals says that it queues, at output or postrouting, what rules that reject
+	// send back too. The kernel drops such packets instead, where it tracks
+	// connections.
+	Refusals bool
+}
+
+// A kernelRule is a rule as the kernel lists it.
+type kernelRule struct {
+	place
+	exprs []byte
 }
 
 // Feeders returns all rules of nf_tables in the calling thread's network
@@ -21,26 +33,68 @@ type Feeder struct {
 // iptables-nft and --attach, those with the NFQUEUE target. Rules of the legacy
 // iptables cannot be asked for.
 func Feeders() ([]Feeder, error) {
-	var out []Feeder
+	var rules []kernelRule
 	err := dump(unix.NFT_MSG_GETRULE, func(m *nl.Msg) {
-		rule := Feeder{Family: m.Family()}
+		rule := kernelRule{place: place{family: m.Family()}}
 		for a := range nl.Attrs(m.Body()) {
 			switch a.Type {
 			case unix.NFTA_RULE_TABLE:
-				rule.Table = string(a.Text())
+				rule.table = string(a.Text())
 			case unix.NFTA_RULE_CHAIN:
-				rule.Chain = string(a.Text())
+				rule.chain = string(a.Text())
 			case unix.NFTA_RULE_EXPRESSIONS:
-				for e := range nl.Attrs(a.Data) {
-					if f, ok := feeder(e.Data); ok {
-						f.Family, f.Table, f.Chain = rule.Family, rule.Table, rule.Chain
-						out = append(out, f)
+				rule.exprs = slices.Clone(a.Data)
+			}
+		}
+		rules = append(rules, rule)
+	})
+	if err != nil {
+		return nil, nl.Error("list", "nf_tables rules", err)
+	}
+	bases, err := answering()
+	if err != nil {
+		return nil, err
+	}
+	losing := unguarded(rules, bases)
+	var out []Feeder
+	for i, r := range rules {
+		for e := range nl.Attrs(r.exprs) {
+			if f, ok := feeder(e.Data); ok {
+				f.Family, f.Table, f.Chain, f.Refusals = r.family, r.table, r.chain, losing[i]
+				out = append(out, f)
+			}
+		}
+	}
+	return out, nil
+}
+
+// answering returns the base chains that what this host sends back passes.
+func answering() (out []place, err error) {
+	err = dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
+		p := place{family: m.Family()}
+		hook := ^uint32(0)
+		for a := range nl.Attrs(m.Body()) {
+			switch a.Type {
+			case unix.NFTA_CHAIN_TABLE:
+				p.table = string(a.Text())
+			case unix.NFTA_CHAIN_NAME:
+				p.chain = string(a.Text())
+			case unix.NFTA_CHAIN_HOOK:
+				for h := range nl.Attrs(a.Data) {
+					if h.Type == unix.NFTA_HOOK_HOOKNUM {
+						hook, _ = h.U32()
 					}
 				}
 			}
 		}
+		switch p.family {
+		case unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
+			if hook == uint32(Output) || hook == uint32(Postrouting) {
+				out = append(out, p)
+			}
+		}
 	})
-	return out, nl.Error("list", "nf_tables rules", err)
+	return out, nl.Error("list", "nf_tables chains", err)
 }
 
 // BaseChains returns how many chains of nf_tables the packets of the calling

@@ -32,10 +32,7 @@ func (s *Spec) rules() []rule {
 		return []rule{base}
 	}
 	if p.Has&pattern.Zone != 0 {
-		base = base.expr("ct", func(b []byte) []byte {
-			b = nl.AppendU32(b, unix.NFTA_CT_DREG, unix.NFT_REG_1)
-			return nl.AppendU32(b, unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
-		})
+		base = base.ct(unix.NFT_CT_ZONE)
 		base = base.cmp(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, p.Zone))
 	}
 	protos := []uint8{p.Proto}
@@ -112,6 +109,15 @@ func (r rule) meta(key uint32) rule {
 	return r.expr("meta", func(b []byte) []byte {
 		b = nl.AppendU32(b, unix.NFTA_META_DREG, unix.NFT_REG_1)
 		return nl.AppendU32(b, unix.NFTA_META_KEY, key)
+	})
+}
+
+// ct loads something of the packet's connection, in the machine's order. A packet
+// without one meets no rule that does.
+func (r rule) ct(key uint32) rule {
+	return r.expr("ct", func(b []byte) []byte {
+		b = nl.AppendU32(b, unix.NFTA_CT_DREG, unix.NFT_REG_1)
+		return nl.AppendU32(b, unix.NFTA_CT_KEY, key)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,9 @@ type Table struct {
 	Families []uint8 // NFPROTO_INET, or NFPROTO_IPV4 and NFPROTO_IPV6: one table each
 	Compat   bool    // rules use the NFQUEUE target through nft_compat
 	Owned    bool    // the kernel removes the table when the socket goes
+	// Unguarded says that the kernel's nf_tables cannot look at connections
+	// (CONFIG_NFT_CT), so that what this host's rules reject may be lost.
+	Unguarded bool
 
 	conn *nl.Conn
 }
@@ -35,14 +39,15 @@ type way struct {
 	compat bool // NFQUEUE target, not nf_tables' queue statement
 	pair   bool // tables for ip and ip6, not one for inet
 	owned  bool
+	bare   bool // without the rule for refusals
 }
 
 // In order of preference. All but the first ones are for kernels without
 // CONFIG_NFT_QUEUE, without CONFIG_NF_TABLES_INET or with targets that refuse
 // inet, and before 5.12.
 var ways = []way{
-	{false, false, true}, {true, false, true}, {false, true, true}, {true, true, true},
-	{false, false, false}, {true, false, false}, {false, true, false}, {true, true, false},
+	{owned: true}, {compat: true, owned: true}, {pair: true, owned: true}, {compat: true, pair: true, owned: true},
+	{}, {compat: true}, {pair: true}, {compat: true, pair: true},
 }
 
 // Attach makes a table whose rules queue what the specs say. The kernel is asked
@@ -50,7 +55,20 @@ var ways = []way{
 // since a table is made as a whole or not at all, asking is the probe. When it
 // can do none the error is EOPNOTSUPP. The table is in the calling thread's
 // network namespace and is the caller's to Close.
-func Attach(specs []Spec, q Queues) (*Table, error) { return attach(specs, q, ways) }
+func Attach(specs []Spec, q Queues) (*Table, error) {
+	t, err := attach(specs, q, ways)
+	if !errors.Is(err, unix.EOPNOTSUPP) || !slices.ContainsFunc(specs, func(s Spec) bool { return s.meetsRefusals() }) {
+		return t, err
+	}
+	bare := slices.Clone(ways)
+	for i := range bare {
+		bare[i].bare = true
+	}
+	if t, err := attach(specs, q, bare); err == nil {
+		return t, nil
+	}
+	return nil, err
+}
 
 func attach(specs []Spec, q Queues, ways []way) (*Table, error) {
 	const object = "nf_tables table"
@@ -64,7 +82,7 @@ func attach(specs []Spec, q Queues, ways []way) (*Table, error) {
 	var said []string
 	for _, w := range ways {
 		for n := range 100 {
-			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, conn: conn}
+			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, Unguarded: w.bare, conn: conn}
 			if n > 0 { // another's: a process of that number in another container
 				t.Name = fmt.Sprintf("%s-%d", t.Name, n+1)
 			}
@@ -142,6 +160,9 @@ func (t *Table) compose(specs []Spec, q Queues, w way) [][]byte {
 				msgs = append(msgs, t.newTable(f, w.owned))
 			}
 			rest = append(rest, t.newChain(f, chain, s))
+			if s.meetsRefusals() && !w.bare {
+				rest = append(rest, t.newRule(f, chain, refusal()))
+			}
 			for _, r := range s.rules() {
 				rest = append(rest, t.newRule(f, chain, r.queue(w.compat, q, s.Bypass)))
 			}
