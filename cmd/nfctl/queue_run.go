@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -300,7 +301,7 @@ func (r *queueRun) watch(hup <-chan os.Signal) {
 			if err := r.reload(); err != nil {
 				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)
 			} else {
-				r.a.warn("rules reloaded: %d", len(r.set.Load().Rules()))
+				r.a.warn("rules reloaded: %d", r.set.Load().Len())
 			}
 		case <-early:
 			r.hints()
@@ -391,8 +392,19 @@ func (r *queueRun) totals() {
 			length = func(uint64) string { return "" }
 		}
 		line("queue %d: %s%s in %.1f s (%.0f/s)%s", s.Queue, plural(s.Total.Packets, "packet"), length(s.Total.Bytes), secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
-		for i, c := range s.Rules {
-			line("queue %d: rule %d (%s): %s%s", s.Queue, i+1, c.Rule, plural(c.Packets, "packet"), length(c.Bytes))
+		shown, others, idle := chosenRules(s.Rules, r.a.quiet)
+		for _, c := range shown {
+			former := ""
+			if c.Former {
+				former = "former "
+			}
+			line("queue %d: %srule %d (%s): %s%s", s.Queue, former, c.Number, c.RuleName, plural(c.Packets, "packet"), length(c.Bytes))
+		}
+		if others.Packets > 0 {
+			line("queue %d: other rules: %s%s", s.Queue, plural(others.Packets, "packet"), length(others.Bytes))
+		}
+		if idle > 0 {
+			line("queue %d: %s met nothing", s.Queue, plural(uint64(idle), "rule"))
 		}
 		if len(s.Rules) > 0 {
 			line("queue %d: default %s: %s%s", s.Queue, r.o.dflt, plural(s.Default.Packets, "packet"), length(s.Default.Bytes))
@@ -424,4 +436,33 @@ func (r *queueRun) totals() {
 	if n := r.set.Load().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)
 	}
+}
+
+// manyRules is how many rules totals list of which some met nothing; with -q, how
+// many they list at all.
+const manyRules = 50
+
+// chosenRules returns the rules to list in totals: all of a few; of many those that
+// met something, idle being the number of the rest. With -q that is so of a few too,
+// and of many that met something those that met most are listed, others being the
+// sum of the rest.
+func chosenRules(rules []queue.RuleStats, quiet bool) (shown []queue.RuleStats, others queue.Count, idle int) {
+	if len(rules) <= manyRules && !quiet {
+		return rules, others, 0
+	}
+	for _, c := range rules {
+		if c.Packets > 0 {
+			shown = append(shown, c)
+		}
+	}
+	idle = len(rules) - len(shown)
+	if quiet && len(shown) > manyRules {
+		order := slices.Clone(shown)
+		slices.SortStableFunc(order, func(a, b queue.RuleStats) int { return cmp.Compare(b.Packets, a.Packets) })
+		for _, c := range order[manyRules:] {
+			others.Packets, others.Bytes = others.Packets+c.Packets, others.Bytes+c.Bytes
+		}
+		shown = order[:manyRules]
+	}
+	return shown, others, idle
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +121,99 @@ func TestQueueDryRunSaysSo(t *testing.T) {
 			if !strings.Contains(p.Stdout(), w) {
 				t.Errorf("want %s in\n%s", w, p.Stdout())
 			}
+		}
+	}
+}
+
+// TestQueueTotalsStayShort has more rules than anybody reads, and one with a long text.
+func TestQueueTotalsStayShort(t *testing.T) {
+	t.Parallel()
+	long := "drop udp > :1"
+	for port := 1000; port < 6000; port++ {
+		long += fmt.Sprintf(",%d", port)
+	}
+	many := long
+	for port := 6000; port < 7000; port++ {
+		many += fmt.Sprintf("\naccept udp > :%d", port)
+	}
+	for _, tt := range []struct {
+		name        string
+		rules       string
+		args        []string
+		first, last int // ports that are asked
+		want        []string
+		lines       int
+	}{
+		{"one long", long, nil, 7000, 7000, []string{"rule 1 (FILE:2: drop udp > :1,1000,", "…): 0 packets, 0 bytes"}, 4},
+		{"many", many, nil, 6001, 6001, []string{"rule 3 (FILE:4: accept udp > :6001): 1 packet", "1000 rules met nothing\n"}, 5},
+		{"quiet", many, []string{"-q"}, 6000, 6054, []string{"rule 2 (FILE:3: accept udp > :6000): 1 packet", "other rules: 5 packets", "946 rules met nothing\n"}, 55},
+		{"few and quiet", "drop udp > :1\naccept udp > :7000", []string{"-q"}, 7000, 7000, []string{"rule 2 (FILE:3: accept udp > :7000): 1 packet", "1 rule met nothing\n"}, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "rules")
+			if err := os.WriteFile(file, []byte("# rules\n"+tt.rules), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			ns := nstest.New(t)
+			p := startQueue(t, ns, append(tt.args, "--rules", file, "--attach", "input udp > :6000-7000")...)
+			for port := tt.first; port <= tt.last; port++ {
+				if _, ok := ns.Ask(ns.UDPEcho(fmt.Sprintf("127.0.0.1:%d", port)), "x", nstest.Patience); !ok {
+					t.Errorf("port %d: no answer", port)
+				}
+			}
+			p.Signal(unix.SIGTERM)
+			p.Wait()
+			for _, w := range tt.want {
+				if w = strings.Replace(w, "FILE", file, 1); !strings.Contains(p.Stderr(), w) {
+					t.Errorf("want %s in\n%s", w, p.Stderr())
+				}
+			}
+			if n := strings.Count(p.Stderr(), "\n"); n > tt.lines || len(p.Stderr()) > 300*tt.lines {
+				t.Errorf("%d lines, %d bytes:\n%s", n, len(p.Stderr()), p.Stderr())
+			}
+		})
+	}
+}
+
+// TestQueueNumbersAgree reads a file of rules again in which rules have moved: what
+// totals count under a number was printed under it.
+func TestQueueNumbersAgree(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	addr := ns.UDPEcho("127.0.0.1:7000")
+	file := filepath.Join(t.TempDir(), "rules")
+	rules := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(n int) {
+		for range n {
+			if _, ok := ns.Ask(addr, "x", nstest.Patience); !ok {
+				t.Error("no answer")
+			}
+		}
+	}
+	rules("accept udp > :7000\nlog\n")
+	p := startQueue(t, ns, "--attach", "input udp > :7000", "--rules", file)
+	ask(2)
+	rules("log tcp >\n# moved\naccept udp > :7000\n")
+	p.Signal(unix.SIGHUP)
+	p.WaitOutput("rules reloaded: 2")
+	ask(3)
+	rules("accept udp > :7000\nlog tcp >\n")
+	p.Signal(unix.SIGHUP)
+	nstest.Until(t, "the rules are read again", func() bool { return strings.Count(p.Stderr(), "rules reloaded: 2") == 2 })
+	ask(1)
+	p.Signal(unix.SIGTERM)
+	p.Wait()
+	for _, want := range []string{
+		": rule 1 (" + file + ":1: accept udp > :7000): 3 packets", ": rule 2 (" + file + ":2: log tcp >): 0 packets",
+		": former rule 2 (" + file + ":3: accept udp > :7000): 3 packets",
+	} {
+		if !strings.Contains(p.Stderr(), want) {
+			t.Errorf("want %s in\n%s", want, p.Stderr())
 		}
 	}
 }

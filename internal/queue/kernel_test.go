@@ -574,7 +574,8 @@ type named struct {
 }
 
 func (n named) Decide(p *Packet, d *Decision) { n.f(p, d) }
-func (n named) Rules() []string               { return []string{n.name} }
+func (n named) Rules() int                    { return 1 }
+func (n named) Rule(int) RuleName             { return RuleName{Text: n.name} }
 
 // TestBlind goes on answering, and ends in order, when nobody can be told of the
 // packets any more.

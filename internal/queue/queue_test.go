@@ -22,13 +22,15 @@ func (r *ports) Decide(p *Packet, d *Decision) {
 		d.Verdict, d.Rule = Drop, 1
 	}
 }
-func (r *ports) Rules() []string { return []string{fmt.Sprintf("drop dport %d", r.drop)} }
+func (r *ports) Rules() int        { return 1 }
+func (r *ports) Rule(int) RuleName { return RuleName{Text: fmt.Sprintf("drop dport %d", r.drop)} }
 
 // deciding makes a decider of a function.
 type deciding func(p *Packet, d *Decision)
 
 func (f deciding) Decide(p *Packet, d *Decision) { f(p, d) }
-func (deciding) Rules() []string                 { return []string{"function"} }
+func (deciding) Rules() int                      { return 1 }
+func (deciding) Rule(int) RuleName               { return RuleName{Text: "function"} }
 
 // open binds a queue in the calling thread's namespace; it is closed at the end.
 func open(t testing.TB, c Config) *Queue {

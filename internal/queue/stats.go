@@ -12,9 +12,12 @@ type Count struct{ Packets, Bytes uint64 }
 
 func (c *Count) add(o Count) { c.Packets += o.Packets; c.Bytes += o.Bytes }
 
-// RuleStats is what one rule decided.
+// RuleStats is what one rule decided, under the number that packets were printed
+// with.
 type RuleStats struct {
-	Rule string
+	Number int
+	RuleName
+	Former bool // no rule of this number and text is in force any more
 	Count
 }
 
@@ -24,7 +27,7 @@ type Stats struct {
 	Total    Count        // packets decided
 	Verdicts [Kinds]Count // by verdict
 	Default  Count        // no rule decided
-	Rules    []RuleStats  // in order; behind them those of former rules that decided something
+	Rules    []RuleStats  // in order; behind them former rules that decided something
 
 	Marked     uint64 // went on with a mark of their own
 	Edited     uint64 // went on with other contents
@@ -90,7 +93,6 @@ func (c *counters) publish() {
 // A ruleSet is a decider with its counters: rule 0 is the default.
 type ruleSet struct {
 	decider Decider
-	rules   []string
 	counts  []ruleCount
 }
 
@@ -111,16 +113,22 @@ type sets struct {
 	mu      sync.Mutex
 	old     []*ruleSet // replaced, but perhaps still in use
 	retired []RuleStats
-	index   map[string]int // in retired
+	index   map[ruleKey]int // in retired
 	dflt    Count
+}
+
+// A ruleKey tells rules of all sets apart: one that has moved is another, since it
+// is printed with another number.
+type ruleKey struct {
+	number int
+	text   string
 }
 
 // SetDecider replaces the rules, from the next batch of packets on: every packet
 // is decided by the old rules as a whole or by the new ones. d belongs to this
 // queue alone.
 func (q *Queue) SetDecider(d Decider) {
-	rules := d.Rules()
-	n := &ruleSet{decider: d, rules: rules, counts: make([]ruleCount, len(rules)+1)}
+	n := &ruleSet{decider: d, counts: make([]ruleCount, d.Rules()+1)}
 	s := &q.sets
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,27 +158,27 @@ func (s *sets) retire() {
 		if r == using {
 			return false
 		}
-		s.addUp(r, func(rule string, c Count) {
+		s.addUp(r, func(o RuleStats) {
 			if s.index == nil {
-				s.index = map[string]int{}
+				s.index = map[ruleKey]int{}
 			}
-			i, ok := s.index[rule]
-			if !ok {
-				i = len(s.retired)
-				s.index[rule] = i
-				s.retired = append(s.retired, RuleStats{Rule: rule})
+			k := ruleKey{o.Number, o.Text}
+			if i, ok := s.index[k]; ok {
+				s.retired[i].add(o.Count)
+				return
 			}
-			s.retired[i].add(c)
+			s.index[k] = len(s.retired)
+			s.retired = append(s.retired, o)
 		}, &s.dflt)
 		return true
 	})
 }
 
-func (s *sets) addUp(r *ruleSet, f func(rule string, c Count), dflt *Count) {
+func (s *sets) addUp(r *ruleSet, f func(RuleStats), dflt *Count) {
 	dflt.add(r.counts[0].load())
-	for i, rule := range r.rules {
-		if c := r.counts[i+1].load(); c.Packets > 0 {
-			f(rule, c)
+	for n := 1; n < len(r.counts); n++ {
+		if c := r.counts[n].load(); c.Packets > 0 {
+			f(RuleStats{Number: n, RuleName: r.decider.Rule(n), Former: true, Count: c})
 		}
 	}
 }
@@ -207,28 +215,30 @@ func (q *Queue) ruleStats(s *Stats) {
 	r := t.current.Load()
 	s.Default = t.dflt
 	s.Default.add(r.counts[0].load())
-	s.Rules = make([]RuleStats, len(r.rules), len(r.rules)+len(t.retired))
-	at := make(map[string]int, len(r.rules))
-	for i, rule := range r.rules {
-		s.Rules[i] = RuleStats{rule, r.counts[i+1].load()}
-		if _, ok := at[rule]; !ok {
-			at[rule] = i
-		}
+	inForce := len(r.counts) - 1
+	s.Rules = make([]RuleStats, inForce, inForce+len(t.retired))
+	for i := range s.Rules {
+		s.Rules[i] = RuleStats{Number: i + 1, RuleName: r.decider.Rule(i + 1), Count: r.counts[i+1].load()}
 	}
-	add := func(rule string, c Count) {
-		i, ok := at[rule]
-		if !ok {
-			i = len(s.Rules)
-			at[rule] = i
-			s.Rules = append(s.Rules, RuleStats{Rule: rule})
+	former := map[ruleKey]int{}
+	add := func(o RuleStats) {
+		k := ruleKey{o.Number, o.Text}
+		i, ok := former[k]
+		if o.Number <= inForce && s.Rules[o.Number-1].Text == o.Text {
+			i, ok = o.Number-1, true
 		}
-		s.Rules[i].add(c)
+		if !ok {
+			former[k] = len(s.Rules)
+			s.Rules = append(s.Rules, o)
+			return
+		}
+		s.Rules[i].add(o.Count)
+	}
+	for _, o := range t.retired {
+		add(o)
 	}
 	for _, o := range t.old { // in use by the worker just now
 		t.addUp(o, add, &s.Default)
-	}
-	for _, o := range t.retired {
-		add(o.Rule, o.Count)
 	}
 }
 

@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/binary"
 	"strconv"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -105,9 +106,37 @@ type Decision struct {
 type Decider interface {
 	// Decide decides on p by changing d, which holds the default verdict.
 	Decide(p *Packet, d *Decision)
-	// Rules returns the rules' texts in order: rule 1 is the first. The list
-	// does not change.
-	Rules() []string
+	// Rules returns how many rules there are; that does not change.
+	Rules() int
+	// Rule names rule n, from 1.
+	Rule(n int) RuleName
+}
+
+// A RuleName says which rule one is.
+type RuleName struct {
+	Text string // as typed
+	File string // where it stands, "" where in no file
+	Line int
+}
+
+// shownText bounds how much of a rule's text is shown, in bytes.
+const shownText = 100
+
+// String returns the name as messages and totals have it: "FILE:LINE: text", of a
+// long text the beginning.
+func (r RuleName) String() string {
+	text := r.Text
+	if len(text) > shownText {
+		end := shownText
+		for end > 0 && !utf8.RuneStart(text[end]) {
+			end--
+		}
+		text = text[:end] + "…"
+	}
+	if r.File == "" {
+		return text
+	}
+	return r.File + ":" + strconv.Itoa(r.Line) + ": " + text
 }
 
 // None is the Decider without rules.
@@ -116,8 +145,11 @@ type None struct{}
 // Decide leaves the default verdict.
 func (None) Decide(*Packet, *Decision) {}
 
-// Rules returns nil.
-func (None) Rules() []string { return nil }
+// Rules returns 0.
+func (None) Rules() int { return 0 }
+
+// Rule is not called.
+func (None) Rule(int) RuleName { return RuleName{} }
 
 // Messages and attributes of include/uapi/linux/netfilter/nfnetlink_queue.h that
 // go-nfqueue does not export.

@@ -12,7 +12,6 @@ import (
 // and not changed by them.
 type Set struct {
 	rules []Rule
-	texts []string
 	steps []step
 	opts  Options
 	needs Needs
@@ -33,7 +32,7 @@ const minRun = 2
 
 // Compile makes a Set of rules.
 func Compile(rules []Rule, o Options) (*Set, error) {
-	s := &Set{rules: rules, texts: make([]string, len(rules)), opts: o}
+	s := &Set{rules: rules, opts: o}
 	exts := 0
 	for i := 0; i < len(rules); {
 		n := i
@@ -46,7 +45,6 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		if n-i >= minRun {
 			r := &run{}
 			for ; i < n; i++ {
-				s.texts[i] = rules[i].Text
 				s.needs = s.needs.Add(rules[i].needs())
 				r.add(&rules[i], uint32(i))
 			}
@@ -58,7 +56,6 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		if err := r.never(o.Proto); err != nil {
 			return nil, &Error{Text: r.Text, File: r.File, Line: r.Line, Err: err}
 		}
-		s.texts[i] = r.Text
 		s.needs = s.needs.Add(r.needs())
 		st := step{rule: r, index: i + 1, ext: exts}
 		for k := range r.actions {
@@ -105,19 +102,19 @@ func (s *Set) Needs() Needs { return s.needs }
 // whose Decision says so, and else all.
 func (s *Set) Logs() bool { return s.logs }
 
-// Loops returns the text of the first rule that hands packets of queue num to that
+// Loops names the first rule that hands packets of queue num to that
 // same queue, from which they would come again, for ever; or "".
 func (s *Set) Loops(num uint16) string {
 	for i, r := range s.rules {
 		if r.decides && (r.verdict == queue.ToQueue(num, false) || r.verdict == queue.ToQueue(num, true)) {
-			return s.texts[i]
+			return s.rules[i].name().String()
 		}
 	}
 	return ""
 }
 
-// Rules returns the rules' texts in order.
-func (s *Set) Rules() []string { return s.texts }
+// Len returns the number of rules.
+func (s *Set) Len() int { return len(s.rules) }
 
 // Faults returns how often an expression's number could not be computed.
 func (s *Set) Faults() (n uint64) {
@@ -155,8 +152,11 @@ func (s *Set) Engine() (*Engine, error) {
 	return e, nil
 }
 
-// Rules returns the rules' texts in order.
-func (e *Engine) Rules() []string { return e.set.texts }
+// Rules implements queue.Decider.
+func (e *Engine) Rules() int { return len(e.set.rules) }
+
+// Rule implements queue.Decider.
+func (e *Engine) Rule(n int) queue.RuleName { return e.set.rules[n-1].name() }
 
 // Decide tries the rules on p until one decides.
 func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {

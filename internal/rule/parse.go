@@ -25,7 +25,7 @@ func (e *Error) Error() string {
 	if e.File != "" {
 		return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err)
 	}
-	return fmt.Sprintf("rule '%s': %v", e.Text, e.Err)
+	return fmt.Sprintf("rule '%v': %v", queue.RuleName{Text: e.Text}, e.Err)
 }
 
 func (e *Error) Unwrap() error { return e.Err }

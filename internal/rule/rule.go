@@ -37,6 +37,8 @@ type Rule struct {
 	expr    *filter.Program[queue.Packet] // nil: none
 }
 
+func (r *Rule) name() queue.RuleName { return queue.RuleName{Text: r.Text, File: r.File, Line: r.Line} }
+
 // Decides reports whether the rule gives a verdict.
 func (r *Rule) Decides() bool { return r.decides }
 

@@ -283,7 +283,7 @@ func TestRuns(t *testing.T) {
 			got := queue.Decision{Verdict: queue.Stop}
 			fast.Decide(packetOf(data), &got)
 			if got.Verdict != want.Verdict || got.Rule != want.Rule {
-				t.Fatalf("%v\npacket %x: %v %d, want %v %d", fast.Rules(), data, got.Verdict, got.Rule, want.Verdict, want.Rule)
+				t.Fatalf("%v\npacket %x: %v %d, want %v %d", fast.set.rules, data, got.Verdict, got.Rule, want.Verdict, want.Rule)
 			}
 		}
 	}
