@@ -102,3 +102,46 @@ func TestCtFiguresOfProc(t *testing.T) {
 		}
 	}
 }
+
+// TestCtSaveICMP: two pings of one identifier behind one address come back as they
+// were, from lines and from JSON.
+func TestCtSaveICMP(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	for _, c := range [][2]string{{"icmp 10.0.0.1 > 10.0.0.9 type 8 code 0 id 7", "7"}, {"icmp 10.0.0.2 > 10.0.0.9 type 8 code 0 id 7", "9001"}} {
+		good(t, "ct", "create", c[0], "--timeout", "1h", "--set", "snat-ipv4=192.0.2.1", "--set", "snat-port="+c[1])
+	}
+	good(t, "ct", "create", "icmpv6 fd00::1 > fd00::9 type 128 code 0 id 7", "--timeout", "1h", "--set", "snat-ipv6=fd01::1", "--set", "snat-port=5000")
+	before := sortedLines(good(t, "ct", "list"), `icmp(v6)? +\d+ \d+ `, "")
+	if all := strings.Join(before, "\n"); !strings.Contains(all, "id=9001") || !strings.Contains(all, "id=5000") {
+		t.Fatalf("not translated: %s", all)
+	}
+	for _, form := range []string{"save", "json"} {
+		saved := good(t, "ct", "save", "-o", form)
+		good(t, "ct", "flush", "--all")
+		loaded(t, saved)
+		differ(t, form, sortedLines(good(t, "ct", "list"), `icmp(v6)? +\d+ \d+ `, ""), before)
+	}
+	if out := good(t, "ct", "list", "--filter", "nat.sport == 9001", "-o", "flow"); !strings.Contains(out, "10.0.0.2") {
+		t.Errorf("nat.sport == 9001 finds %q", out)
+	}
+}
+
+// TestCtLoadWithoutState: of a flow whose state was not told the windows are not
+// known either.
+func TestCtLoadWithoutState(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	loaded(t, "-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1 --dport 5001 --reply-port-src 5001 --reply-port-dst 1\n"+
+		`{"family":"ipv4","proto":"tcp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":2,"dport":5001},"status":["SEEN_REPLY","ASSURED","CONFIRMED","OFFLOAD"]}`+"\n"+
+		"-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 3 --dport 5001 --state ESTABLISHED\n"+
+		"-A -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 4 --dport 5001\n")
+	out := good(t, "ct", "list", "--fields", "orig.sport,state,tcp.flags_orig,tcp.flags_reply", "-o", "tsv")
+	got := sortedLines(out)
+	want := []string{"1\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL", "2\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL", "3\tESTABLISHED", "4\tESTABLISHED"}
+	for i, w := range want {
+		if i >= len(got) || strings.TrimSpace(got[i]) != w {
+			t.Fatalf("got %q, want %q in front", out, w)
+		}
+	}
+}

@@ -325,24 +325,36 @@ func (f *Flow) State() (uint64, bool) {
 }
 
 // SrcNAT returns where the flow's source is translated to: the address and port
-// to which replies go. Each is reported only where it was changed.
+// to which replies go, for ICMP their identifier. Each is reported only where it
+// was changed.
 func (f *Flow) SrcNAT() (addr netip.Addr, addrOK bool, port uint16, portOK bool) {
 	if f.Status&(StatusSrcNAT|StatusSrcNATDone) == 0 || !f.Reply.Dst.IsValid() {
 		return
 	}
-	return f.Reply.Dst, f.Reply.Dst != f.Orig.Src, f.Reply.Dport,
-		f.Reply.Has(TupleDport) && f.Orig.Has(TupleSport) && f.Reply.Dport != f.Orig.Sport
+	port, portOK = f.Reply.Dport, f.Reply.Has(TupleDport) && f.Orig.Has(TupleSport) && f.Reply.Dport != f.Orig.Sport
+	if f.hasID() {
+		port, portOK = f.Reply.ID, f.Reply.ID != f.Orig.ID
+	}
+	return f.Reply.Dst, f.Reply.Dst != f.Orig.Src, port, portOK
 }
 
 // DstNAT returns where the flow's destination is translated to: the address and
-// port from which replies come. Each is reported only where it was changed.
+// port from which replies come. Each is reported only where it was changed. An
+// ICMP identifier that was changed is reported as the source's where that is
+// translated, too: a packet has one.
 func (f *Flow) DstNAT() (addr netip.Addr, addrOK bool, port uint16, portOK bool) {
 	if f.Status&(StatusDstNAT|StatusDstNATDone) == 0 || !f.Reply.Src.IsValid() {
 		return
 	}
-	return f.Reply.Src, f.Reply.Src != f.Orig.Dst, f.Reply.Sport,
-		f.Reply.Has(TupleSport) && f.Orig.Has(TupleDport) && f.Reply.Sport != f.Orig.Dport
+	port, portOK = f.Reply.Sport, f.Reply.Has(TupleSport) && f.Orig.Has(TupleDport) && f.Reply.Sport != f.Orig.Dport
+	if f.hasID() && f.Status&(StatusSrcNAT|StatusSrcNATDone) == 0 {
+		port, portOK = f.Reply.ID, f.Reply.ID != f.Orig.ID
+	}
+	return f.Reply.Src, f.Reply.Src != f.Orig.Dst, port, portOK
 }
+
+// hasID reports whether the flow has ICMP identifiers, in both directions.
+func (f *Flow) hasID() bool { return f.Orig.Has(TupleID) && f.Reply.Has(TupleID) }
 
 // Age returns the nanoseconds from the flow's start to its stop or, when it has
 // not stopped, to when it was read. It is known only with
@@ -379,15 +391,21 @@ func (f *Flow) UndoDNAT() {
 
 // UndoSPAT is described at UndoSNAT.
 func (f *Flow) UndoSPAT() {
-	f.SNAT.Port, f.SNAT.PortMax = f.Reply.Dport, f.Reply.Dport
-	f.Reply.Dport = f.Orig.Sport
+	if at := &f.SNAT; f.hasID() {
+		at.Port, at.PortMax, f.Reply.ID = f.Reply.ID, f.Reply.ID, f.Orig.ID
+	} else {
+		at.Port, at.PortMax, f.Reply.Dport = f.Reply.Dport, f.Reply.Dport, f.Orig.Sport
+	}
 	f.Present |= HasSNATPort
 }
 
 // UndoDPAT is described at UndoSNAT.
 func (f *Flow) UndoDPAT() {
-	f.DNAT.Port, f.DNAT.PortMax = f.Reply.Sport, f.Reply.Sport
-	f.Reply.Sport = f.Orig.Dport
+	if at := &f.DNAT; f.hasID() {
+		at.Port, at.PortMax, f.Reply.ID = f.Reply.ID, f.Reply.ID, f.Orig.ID
+	} else {
+		at.Port, at.PortMax, f.Reply.Sport = f.Reply.Sport, f.Reply.Sport, f.Orig.Dport
+	}
 	f.Present |= HasDNATPort
 }
 

@@ -247,15 +247,15 @@ func flowAttrs() []Attr[Flow] {
 			ip: func(f *Flow) (netip.Addr, bool) { a, addr, _, port := f.SrcNAT(); return a, addr || port }},
 		Attr[Flow]{Path: "nat.dst", Kind: field.Addr, Parse: value.Addrs, Doc: "destination address behind the translation of the destination, also when only the port was changed",
 			ip: func(f *Flow) (netip.Addr, bool) { a, addr, _, port := f.DstNAT(); return a, addr || port }},
-		Attr[Flow]{Path: "nat.sport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "source port behind the translation of the source, also when it was kept",
+		Attr[Flow]{Path: "nat.sport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "source port behind the translation of the source, also when it was kept; for icmp the id",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) {
 				_, addr, p, port := f.SrcNAT()
-				return uint64(p), (addr || port) && f.Reply.Has(TupleDport)
+				return uint64(p), (addr || port) && f.Reply.Present&(TupleDport|TupleID) != 0
 			}}},
 		Attr[Flow]{Path: "nat.dport", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "destination port behind the translation of the destination, also when it was kept",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) {
 				_, addr, p, port := f.DstNAT()
-				return uint64(p), (addr || port) && f.Reply.Has(TupleSport)
+				return uint64(p), (addr || port) && (f.Reply.Has(TupleSport) || port)
 			}}},
 
 		Attr[Flow]{Name: "status", Number: 32, Path: "status", Kind: field.Flags, Bits: 32, Names: StatusNames, Parse: ParseStatus, Netlink: "CTA_STATUS", At: wire{ctaStatus}, Since: "2.6.14", Readable: inAll,
@@ -418,7 +418,7 @@ func natAttrs() []Attr[Flow] {
 				Doc: d.doc + " address to translate to, or a range of them", access: faddr(addr)},
 			{Path: d.name + ".addr_max", Kind: field.Addr, Parse: value.Addrs, Doc: "last address of the range", access: faddr(func(f *Flow) *netip.Addr { return &at(f).AddrMax })},
 			{Name: d.name + "-port", Number: d.num[2], Path: d.name + ".port", Kind: field.Uint, Bits: 16, Parse: value.Ports, Since: "2.6.14", Netlink: d.nla + "/CTA_NAT_PROTO/CTA_PROTONAT_PORT_MIN, _MAX",
-				Doc: d.doc + " port to translate to, or a range of them", access: fnum(d.bit, func(f *Flow) *uint16 { return &at(f).Port }), setText: setNATPort(d.bit, at), more: true},
+				Doc: d.doc + " port to translate to, or a range of them; for icmp the id", access: fnum(d.bit, func(f *Flow) *uint16 { return &at(f).Port }), setText: setNATPort(d.bit, at), more: true},
 			{Path: d.name + ".port_max", Kind: field.Uint, Bits: 16, Parse: value.Ports, Doc: "last port of the range",
 				access: access[Flow]{num: func(f *Flow) (uint64, bool) {
 					n := at(f)

@@ -235,6 +235,18 @@ func (f *Flow) MaskFlags() {
 	}
 }
 
+// tcpBeLiberal is IP_CT_TCP_FLAG_BE_LIBERAL: any sequence number is in the window.
+const tcpBeLiberal = 8
+
+// BeLiberal has the kernel not look at the windows of both directions of f, which is
+// to be made: where their scales are not known it would take packets of a running
+// connection for INVALID ones.
+func (f *Flow) BeLiberal() {
+	f.TCPFlagsOrig, f.TCPFlagsReply = f.TCPFlagsOrig|tcpBeLiberal, f.TCPFlagsReply|tcpBeLiberal
+	f.TCPMaskOrig, f.TCPMaskReply = f.TCPMaskOrig|tcpBeLiberal, f.TCPMaskReply|tcpBeLiberal
+	f.Present |= HasTCPFlagsOrig | HasTCPFlagsReply | HasTCPMaskOrig | HasTCPMaskReply
+}
+
 // Complete adds to f, which is to be set, what the kernel would ignore or refuse
 // parts of it without, as the flow now has it: to TCP flags their mask, to a window
 // scale that of the other direction and WINDOW_SCALE in the flags of both, to a DCCP

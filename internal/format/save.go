@@ -75,10 +75,11 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 		start := len(b)
 		b = append(quoteWord(appendBits(b, f.Labels[:], ct.LabelName), start), ' ')
 	}
-	if spat && !snat {
+	id := f.Reply.Has(ct.TupleID) // no flag of conntrack(8) stands for that of a reply
+	if spat && (!snat || id) {
 		b = appendNum(b, "--set snat-port=", uint64(sport))
 	}
-	if dpat && !dnat {
+	if dpat && (!dnat || id) {
 		b = appendNum(b, "--set dnat-port=", uint64(dport))
 	}
 	if f.SNAT.Addr.IsValid() || f.Has(ct.HasSNATPort) {

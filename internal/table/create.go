@@ -10,8 +10,12 @@ func Defaults(f *ct.Flow, t *ct.Timeouts) {
 	const answered = ct.StatusSeenReply | ct.StatusAssured
 	if f.Orig.Proto == ct.TCP && !f.Has(ct.HasTCPState) {
 		f.TCPState = ct.TCPEstablished
-		if f.Has(ct.HasStatus) && f.Status&ct.StatusSeenReply == 0 {
+		switch {
+		case !f.Has(ct.HasStatus):
+		case f.Status&ct.StatusSeenReply == 0:
 			f.TCPState = ct.TCPSynSent
+		default: // saved without its state: the kernel tells none of offloaded flows
+			f.BeLiberal()
 		}
 		f.Present |= ct.HasTCPState
 	}
