@@ -77,6 +77,10 @@ func (a *Attr[T]) Settable(update bool) (ok bool, why string) {
 	return false, why
 }
 
+// Presence returns the bit of T's Present that tells of the attribute; 0 for the
+// parts of tuples and for what is worked out.
+func (a *Attr[T]) Presence() Has { return Has(a.mem.bit) }
+
 // Num returns the value of a numeric attribute in host order, and whether t has
 // it.
 func (a *Attr[T]) Num(t *T) (uint64, bool) {

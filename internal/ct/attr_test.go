@@ -32,11 +32,12 @@ func TestAttributeFacts(t *testing.T) {
 			checkFacts(t, FlowAttrs(), w)
 		}
 	}
-	if len(seen) != 88 {
-		t.Errorf("%d attributes in testdata, want 88", len(seen))
+	if len(seen) == 0 {
+		t.Error("no attributes in testdata")
 	}
 	for i := range FlowAttrs() {
-		if a := &FlowAttrs()[i]; a.Name != "" && !seen[a.Name] {
+		// Those without a number are no attributes of libnetfilter_conntrack.
+		if a := &FlowAttrs()[i]; a.Name != "" && a.Number >= 0 && !seen[a.Name] {
 			t.Errorf("%s is not in testdata", a.Name)
 		}
 	}

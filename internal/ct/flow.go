@@ -179,6 +179,10 @@ const (
 	HasDNATPort
 	HasIdle
 
+	// The bits behind, up to those of the tuples, are for rows without a field of
+	// their own: see spare.
+	firstSpare
+
 	HasOrigCounters  = HasOrigPackets | HasOrigBytes
 	HasReplyCounters = HasReplyPackets | HasReplyBytes
 	HasSeqOrig       = HasSeqOrigPos | HasSeqOrigBefore | HasSeqOrigAfter
@@ -188,6 +192,9 @@ const (
 	hasSCTP          = HasSCTPState | HasSCTPVtagOrig | HasSCTPVtagReply
 	hasDCCP          = HasDCCPState | HasDCCPRole | HasDCCPSeq
 )
+
+// maxSpare is how many rows without a field of their own there can be.
+const maxSpare = 3
 
 // Counters are a direction's packets and bytes, lengths from the IP header on.
 type Counters struct{ Packets, Bytes uint64 }
@@ -269,7 +276,8 @@ type Flow struct {
 	Idle     uint32 // seconds since the last packet, with HasIdle
 	NoEvents bool   // an existing flow that may send no event when it ends
 
-	text []byte // scratch of the Unknown field
+	spare [maxSpare]uint64 // numbers of rows without a field of their own
+	text  []byte           // scratch of the Unknown field
 }
 
 // Has reports whether all of the attributes are known.

@@ -31,6 +31,31 @@ func (p place[V]) of(f *Flow) *V { return (*V)(unsafe.Add(unsafe.Pointer(f), p))
 
 var probe Flow // to see where functions point
 
+// spareRows gives each row that says where its number stands in a message, but
+// not where a Flow holds it, one of the flow's spare numbers.
+func spareRows(t []Attr[Flow]) []Attr[Flow] {
+	n := 0
+	for i := range t {
+		a := &t[i]
+		if a.At == nil || a.mem.op != opNone || a.num != nil || n == maxSpare {
+			continue
+		}
+		bit, slot := firstSpare<<n, n
+		switch a.Bits {
+		case 8:
+			a.access = fnum(bit, func(f *Flow) *uint8 { return (*uint8)(unsafe.Pointer(&f.spare[slot])) })
+		case 16:
+			a.access = fnum(bit, func(f *Flow) *uint16 { return (*uint16)(unsafe.Pointer(&f.spare[slot])) })
+		case 32:
+			a.access = fnum(bit, func(f *Flow) *uint32 { return (*uint32)(unsafe.Pointer(&f.spare[slot])) })
+		default:
+			a.access = fnum(bit, func(f *Flow) *uint64 { return &f.spare[slot] })
+		}
+		n++
+	}
+	return t
+}
+
 // fnum is the access to a number of a flow whose presence is a bit of Has.
 func fnum[N integer](bit Has, at func(*Flow) *N) access[Flow] {
 	p := placeOf(at)
@@ -349,7 +374,7 @@ func flowAttrs() []Attr[Flow] {
 		Attr[Flow]{Path: "by.comm", Kind: field.String, Doc: "the name of that process",
 			access: access[Flow]{data: func(f *Flow) ([]byte, bool) { return f.By.Comm, f.By.Pid != 0 }}},
 	)
-	return t
+	return spareRows(t)
 }
 
 var kindNames = value.NewWords("kind", 1, "flow", "expect")

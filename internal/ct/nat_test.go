@@ -36,7 +36,7 @@ func TestNAT(t *testing.T) {
 				{flow(t, "10.0.0.1:1113", "10.0.0.2:53", UDP, "snat-ipv4=1.2.3.7-1.2.3.7", "snat-port=6000-6000"),
 					map[string]string{"nat.src": "1.2.3.7", "nat.sport": "6000"}},
 				{flow(t, "[fd00::1]:1114", "[fd00::2]:53", UDP, "snat-ipv6=fd00::9", "dnat-ipv6=fd00::8", "dnat-port=5353"),
-					map[string]string{"nat.src": "fd00::9", "nat.dst": "fd00::8", "nat.dport": "5353", "nat.sport": ""}},
+					map[string]string{"nat.src": "fd00::9", "nat.dst": "fd00::8", "nat.dport": "5353", "nat.sport": "1114"}},
 				{flow(t, "10.0.0.1:1115", "10.0.0.2:53", UDP), map[string]string{"nat.src": "", "nat.dst": ""}},
 			} {
 				if err := c.Create(tt.f, false); err != nil {

@@ -2,12 +2,15 @@ package format
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -88,18 +91,49 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 	if f.DNAT.Addr.IsValid() || f.Has(ct.HasDNATPort) {
 		b = saveNAT(b, "dnat", &f.DNAT, f.Has(ct.HasDNATPort))
 	}
-	if f.Present&savedExtras != 0 || !f.Master.IsZero() {
+	if f.Present&^inLine != 0 || f.TCPWscaleOrig|f.TCPWscaleReply|f.TCPFlagsOrig|f.TCPFlagsReply != 0 || !f.Master.IsZero() {
 		b = saveExtras(b, f)
 	}
 	b[len(b)-1] = '\n'
 	return b
 }
 
-const (
-	savedTCP = ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply
+// inLine are the attributes that a line has words of its own for, or that nobody
+// can set. All others that a new flow can be given follow as --set, by their rows.
+const inLine = ct.HasStatus | ct.HasTimeout | ct.HasMark | ct.HasMarkMask | ct.HasUse | ct.HasID | ct.HasZone | ct.HasSecmark |
+	ct.HasSecctx | ct.HasLabels | ct.HasLabelsMask | ct.HasStart | ct.HasStop | ct.HasEventTime | ct.HasOrigCounters |
+	ct.HasReplyCounters | ct.HasTCPState | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply |
+	ct.HasTCPMaskOrig | ct.HasTCPMaskReply | ct.HasSCTPState | ct.HasSCTPVtagOrig | ct.HasSCTPVtagReply | ct.HasDCCPState |
+	ct.HasDCCPRole | ct.HasSNATPort | ct.HasDNATPort | ct.HasIdle
 
-	savedExtras = savedTCP | ct.HasHelper | ct.HasHelperInfo | ct.HasSeqOrig | ct.HasSeqReply | ct.HasSynproxy | ct.HasDCCPSeq
-)
+// savedRows are the rows of those others: numbers first. Those of one object
+// stand together.
+var savedRows = lazy.Value[[]savedRow]{Make: func() (out []savedRow) {
+	rows := ct.FlowAttrs()
+	for i := range rows {
+		a := &rows[i]
+		if ok, _ := a.Settable(false); ok && a.Presence()&^inLine != 0 {
+			object, _, _ := strings.Cut(a.Path, ".")
+			out = append(out, savedRow{a, object, a.Kind == field.String || a.Kind == field.Bytes})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b savedRow) int {
+		switch {
+		case a.text == b.text:
+			return 0
+		case b.text:
+			return -1
+		}
+		return 1
+	})
+	return out
+}}
+
+type savedRow struct {
+	*ct.Attr[ct.Flow]
+	object string
+	text   bool
+}
 
 // saveNAT appends a translation that is to be asked for; the kernel sends none.
 func saveNAT(b []byte, name string, n *ct.NAT, port bool) []byte {
@@ -184,8 +218,8 @@ func savePart(b []byte, word string, t *ct.Tuple, part ct.TupleHas, n uint16) []
 }
 
 // saveExtras appends --set for the attributes that no flag of conntrack(8)
-// stands for. Those of a group that the kernel takes only together are written
-// together, and left out when all are zero.
+// stands for. Those of one object, which the kernel takes only together, are
+// written together, and left out when all are zero.
 func saveExtras(b []byte, f *ct.Flow) []byte {
 	set := func(name string, has ct.Has, n uint64) {
 		if f.Has(has) {
@@ -200,29 +234,21 @@ func saveExtras(b []byte, f *ct.Flow) []byte {
 		b = saveFlags(b, f, "tcp-flags-orig", ct.HasTCPFlagsOrig, f.TCPFlagsOrig)
 		b = saveFlags(b, f, "tcp-flags-repl", ct.HasTCPFlagsReply, f.TCPFlagsReply)
 	}
-	set("dccp-handshake-seq", ct.HasDCCPSeq, f.DCCPSeq)
-	if f.SeqOrig != (ct.SeqAdj{}) {
-		set("orig-nat-seq-correction-pos", ct.HasSeqOrigPos, uint64(f.SeqOrig.Pos))
-		set("orig-nat-seq-offset-before", ct.HasSeqOrigBefore, uint64(f.SeqOrig.Before))
-		set("orig-nat-seq-offset-after", ct.HasSeqOrigAfter, uint64(f.SeqOrig.After))
-	}
-	if f.SeqReply != (ct.SeqAdj{}) {
-		set("repl-nat-seq-correction-pos", ct.HasSeqReplyPos, uint64(f.SeqReply.Pos))
-		set("repl-nat-seq-offset-before", ct.HasSeqReplyBefore, uint64(f.SeqReply.Before))
-		set("repl-nat-seq-offset-after", ct.HasSeqReplyAfter, uint64(f.SeqReply.After))
-	}
-	if f.SynISN|f.SynITS|f.SynTSOff != 0 {
-		set("synproxy-isn", ct.HasSynISN, uint64(f.SynISN))
-		set("synproxy-its", ct.HasSynITS, uint64(f.SynITS))
-		set("synproxy-tsoff", ct.HasSynTSOff, uint64(f.SynTSOff))
-	}
-	if f.Has(ct.HasHelper) && len(f.Helper) > 0 {
-		b = append(b, "--set "...)
-		start := len(b)
-		b = append(quoteWord(append(append(b, "helper-name="...), f.Helper...), start), ' ')
-		if f.Has(ct.HasHelperInfo) && len(f.HelperInfo) > 0 {
-			b = append(hex.AppendEncode(append(b, "--set helper-info="...), f.HelperInfo), ' ')
+	for rows := savedRows.Get(); len(rows) > 0; {
+		n := 1
+		for n < len(rows) && rows[n].object == rows[0].object && !rows[n].text {
+			n++
 		}
+		if !zero(rows[:n], f) {
+			for _, a := range rows[:n] {
+				if a.Has(f) {
+					start := len(b) + len("--set ")
+					b = append(append(append(b, "--set "...), a.Name...), '=')
+					b = append(quoteWord(a.AppendText(b, f), start), ' ')
+				}
+			}
+		}
+		rows = rows[n:]
 	}
 	if m := &f.Master; !m.IsZero() {
 		v := "ipv4"
@@ -236,6 +262,19 @@ func saveExtras(b []byte, f *ct.Flow) []byte {
 		b = savePart(b, "--set master-port-dst=", m, ct.TupleDport, m.Dport)
 	}
 	return b
+}
+
+// zero reports whether the rows say what a new flow has anyway: 0, or nothing.
+func zero(rows []savedRow, f *ct.Flow) bool {
+	for _, a := range rows {
+		if n, ok := a.Num(f); ok && n != 0 {
+			return false
+		}
+		if d, ok := a.Data(f); ok && len(d) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func saveFlags(b []byte, f *ct.Flow, name string, has ct.Has, flags uint8) []byte {
