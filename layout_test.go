@@ -43,7 +43,7 @@ var arrows = map[string]string{
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"internal/nstest", "internal/packet/packettest"}
+var forTests = []string{"internal/gentest", "internal/nstest", "internal/packet/packettest"}
 
 // unwinders may panic: they leave a deep recursion that way, and recover at their
 // one entry, so that the caller gets an error.

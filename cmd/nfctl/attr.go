@@ -79,15 +79,16 @@ func (a *app) attrList() *cobra.Command {
 					return !strings.HasPrefix(r.Create, "yes") && !strings.HasPrefix(r.Update, "yes")
 				})
 			}
-			return printAll(a, format.Attrs, "attr list", rows...)
+			return printAll(a, format.Attrs, rows...)
 		},
 	}
 	c.Flags().BoolVar(&settable, "settable", false, "only those that a new entry can have or that can be changed")
+	a.prints(c, format.Generic, paths(format.Attrs.Fields))
 	return c
 }
 
 func (a *app) attrShow() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "show NAME...",
 		Short: "All that is known of an attribute",
 		Example: `  nfctl attr show mark
@@ -103,12 +104,12 @@ func (a *app) attrShow() *cobra.Command {
 				}
 				rows = append(rows, found...)
 			}
-			o, err := a.outputOf("attr show", false)
+			o, err := a.outputOf(false)
 			if err != nil {
 				return err
 			}
 			if o.Format != format.Text && o.Format != format.Table || a.output != "" || a.fields != "" {
-				return printAll(a, format.Attrs, "attr show", rows...)
+				return printAll(a, format.Attrs, rows...)
 			}
 			k := &sink{w: a.out}
 			for i := range rows {
@@ -117,6 +118,8 @@ func (a *app) attrShow() *cobra.Command {
 			return k.flush()
 		},
 	}
+	a.prints(c, format.Generic, paths(format.Attrs.Fields))
+	return c
 }
 
 // findAttrs returns the attributes with a name, alias or path.
@@ -190,7 +193,7 @@ func word(name string, aliases []string, path string) string {
 }
 
 func (a *app) attrValues() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "values [ATTRIBUTE]",
 		Short: "The words that an attribute takes, with their numbers",
 		Long: `The words that an attribute takes, with their numbers; of flags, their masks.
@@ -215,9 +218,11 @@ number, the first is printed and all are read, in any case.`,
 			if err != nil {
 				return err
 			}
-			return printAll(a, format.Values, "attr values", rows...)
+			return printAll(a, format.Values, rows...)
 		},
 	}
+	a.prints(c, format.Generic, paths(format.Values.Fields))
+	return c
 }
 
 func valuesOf(name string) (rows []format.Value, err error) {
@@ -275,14 +280,6 @@ func readFlow(c *ct.Conn, text string) (*ct.Flow, error) {
 	return got, err
 }
 
-// noFormat refuses -o and its like for commands that print bare values.
-func (a *app) noFormat(command string) error {
-	if a.output != "" || a.fields != "" || a.template != "" {
-		return usagef("%s prints bare values: no --output, --fields or --template", command)
-	}
-	return nil
-}
-
 func (a *app) attrGet() *cobra.Command {
 	raw := false
 	c := &cobra.Command{
@@ -297,9 +294,6 @@ not have is an empty line, and exit status 3.`,
 		Args:              atLeast(2, "a flow in words and the name of an attribute"),
 		ValidArgsFunction: completeAfterFlow(completeAttrs("")),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := a.noFormat("attr get"); err != nil {
-				return err
-			}
 			var attrs []*ct.Attr[ct.Flow]
 			for _, name := range args[1:] {
 				found, err := flowAttrs(name)
@@ -382,9 +376,6 @@ func (a *app) attrSet() *cobra.Command {
 		Args:              atLeast(2, "a flow in words and what to set, as mark=7"),
 		ValidArgsFunction: completeAfterFlow(completeAttrs("=")),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := a.noFormat("attr set"); err != nil {
-				return err
-			}
 			f, err := flowArg(args[0])
 			if err != nil {
 				return err
@@ -461,7 +452,7 @@ several in their order:
 			for _, do := range opts {
 				do(f)
 			}
-			return printAll(a, format.Flows, "attr build", *f)
+			return printAll(a, format.Flows, *f)
 		},
 	}
 	c.Flags().Var(&ordered{kind: "option", add: func(s string) error {
@@ -474,6 +465,7 @@ several in their order:
 		return &value.Error{What: "option", Text: s, Valid: strings.Join(names, ", "), Near: value.Nearest(s, names)}
 	}}, "opt", "what to do with the flow then: "+strings.Join(names, ", "))
 	_ = c.RegisterFlagCompletionFunc("opt", fixed(names...))
+	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -548,9 +540,6 @@ ports and ICMP ids in network byte order, other numbers in this machine's.`,
 		Args:              exactly(2, "the name of an attribute and a value"),
 		ValidArgsFunction: completeAttrs(""),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := a.noFormat("attr encode"); err != nil {
-				return err
-			}
 			var stored []byte
 			ok := false
 			if at := ct.Find(ct.FlowAttrs(), args[0]); at != nil {
@@ -586,9 +575,6 @@ func (a *app) attrDecode() *cobra.Command {
 		Args:              exactly(2, "the name of an attribute and bytes in hexadecimal"),
 		ValidArgsFunction: completeAttrs(""),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := a.noFormat("attr decode"); err != nil {
-				return err
-			}
 			stored, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "").Replace(strings.TrimPrefix(args[1], "0x")))
 			if err != nil {
 				return &value.Error{What: "row of bytes", Text: args[1], Valid: "hexadecimal digits, two a byte"}

@@ -70,7 +70,7 @@ func TestAttrWords(t *testing.T) {
 		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|id=3", 2, "", "the kernel ignores it"},
 		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|port-dst=3", 2, "", "the kernel finds the entry by it"},
 		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|mark", 2, "", "NAME=VALUE"},
-		{"get|tcp 10.0.0.1:1 > 10.0.0.2:2|mark|-o|json", 2, "", "bare values"},
+		{"get|tcp 10.0.0.1:1 > 10.0.0.2:2|mark|-o|json", 2, "", "prints no objects"},
 		{"get|tcp 10.0.0.1:1 > 10.0.0.2:2|exp-class", 2, "", "expectation"},
 	} {
 		out, err, status := call(append([]string{"attr"}, strings.Split(c.args, "|")...)...)

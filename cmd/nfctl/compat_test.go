@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"nfctl/internal/compat"
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/gentest"
 	"nfctl/internal/nstest"
 )
 
@@ -313,31 +313,13 @@ func (o outcome) String() string {
 	return fmt.Sprintf("status %d, %q\n%s\ntable:\n%s", o.status, o.summary, o.stdout, o.table)
 }
 
-var updateCompat = flag.Bool("update-compat", false, "write the table of docs/compat-conntrack.md")
-
-// TestCompatDocument holds the page of differences to the table of these tests.
-func TestCompatDocument(t *testing.T) {
-	const path = "../../docs/compat-conntrack.md"
-	page, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, _, ok := strings.Cut(string(page), "| | conntrack(8) |")
-	if !ok {
-		t.Fatalf("%s: no table", path)
-	}
-	b := &strings.Builder{}
-	b.WriteString(head + "| | conntrack(8) | nfctl | why |\n|---|---|---|---|\n")
+// TestGeneratedCompat holds the page of differences to the table of these tests.
+func TestGeneratedCompat(t *testing.T) {
+	b := []byte("| | conntrack(8) | nfctl | why |\n|---|---|---|---|\n")
 	for _, d := range differences {
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", d.name, d.theirs, d.ours, d.why)
+		b = fmt.Appendf(b, "| %s | %s | %s | %s |\n", d.name, d.theirs, d.ours, d.why)
 	}
-	if *updateCompat {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if b.String() != string(page) {
-		t.Errorf("%s is not what the tests hold: go test ./cmd/nfctl -run TestCompatDocument -update-compat", path)
-	}
+	gentest.Between(t, "docs/compat-conntrack.md", "differences", b)
 }
 
 // TestCompatPlain: lines for -R that are read by the short road are those that

@@ -31,10 +31,12 @@ const noFiles = cobra.ShellCompDirectiveNoFileComp
 // flagCompleters returns what completes the values of flags, by the flag's name,
 // which means the same in all commands. Those that look at the machine look when
 // asked.
-func flagCompleters() map[string]completer {
+func (a *app) flagCompleters() map[string]completer {
+	fields := listOf(func(c *cobra.Command) []string { return listed(a.printing[c].fields) })
+	expression := a.completeExpression
 	return map[string]completer{
-		"output":       listOf(func(*cobra.Command) []string { return format.Words() }),
-		"fields":       listOf(fieldsOf),
+		"output":       listOf(func(c *cobra.Command) []string { return format.Words(a.printing[c].formats...) }),
+		"fields":       fields,
 		"netns":        completeWith(namespaces),
 		"num":          listOf(func(*cobra.Command) []string { return queuesInUse() }),
 		"zone":         completeWith(zonesInUse),
@@ -54,12 +56,12 @@ func flagCompleters() map[string]completer {
 		"accept-proto": listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
 		"drop-proto":   listOf(func(*cobra.Command) []string { return wordsOf(value.Protocols) }),
 		"set":          completeSettable,
-		"filter":       completeExpression,
-		"until":        completeExpression,
-		"accept-if":    completeExpression,
-		"drop-if":      completeExpression,
-		"rule":         completeRule,
-		"group-by":     listOf(fieldsOf),
+		"filter":       expression,
+		"until":        expression,
+		"accept-if":    expression,
+		"drop-if":      expression,
+		"rule":         a.completeRule,
+		"group-by":     fields,
 		"attach":       fixed(nft.Hooks...),
 		"default":      fixed("accept", "drop"),
 		"color":        fixed("auto", "always", "never"),
@@ -81,7 +83,7 @@ func addCompletions(c *cobra.Command, by map[string]completer) {
 			_ = c.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
 		}
 	})
-	if c.ValidArgsFunction == nil && len(c.ValidArgs) == 0 && !readsFiles(c) {
+	if c.ValidArgsFunction == nil && len(c.ValidArgs) == 0 {
 		c.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	for _, s := range c.Commands() {
@@ -104,9 +106,9 @@ func takesFile(f *pflag.Flag) bool {
 	return kind == "file" || f.Value.Type() == "file"
 }
 
-// readsFiles reports whether a command's arguments are files.
-func readsFiles(c *cobra.Command) bool {
-	return slices.Contains([]string{"load", "restore", "lua"}, c.Name())
+// completeFiles is for commands whose arguments are files.
+func completeFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // completeWith completes one of a list that is made when asked.
@@ -135,42 +137,27 @@ func wordsOf(names *value.Names) (out []string) {
 	return out
 }
 
-// paths returns a registry's fields with what they are.
-func paths[T any](reg *field.Registry[T]) (out []string) {
-	rows := reg.Rows()
-	for i := range rows {
-		out = append(out, rows[i].Path+"\t"+rows[i].Doc)
+// paths lists a registry's fields, with what they are, when asked.
+func paths[T any](reg *field.Registry[T]) func() []string {
+	return func() (out []string) {
+		rows := reg.Rows()
+		for i := range rows {
+			out = append(out, rows[i].Path+"\t"+rows[i].Doc)
+		}
+		return out
 	}
-	return out
 }
 
-// fieldsOf returns the fields of what a command prints.
-func fieldsOf(c *cobra.Command) []string {
-	_, command, _ := strings.Cut(c.CommandPath(), " ")
-	switch noun, verb, _ := strings.Cut(command, " "); {
-	case command == "queue list":
-		return paths(queue.InfoFields)
-	case noun == "queue":
-		return paths(queue.Fields)
-	case noun == "attr" && verb != "build":
-		return paths(format.Attrs.Fields)
-	case noun == "doctor":
-		return paths(format.Findings.Fields)
-	case verb == "count":
-		return paths(format.Counts.Fields)
-	case command == "conntrack stats":
-		return paths(format.FlowStats().Fields)
-	case command == "expect stats":
-		return paths(format.ExpectStats().Fields)
-	case noun == "expect":
-		return paths(ct.ExpectFields)
+func listed(list func() []string) []string {
+	if list == nil {
+		return nil
 	}
-	return paths(ct.FlowFields)
+	return list()
 }
 
 // completeExpression completes the field that an expression ends with; beside
 // indev and outdev the interfaces there are.
-func completeExpression(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+func (a *app) completeExpression(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 	at := strings.LastIndexAny(word, " (!") + 1
 	before, last := word[:at], word[at:]
 	var out []string
@@ -180,16 +167,16 @@ func completeExpression(c *cobra.Command, _ []string, word string) ([]string, co
 		}
 		return out, noFiles | cobra.ShellCompDirectiveNoSpace
 	}
-	for _, f := range fieldsOf(c) {
+	for _, f := range listed(a.printing[c].speaks) {
 		out = append(out, before+f)
 	}
 	return out, noFiles | cobra.ShellCompDirectiveNoSpace
 }
 
 // completeRule completes the action that a rule ends with, or the field behind if.
-func completeRule(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+func (a *app) completeRule(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	if strings.Contains(" "+word, " if ") {
-		return completeExpression(c, args, word)
+		return a.completeExpression(c, args, word)
 	}
 	before := word[:strings.LastIndexByte(word, ' ')+1]
 	var out []string

@@ -28,9 +28,6 @@ That of bash calls functions of the package bash-completion, which must be there
 		Args:      exactly(1, "a shell: bash, zsh or fish"),
 		ValidArgs: shells,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := a.noFormat("completion"); err != nil {
-				return err
-			}
 			return writeCompletion(root, args[0], a.out)
 		},
 	}

@@ -106,8 +106,8 @@ type flowPrinter struct {
 }
 
 // flowPrinter begins the output of flows for a command; with -q there is none.
-func (a *app) flowPrinter(command string) (*flowPrinter, format.Output, error) {
-	o, err := a.outputOf(command, false)
+func (a *app) flowPrinter() (*flowPrinter, format.Output, error) {
+	o, err := a.outputOf(false)
 	if err != nil {
 		return nil, o, err
 	}

@@ -36,11 +36,12 @@ flows that match.`,
 	c.Flags().SortFlags = false
 	registerFlowFilter(c, &o.filter)
 	c.Flags().BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.Generic, paths(format.Counts.Fields), paths(ct.FlowFields))
 	return c
 }
 
 func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
-	if _, err := a.outputOf("ct count", false); err != nil {
+	if _, err := a.outputOf(false); err != nil {
 		return err
 	}
 	choose, err := flowFilter(&o.filter)
@@ -69,7 +70,7 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 		a.dumpNote(l.result)
 		count.Count = l.count
 	}
-	if err := printAll(a, format.Counts, "ct count", count); err != nil {
+	if err := printAll(a, format.Counts, count); err != nil {
 		return err
 	}
 	return notFound(o.failEmpty, count.Count)

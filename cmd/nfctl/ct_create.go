@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/format"
 	"nfctl/internal/table"
 	"nfctl/internal/value"
 )
@@ -49,6 +50,7 @@ Flags describe the new entry; lines of -o save without their -A are such flags.`
 	f.BoolVar(&o.orUpdate, "or-update", false, "change the entry to be so when it is there already")
 	f.BoolVar(&o.ifMissing, "if-missing", false, "leave the entry alone when it is there already")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be made")
+	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -63,7 +65,7 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if err := o.flow.check(f); err != nil {
 		return err
 	}
-	w, _, err := a.flowPrinter("ct create")
+	w, _, err := a.flowPrinter()
 	if err != nil {
 		return err
 	}

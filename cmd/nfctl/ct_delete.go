@@ -47,6 +47,7 @@ heeds them; it does not tell how many flows it deleted.`,
 	f.BoolVar(&o.all, "all", false, "without a filter: delete everything, unasked")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be deleted")
 	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -60,7 +61,7 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 			return err
 		}
 	}
-	w, out, err := a.flowPrinter("ct delete")
+	w, out, err := a.flowPrinter()
 	if err != nil {
 		return err
 	}
@@ -239,9 +240,6 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 	}
 	if o.all && o.filter.any() {
 		return usagef("--all deletes everything: it does not go with a filter")
-	}
-	if _, err := a.outputOf("ct flush", false); err != nil && a.output+a.fields+a.template != "" {
-		return err
 	}
 	ctx, stop := interruptible(c)
 	defer stop()

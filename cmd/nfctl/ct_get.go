@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/format"
 )
 
 // ctGetOptions are the flags of 'nfctl ct get'.
@@ -38,6 +39,7 @@ it is looked for in zone 0. A flow that is not there ends with status 3.`,
 	c.Flags().SortFlags = false
 	o.flow.register(c, true)
 	c.Flags().BoolVar(&o.zero, "zero", false, "set its counters to zero after reading them")
+	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -46,7 +48,7 @@ func (a *app) ctGet(o *ctGetOptions) error {
 	if err != nil {
 		return err
 	}
-	w, out, err := a.flowPrinter("ct get")
+	w, out, err := a.flowPrinter()
 	if err != nil {
 		return err
 	}

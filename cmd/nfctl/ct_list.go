@@ -46,7 +46,7 @@ packets and bytes are those of both directions, of flows that have counters
 			if err := o.filter.args(args); err != nil {
 				return err
 			}
-			return a.ctList(c, o, "ct list")
+			return a.ctList(c, o)
 		},
 	}
 	f := c.Flags()
@@ -58,6 +58,7 @@ packets and bytes are those of both directions, of flows that have counters
 	f.BoolVar(&o.dying, "dying", false, "list flows that ended but are still held")
 	f.BoolVar(&o.unconfirmed, "unconfirmed", false, "list flows that are not yet in the table; always empty since Linux 5.19 or so")
 	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -80,20 +81,21 @@ What nobody can set is not restored: counters, times, id and use.`,
 			if err := o.filter.args(args); err != nil {
 				return err
 			}
-			if a.output == "" {
+			if a.output == "" && a.template == "" {
 				a.output = "save"
 			}
-			return a.ctList(c, o, "ct save")
+			return a.ctList(c, o)
 		},
 	}
 	c.Flags().SortFlags = false
 	registerFlowFilter(c, &o.filter)
 	c.Flags().BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.SaveFormats, paths(ct.FlowFields))
 	return c
 }
 
-func (a *app) ctList(c *cobra.Command, o *ctListOptions, command string) error {
-	out, err := a.outputOf(command, false)
+func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
+	out, err := a.outputOf(false)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,8 @@ slowly by a pipe is loaded line by line.`,
 		Example: `  nfctl ct load flows
   nfctl --netns old ct save | nfctl --netns new ct load
   nfctl ct load flows --dry-run`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeFiles,
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.file = "-"; len(args) > 0 {
 				o.file = args[0]
@@ -56,9 +57,6 @@ slowly by a pipe is loaded line by line.`,
 }
 
 func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
-	if a.output+a.fields+a.template != "" {
-		return usagef("'ct load' prints no objects: -o, --fields and --template do not go with it")
-	}
 	if o.labelmap != "" {
 		if err := ct.LoadLabels(o.labelmap); err != nil {
 			return named("--labelmap", err)

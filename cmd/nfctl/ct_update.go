@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/format"
 	"nfctl/internal/value"
 )
 
@@ -48,6 +49,7 @@ be removed, by an empty name: '--set helper='`,
 	registerFlowFilter(c, &o.filter)
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be changed, as it is")
 	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -174,7 +176,7 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 			return named("--set", err)
 		}
 	}
-	w, _, err := a.flowPrinter("ct update")
+	w, _, err := a.flowPrinter()
 	if err != nil {
 		return err
 	}

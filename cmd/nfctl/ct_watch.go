@@ -122,11 +122,12 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some time say --duration")
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events}}
-			return watchOne(w, c, "ct watch", format.Flows, flows, &w.h.Flow)
+			return watchOne(w, c, format.Flows, flows, &w.h.Flow)
 		},
 	}
 	o.register(c, "new, update, destroy, all")
 	registerFlowFilter(c, fo)
+	a.prints(c, format.FlowEventFormats, paths(ct.FlowFields))
 	return c
 }
 
@@ -153,17 +154,18 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 				return usagef("--events: expectations send no update: new, destroy")
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Expects: o.events &^ ct.EventUpdate}}
-			return watchOne(w, c, "expect watch", format.Expects, expects, &w.h.Expect)
+			return watchOne(w, c, format.Expects, expects, &w.h.Expect)
 		},
 	}
 	o.register(c, "new, destroy, all")
 	registerExpectFilter(c, fo)
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
 // watchOne runs a watch of objects of one kind, which handle hands on.
-func watchOne[T any](w *watchRun, c *cobra.Command, command string, s *format.Subject[T], ch choice[T], handle *func(*T) error) error {
-	out, err := w.a.outputOf(command, true)
+func watchOne[T any](w *watchRun, c *cobra.Command, s *format.Subject[T], ch choice[T], handle *func(*T) error) error {
+	out, err := w.a.outputOf(true)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ privileges do, 6 when the kernel does.`,
   nfctl doctor -o json | jq -r 'select(.status != "ok") | .check'`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if _, err := a.outputOf("doctor", false); err != nil {
+			if _, err := a.outputOf(false); err != nil {
 				return err
 			}
 			found := doctor.Examine()
@@ -38,7 +38,7 @@ privileges do, 6 when the kernel does.`,
 					rows = append(rows, format.Finding(f))
 				}
 			}
-			if err := printAll(a, format.Findings, "doctor", rows...); err != nil {
+			if err := printAll(a, format.Findings, rows...); err != nil {
 				return err
 			}
 			switch {
@@ -51,5 +51,6 @@ privileges do, 6 when the kernel does.`,
 		},
 	}
 	c.Flags().BoolVar(&problems, "problems", false, "only what is not ok")
+	a.prints(c, format.Generic, paths(format.Findings.Fields))
 	return c
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/format"
 	"nfctl/internal/pattern"
 	"nfctl/internal/value"
 )
@@ -106,6 +107,7 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 		}
 	}
 	_ = c.RegisterFlagCompletionFunc("proto", fixed("tcp", "udp"))
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
@@ -330,14 +332,14 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	if o.orUpdate && o.ifMissing {
 		return usagef("--or-update changes what is there, --if-missing leaves it: one of them")
 	}
-	if _, err := a.outputOf("expect create", false); err != nil {
+	if _, err := a.outputOf(false); err != nil {
 		return err
 	}
 	if o.dryRun {
 		if o.createMaster {
 			a.warn("would make the master %s with helper %s if it is not there", ct.AppendTuple(nil, &e.Master), o.helper)
 		}
-		return a.printExpects("expect create", e)
+		return a.printExpects(e)
 	}
 	conn, err := ct.Dial()
 	if err != nil {
@@ -373,7 +375,7 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	case res.Updated && !e.Has(ct.ExpectHasTimeout):
 		a.warn("%s was there already; without --timeout nothing of it changes", expectWords(e))
 	}
-	return a.printExpects("expect create", res.Stored)
+	return a.printExpects(res.Stored)
 }
 
 // createHint adds to a refusal what to do about it.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/format"
 )
 
 func newExpectUpdate(a *app) *cobra.Command {
@@ -57,6 +58,7 @@ func newExpectUpdate(a *app) *cobra.Command {
 	f.BoolVar(&dryRun, "dry-run", false, "print what would be changed, and change nothing")
 	f.BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
 	registerExpectFilter(c, fo)
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
@@ -93,13 +95,14 @@ func newExpectDelete(a *app) *cobra.Command {
 	f.BoolVar(&dryRun, "dry-run", false, "print what would be deleted, and delete nothing")
 	f.BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
 	registerExpectFilter(c, fo)
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
 // changeExpects makes one request about each chosen expectation and prints those
 // that were there. One that is gone meanwhile was not chosen.
 func (a *app) changeExpects(ctx context.Context, conn *ct.Conn, op string, fo *filterOptions, flt *chooser[ct.Expect], dryRun, failEmpty bool, request func(*ct.Expect) error) error {
-	p, k, err := a.expectPrinter("expect " + op)
+	p, k, err := a.expectPrinter()
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/format"
 	"nfctl/internal/pattern"
 )
 
@@ -25,7 +26,7 @@ func newExpectGet(a *app) *cobra.Command {
 			if err := zone.set(key); err != nil {
 				return err
 			}
-			if _, err := a.outputOf("expect get", false); err != nil {
+			if _, err := a.outputOf(false); err != nil {
 				return err
 			}
 			conn, err := ct.Dial()
@@ -37,10 +38,11 @@ func newExpectGet(a *app) *cobra.Command {
 			if err := conn.GetExpect(key, &got); err != nil {
 				return err
 			}
-			return a.printExpects("expect get", &got)
+			return a.printExpects(&got)
 		},
 	}
 	zone.register(c)
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 

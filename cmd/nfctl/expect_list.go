@@ -30,7 +30,7 @@ func newExpectList(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			p, k, err := a.expectPrinter("expect list")
+			p, k, err := a.expectPrinter()
 			if err != nil {
 				return err
 			}
@@ -57,11 +57,12 @@ func newExpectList(a *app) *cobra.Command {
 	}
 	c.Flags().SortFlags = false
 	registerExpectFilter(c, fo)
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
-func (a *app) expectPrinter(command string) (*format.Printer[ct.Expect], *sink, error) {
-	out, err := a.outputOf(command, false)
+func (a *app) expectPrinter() (*format.Printer[ct.Expect], *sink, error) {
+	out, err := a.outputOf(false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -69,8 +70,8 @@ func (a *app) expectPrinter(command string) (*format.Printer[ct.Expect], *sink, 
 }
 
 // printExpects prints expectations, unless -q was given.
-func (a *app) printExpects(command string, list ...*ct.Expect) error {
-	p, k, err := a.expectPrinter(command)
+func (a *app) printExpects(list ...*ct.Expect) error {
+	p, k, err := a.expectPrinter()
 	if err != nil {
 		return err
 	}
@@ -105,11 +106,12 @@ func newExpectCount(a *app) *cobra.Command {
 			if !fo.any() {
 				n.Max = expectMax()
 			}
-			return printAll(a, format.Counts, "expect count", n)
+			return printAll(a, format.Counts, n)
 		},
 	}
 	c.Flags().SortFlags = false
 	registerExpectFilter(c, fo)
+	a.prints(c, format.Generic, paths(format.Counts.Fields), paths(ct.ExpectFields))
 	return c
 }
 
@@ -149,9 +151,10 @@ With --interval it prints again and again, with what each grew by a second.
 		Example: "  nfctl expect stats\n  nfctl expect stats --interval 1s -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.stats(c, o, "expect stats", format.ExpectStats(), ct.ExpectCounters, (*ct.Conn).ExpectStats)
+			return a.stats(c, o, format.ExpectStats(), ct.ExpectCounters, (*ct.Conn).ExpectStats)
 		},
 	}
 	o.register(c.Flags())
+	a.prints(c, format.Generic, paths(format.ExpectStats().Fields))
 	return c
 }

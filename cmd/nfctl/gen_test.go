@@ -4,63 +4,74 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"nfctl/internal/format"
+	"nfctl/internal/gentest"
 )
 
-// TestGenerated fails when docs/man, docs/reference.md or completions are not what the commands say
-// now. With NFCTL_GEN=DIR it writes them into that directory instead, which is
-// what 'make gen' does.
+// TestGenerated holds what is made from the commands: docs/man, docs/reference.md,
+// the table of formats in docs/output.md and completions.
 func TestGenerated(t *testing.T) {
-	files := map[string][]byte{}
-	root := newRoot(&app{})
+	a := &app{}
+	root := newRoot(a)
+	known := map[string]bool{}
+	file := func(name string, text []byte) {
+		known[name] = true
+		gentest.File(t, name, text)
+	}
 	for _, shell := range shells {
 		var b bytes.Buffer
 		if err := writeCompletion(root, shell, &b); err != nil {
 			t.Fatal(err)
 		}
-		files["completions/nfctl."+shell] = b.Bytes()
+		file("completions/nfctl."+shell, b.Bytes())
 	}
 	for _, c := range everyCommand(root) {
-		files["docs/man/"+manName(c)+".1"] = manPage(c)
+		file("docs/man/"+manName(c)+".1", manPage(c))
 	}
 	for _, p := range topics {
-		files["docs/man/nfctl-"+p.name+".1"] = manTopic(p)
+		file("docs/man/nfctl-"+p.name+".1", manTopic(p, a, root))
 	}
-	files["docs/reference.md"] = reference(root)
-
-	if dir := os.Getenv("NFCTL_GEN"); dir != "" {
-		for name, text := range files {
-			path := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, text, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return
-	}
-	for name, text := range files {
-		if old, err := os.ReadFile("../../" + name); err != nil || !bytes.Equal(old, text) {
-			t.Errorf("%s is stale: run make gen (%v)", name, err)
-		}
-	}
+	file("docs/reference.md", reference(root))
+	gentest.Between(t, "docs/output.md", "formats", formatTable(a, root))
 	for _, dir := range []string{"docs/man", "completions"} {
 		list, err := os.ReadDir("../../" + dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range list {
-			if files[dir+"/"+f.Name()] == nil {
+			if !known[dir+"/"+f.Name()] && !gentest.Writing() {
 				t.Errorf("%s/%s belongs to nothing: run make gen", dir, f.Name())
 			}
 		}
 	}
+}
+
+// formatTable is the table command x format, in Markdown.
+func formatTable(a *app, root *cobra.Command) []byte {
+	b := []byte("| command |")
+	for f := format.Text; f <= format.Template; f++ {
+		b = fmt.Appendf(b, " %s |", f)
+	}
+	b = append(b, "\n|---|"+strings.Repeat("---|", int(format.Template))+"\n"...)
+	for _, c := range a.printers(root) {
+		b = fmt.Appendf(b, "| `%s` |", commandName(c))
+		for f := format.Text; f <= format.Template; f++ {
+			mark := ' '
+			if slices.Contains(a.printing[c].formats, f) {
+				mark = 'x'
+			}
+			b = fmt.Appendf(b, " %c |", mark)
+		}
+		b = append(b, '\n')
+	}
+	return b
 }
 
 // everyCommand returns c and those below it that users see.
@@ -193,9 +204,9 @@ func manPage(c *cobra.Command) []byte {
 	return append(b, '\n')
 }
 
-func manTopic(p topic) []byte {
+func manTopic(p topic, a *app, root *cobra.Command) []byte {
 	b := manHead("nfctl-"+p.name, p.short)
-	b = verbatim(append(b, ".SH DESCRIPTION\n"...), string(p.text()))
+	b = verbatim(append(b, ".SH DESCRIPTION\n"...), string(p.text(a, root)))
 	return append(b, ".SH SEE ALSO\n.BR nfctl (1)\n"...)
 }
 

@@ -10,7 +10,6 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
 	"nfctl/internal/filter"
-	"nfctl/internal/format"
 	"nfctl/internal/queue"
 	"nfctl/internal/value"
 )
@@ -18,15 +17,19 @@ import (
 // A topic is something that 'nfctl help' explains besides commands.
 type topic struct {
 	name, short string
-	text        func() []byte
+	text        func(*app, *cobra.Command) []byte // of the root command
 }
 
 var topics = []topic{
-	{"fields", "names in expressions, --fields, --template and JSON", helpFields},
-	{"expressions", "the language of --filter, --until and rules", func() []byte { return []byte(filter.Help) }},
+	{"fields", "names in expressions, --fields, --template and JSON", just(helpFields)},
+	{"expressions", "the language of --filter, --until and rules", just(func() []byte { return []byte(filter.Help) })},
 	{"output", "formats of -o, and which command knows which", helpOutput},
-	{"timeouts", "how long flows are idle: what the kernel tells, and what not", func() []byte { return []byte(helpTimeouts) }},
-	{"exit-codes", "what exit statuses mean", helpExitCodes},
+	{"timeouts", "how long flows are idle: what the kernel tells, and what not", just(func() []byte { return []byte(helpTimeouts) })},
+	{"exit-codes", "what exit statuses mean", just(helpExitCodes)},
+}
+
+func just(text func() []byte) func(*app, *cobra.Command) []byte {
+	return func(*app, *cobra.Command) []byte { return text() }
 }
 
 // newHelp makes the help command. cobra's own is replaced for the topics, and
@@ -67,7 +70,7 @@ func newHelp(a *app, root *cobra.Command) *cobra.Command {
 			if len(args) == 1 {
 				for _, t := range topics {
 					if t.name == args[0] {
-						_, err := a.out.Write(t.text())
+						_, err := a.out.Write(t.text(a, root))
 						return err
 					}
 				}
@@ -186,7 +189,7 @@ func appendFields[T any](b []byte, reg *field.Registry[T], keep func(path string
 	return b
 }
 
-func helpOutput() []byte {
+func helpOutput(a *app, root *cobra.Command) []byte {
 	b := []byte(`-o FORMAT[,MODIFIER...] says how objects are printed. Without it: a table on a
 terminal for commands that end, text for streams and into a pipe.
 
@@ -210,15 +213,12 @@ What each command knows:
 
 `)
 	width := 0
-	for _, c := range format.Commands {
-		width = max(width, len(c.Command))
+	for _, c := range a.printers(root) {
+		width = max(width, len(commandName(c)))
 	}
-	for _, c := range format.Commands {
-		if len(c.Formats) == 0 {
-			continue
-		}
-		b = fmt.Appendf(b, "  %-*s ", width, c.Command)
-		for _, f := range c.Formats {
+	for _, c := range a.printers(root) {
+		b = fmt.Appendf(b, "  %-*s ", width, commandName(c))
+		for _, f := range a.printing[c].formats {
 			b = append(append(b, ' '), f.String()...)
 		}
 		b = append(b, '\n')

@@ -38,7 +38,8 @@ that it starts have no more. --keep-privileges leaves all.`,
 		Example: `  nfctl lua events.lua conntrack
   nfctl lua -e 'print(nfct.htons(80))'
   nfctl queue --attach output --rule 'lua decide.lua udp > :53'`,
-		Args: cobra.ArbitraryArgs,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeFiles,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.In, o.Out, o.Err = a.in, a.out, a.err
 			o.Warn = func(text string) { a.warn("lua: %s", text) }

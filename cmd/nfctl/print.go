@@ -4,17 +4,64 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/format"
 )
 
-// outputOf reads -o, --fields and --template for a command, as "ct list", and
+// A printing is what a command prints objects of.
+type printing struct {
+	formats []format.Format
+	fields  func() []string // that -o table and --fields have
+	speaks  func() []string // that its expressions know
+}
+
+// prints says on a command that it prints objects: with which fields, and in which
+// formats. A command of which this is not said takes no -o. Its expressions know the
+// same fields, unless speaks says others.
+func (a *app) prints(c *cobra.Command, formats []format.Format, fields func() []string, speaks ...func() []string) {
+	if a.printing == nil {
+		a.printing = map[*cobra.Command]printing{}
+	}
+	a.printing[c] = printing{formats, fields, append(speaks, fields)[0]}
+}
+
+// printers returns the commands, c and those below it, that print objects.
+func (a *app) printers(c *cobra.Command) (list []*cobra.Command) {
+	if _, ok := a.printing[c]; ok {
+		list = append(list, c)
+	}
+	for _, s := range c.Commands() {
+		list = append(list, a.printers(s)...)
+	}
+	return list
+}
+
+// commandName is how messages and documentation name a command: as "ct list".
+func commandName(c *cobra.Command) string {
+	_, name, _ := strings.Cut(c.CommandPath(), " ")
+	if rest, ok := strings.CutPrefix(name, "conntrack "); ok {
+		return "ct " + rest
+	}
+	return name
+}
+
+// noObjects refuses -o and its like for commands that print no objects.
+func (a *app) noObjects(c *cobra.Command) error {
+	if _, ok := a.printing[c]; ok || c.HasSubCommands() || a.output+a.fields+a.template == "" {
+		return nil
+	}
+	return usagef("'%s' prints no objects: -o, --fields and --template do not go with it", commandName(c))
+}
+
+// outputOf reads -o, --fields and --template for the command that runs, and
 // chooses the format when none was named. stream says that the command goes on
 // until it is ended.
-func (a *app) outputOf(command string, stream bool) (format.Output, error) {
+func (a *app) outputOf(stream bool) (format.Output, error) {
 	o, err := format.ParseOutput(a.output)
 	if err != nil {
 		return o, named("--output", err)
@@ -23,7 +70,7 @@ func (a *app) outputOf(command string, stream bool) (format.Output, error) {
 		return o, &usageError{err}
 	}
 	o.Resolve(isTerminal(a.out), stream)
-	if err := o.Check(command); err != nil {
+	if err := o.Check(commandName(a.running), a.printing[a.running].formats); err != nil {
 		return o, named("--output", err)
 	}
 	return o, nil
@@ -46,8 +93,8 @@ func printTo[T any](a *app, s *format.Subject[T], o format.Output, opt format.Op
 
 // printAll prints objects and ends the output: for commands whose output is
 // short.
-func printAll[T any](a *app, s *format.Subject[T], command string, objects ...T) error {
-	o, err := a.outputOf(command, false)
+func printAll[T any](a *app, s *format.Subject[T], objects ...T) error {
+	o, err := a.outputOf(false)
 	if err != nil {
 		return err
 	}

@@ -149,6 +149,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	keepPrivilegesFlag(f, &o.keep)
 	o.stream.register(f, "packets")
 	c.AddCommand(newQueueList(a))
+	a.prints(c, format.Generic, paths(queue.Fields))
 	return c
 }
 

@@ -26,11 +26,12 @@ func newQueueList(a *app) *cobra.Command {
 	}
 	durationFlag(c.Flags(), &interval, "interval", "print again and again, with rates a second")
 	keepPrivilegesFlag(c.Flags(), &keep)
+	a.prints(c, format.Generic, paths(queue.InfoFields))
 	return c
 }
 
 func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) error {
-	out, err := a.outputOf("queue list", false)
+	out, err := a.outputOf(false)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ type queueRun struct {
 }
 
 func (a *app) queue(c *cobra.Command, o *queueOptions) error {
-	out, err := a.outputOf("queue", true)
+	out, err := a.outputOf(true)
 	if err != nil {
 		return err
 	}

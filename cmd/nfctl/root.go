@@ -21,6 +21,8 @@ type app struct {
 	args     []string // the command line, the program's name included
 	words    []string // what follows the name, as nfctl reads it
 	lazy     bool     // only the commands that words name need be made
+	printing map[*cobra.Command]printing
+	running  *cobra.Command // from prepare on
 	in       io.Reader
 	out, err io.Writer
 
@@ -115,7 +117,7 @@ connection tracking table and its expectations.`,
 	}
 	root.RunE, root.Args = group, cobra.ArbitraryArgs
 	if !a.lazy {
-		addCompletions(root, flagCompleters())
+		addCompletions(root, a.flagCompleters())
 	}
 	setHelp(root)
 	return root
@@ -123,6 +125,10 @@ connection tracking table and its expectations.`,
 
 // prepare checks the global flags and enters --netns.
 func (a *app) prepare(c *cobra.Command) error {
+	a.running = c
+	if err := a.noObjects(c); err != nil {
+		return err
+	}
 	switch a.color {
 	case "auto", "always", "never":
 	default:

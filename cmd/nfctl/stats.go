@@ -42,6 +42,7 @@ each grew by a second. The kernel's counters wrap at 32 bits.
 		RunE: func(c *cobra.Command, _ []string) error { return a.ctStats(c, o) },
 	}
 	o.register(c.Flags())
+	a.prints(c, format.Generic, paths(format.FlowStats().Fields))
 	return c
 }
 
@@ -54,15 +55,15 @@ func (o *ctStatsOptions) register(f *pflag.FlagSet) {
 }
 
 func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
-	return a.stats(c, o, "ct stats", format.FlowStats(), ct.StatsCounters, (*ct.Conn).Stats)
+	return a.stats(c, o, format.FlowStats(), ct.StatsCounters, (*ct.Conn).Stats)
 }
 
 // stats prints counters, once or again and again.
-func (a *app) stats(c *cobra.Command, o *ctStatsOptions, command string, s *format.Subject[format.Stats], counters []ct.Counter, read func(*ct.Conn) ([]ct.CPUStats, error)) error {
+func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[format.Stats], counters []ct.Counter, read func(*ct.Conn) ([]ct.CPUStats, error)) error {
 	if o.interval == 0 && (o.stream.count > 0 || o.stream.duration > 0) {
 		return usagef("--count and --duration go with --interval")
 	}
-	out, err := a.outputOf(command, o.interval > 0)
+	out, err := a.outputOf(o.interval > 0)
 	if err != nil {
 		return err
 	}

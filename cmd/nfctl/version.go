@@ -14,9 +14,6 @@ func newVersion(a *app) *cobra.Command {
 		Example: "  nfctl version",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if err := a.noFormat("version"); err != nil {
-				return err
-			}
 			_, err := fmt.Fprintf(a.out, "nfctl %s, %s, %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},

@@ -33,7 +33,7 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 				return err
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Expects: o.events &^ ct.EventUpdate}}
-			out, err := a.outputOf("watch", true)
+			out, err := a.outputOf(true)
 			if err != nil {
 				return err
 			}
@@ -48,6 +48,7 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 	}
 	o.register(c, "new, update, destroy, all")
 	registerFilter[either](c, nil, fo)
+	a.prints(c, format.MixedFormats, paths(ct.FlowFields))
 	return c
 }
 

@@ -1,7 +1,6 @@
 package format
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,29 +11,13 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
+	"nfctl/internal/gentest"
 )
-
-var update = flag.Bool("update", false, "write testdata anew")
 
 // golden compares got with testdata/name.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != string(want) {
-		t.Errorf("%s differs; got:\n%s", path, got)
-	}
+	gentest.File(t, "internal/format/testdata/"+name, got)
 }
 
 const noon = 1767355200_123456789 // 2026-01-02T12:00:00.123456789Z
@@ -127,7 +110,7 @@ func sampleExpects() []*ct.Expect {
 }
 
 // TestGolden holds every format of flows, expectations and small objects.
-func TestGolden(t *testing.T) {
+func TestGenerated(t *testing.T) {
 	local := time.Local
 	time.Local = time.UTC
 	defer func() { time.Local = local }()
@@ -176,30 +159,8 @@ func TestGolden(t *testing.T) {
 		}
 		golden(t, "expect."+strings.ReplaceAll(format, ",", "_"), p.End(b))
 	}
-	golden(t, "../../../docs/schema.json", Schema())
-	between(t, "../../docs/json.md", "keys", KeyTables())
-	between(t, "../../docs/output.md", "formats", FormatTable())
-}
-
-// between compares got with what stands in a page between two marks.
-func between(t *testing.T, path, mark string, got []byte) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok := strings.Cut(string(b), "<!-- "+mark+" -->\n")
-	old, tail, ok2 := strings.Cut(rest, "<!-- end -->\n")
-	switch {
-	case !ok || !ok2:
-		t.Errorf("%s: no marks", path)
-	case old != string(got) && *update:
-		if err := os.WriteFile(path, []byte(head+"<!-- "+mark+" -->\n"+string(got)+"<!-- end -->\n"+tail), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	case old != string(got):
-		t.Errorf("%s: the table is not %s", path, got)
-	}
+	gentest.File(t, "docs/schema.json", jsonSchema())
+	gentest.Between(t, "docs/json.md", "keys", keyTables())
 }
 
 // objects prints small objects in every format that they have.
@@ -226,7 +187,7 @@ func objects[T any](t *testing.T, b []byte, s *Subject[T], list ...T) []byte {
 	return b
 }
 
-func TestGoldenObjects(t *testing.T) {
+func TestGeneratedObjects(t *testing.T) {
 	known := make([]bool, 15)
 	for i := range known {
 		known[i] = i == 1 || i == 3 || i > 6

@@ -59,15 +59,20 @@ var modifiers = []modifier{
 	{"userspace", func(o *Output) *bool { return &o.Userspace }},
 }
 
-// Words returns all words that -o takes: formats, then modifiers of text and
-// xml. --template has a flag of its own.
-func Words() []string {
+// Words returns the words that -o takes of a command that knows some formats, or
+// all: formats, then modifiers of text and xml. --template has a flag of its own.
+func Words(known ...Format) []string {
+	all := len(known) == 0
 	var out []string
 	for f := Text; f < Template; f++ {
-		out = append(out, f.String())
+		if all || slices.Contains(known, f) {
+			out = append(out, f.String())
+		}
 	}
-	for _, m := range modifiers {
-		out = append(out, m.word)
+	if all || slices.Contains(known, Text) || slices.Contains(known, XML) {
+		for _, m := range modifiers {
+			out = append(out, m.word)
+		}
 	}
 	return out
 }
@@ -165,63 +170,20 @@ func (o *Output) Resolve(terminal, stream bool) {
 	}
 }
 
-// generic are the formats that a field registry alone is enough for.
-var generic = []Format{Text, Table, JSON, CSV, TSV, Template}
+// What commands know, by what they print. Generic is what a field registry alone
+// is enough for.
+var (
+	Generic          = []Format{Text, Table, JSON, CSV, TSV, Template}
+	FlowFormats      = append(Generic[:6:6], XML, Flow, Save)
+	FlowEventFormats = append(Generic[:6:6], XML, Flow)
+	ExpectFormats    = append(Generic[:6:6], XML)
+	MixedFormats     = []Format{Text, JSON, XML, Template} // flows and expectations in one stream
+	SaveFormats      = []Format{Save, JSON}
+)
 
-// Commands says which formats each command that prints objects knows. It is the
-// table of the documentation.
-var Commands = []struct {
-	Command string
-	Formats []Format
-}{
-	{"queue", generic},
-	{"queue list", generic},
-	{"ct list", append(generic[:6:6], XML, Flow, Save)},
-	{"ct get", append(generic[:6:6], XML, Flow, Save)},
-	{"ct create", append(generic[:6:6], XML, Flow, Save)},
-	{"ct update", append(generic[:6:6], XML, Flow, Save)},
-	{"ct delete", append(generic[:6:6], XML, Flow, Save)},
-	{"ct flush", nil},
-	{"ct count", generic},
-	{"ct stats", generic},
-	{"ct watch", append(generic[:6:6], XML, Flow)},
-	{"ct save", []Format{Save, JSON}},
-	{"ct load", nil},
-	{"expect list", append(generic[:6:6], XML)},
-	{"expect get", append(generic[:6:6], XML)},
-	{"expect create", append(generic[:6:6], XML)},
-	{"expect update", append(generic[:6:6], XML)},
-	{"expect delete", append(generic[:6:6], XML)},
-	{"expect flush", nil},
-	{"expect count", generic},
-	{"expect stats", generic},
-	{"expect watch", append(generic[:6:6], XML)},
-	{"watch", []Format{Text, JSON, XML, Template}},
-	{"attr list", generic},
-	{"attr show", generic},
-	{"attr values", generic},
-	{"attr get", nil},
-	{"attr set", nil},
-	{"attr build", append(generic[:6:6], XML, Flow, Save)},
-	{"attr encode", nil},
-	{"attr decode", nil},
-	{"doctor", generic},
-}
-
-// Supported returns the formats of a command, as "ct list".
-func Supported(command string) []Format {
-	for _, c := range Commands {
-		if c.Command == command {
-			return c.Formats
-		}
-	}
-	return nil
-}
-
-// Check reports whether a command knows o's format; the error names those that
-// it knows.
-func (o *Output) Check(command string) error {
-	known := Supported(command)
+// Check reports whether a command, which messages name as it says, knows o's
+// format; the error names those that it knows.
+func (o *Output) Check(command string, known []Format) error {
 	if o.Format == Default || slices.Contains(known, o.Format) {
 		return nil
 	}
@@ -229,9 +191,5 @@ func (o *Output) Check(command string) error {
 	for _, f := range known {
 		words = append(words, f.String())
 	}
-	valid := strings.Join(words, ", ")
-	if valid == "" {
-		valid = "none: '" + command + "' prints no objects"
-	}
-	return &value.Error{What: "output format of '" + command + "'", Text: o.Format.String(), Valid: valid}
+	return &value.Error{What: "output format of '" + command + "'", Text: o.Format.String(), Valid: strings.Join(words, ", ")}
 }

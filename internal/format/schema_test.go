@@ -12,7 +12,7 @@ import (
 	"nfctl/internal/ct"
 )
 
-// checkSchema validates v against the parts of JSON Schema that Schema uses. It
+// checkSchema validates v against the parts of JSON Schema that jsonSchema uses. It
 // is stricter in one point: a key that the schema does not name is wrong, since
 // our own output has no other.
 func checkSchema(root, schema map[string]any, v any, path string) error {
@@ -114,8 +114,8 @@ func isType(t string, v any) bool {
 func schema(t *testing.T) map[string]any {
 	t.Helper()
 	var s map[string]any
-	if err := json.Unmarshal(Schema(), &s); err != nil {
-		t.Fatalf("%v in %.500s", err, Schema())
+	if err := json.Unmarshal(jsonSchema(), &s); err != nil {
+		t.Fatalf("%v in %.500s", err, jsonSchema())
 	}
 	return s
 }

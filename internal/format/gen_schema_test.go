@@ -6,11 +6,11 @@ import (
 	"nfctl/internal/field"
 )
 
-// Schema returns a JSON Schema (draft 2020-12) of every object that -o json
+// jsonSchema returns a JSON Schema (draft 2020-12) of every object that -o json
 // writes. It is made from the field registries. A validator that it is given to
 // should, as any reader, pass over keys that it does not know: new ones may
 // come.
-func Schema() []byte {
+func jsonSchema() []byte {
 	b := []byte(`{
 "$schema": "https://json-schema.org/draft/2020-12/schema",
 "$id": "nfctl.json",
