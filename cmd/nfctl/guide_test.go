@@ -68,8 +68,8 @@ var stages = map[string]struct {
 	after          func(t *try, out string)
 }{
 	"Drop a port": {during: func(t *try) {
-		if t.connects("127.0.0.1:22") || !t.connects("127.0.0.1:80") {
-			t.Error("want no connection to port 22, and one to port 80")
+		if t.connects("127.0.0.1:23") || !t.connects("127.0.0.1:80") || !t.connects("127.0.0.1:22") {
+			t.Error("want no connection to port 23, and one to ports 80 and 22")
 		}
 	}},
 	"Wait for a connection": {during: func(t *try) { t.connects("127.0.0.1:22") }, after: func(t *try, out string) {

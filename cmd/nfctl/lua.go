@@ -37,7 +37,7 @@ as root it still reads and writes root's files, but not everybody's, and program
 that it starts have no more. --keep-privileges leaves all.`,
 		Example: `  nfctl lua events.lua conntrack
   nfctl lua -e 'print(nfct.htons(80))'
-  nfctl queue --attach output --rule 'lua decide.lua udp > :53'`,
+  nfctl queue --attach 'output udp > :53' --rule 'lua decide.lua'`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFiles,
 		RunE: func(c *cobra.Command, args []string) error {

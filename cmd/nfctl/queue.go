@@ -71,9 +71,9 @@ Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queu
 or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
 When the queue is full packets are dropped, or pass with --fail-open; when nobody
 has bound the queue they are dropped, or pass with bypass in the rule.`,
-		Example: `  nfctl queue --attach output --drop-port 22
-  nfctl queue --num 0 --drop 'tcp 10.0.0.0/8 > :22' --default accept
-  nfctl queue --num 0-3 --drop-if 'tcp.dport == 22 && ip.ttl < 5' -o json
+		Example: `  nfctl queue --attach 'output tcp > :23,80' --drop-dport 23
+  nfctl queue --num 0 --drop 'tcp 10.0.0.0/8 > :23' --default accept
+  nfctl queue --num 0-3 --drop-if 'udp.dport == 53 && ip.ttl < 5' -o json
   nfctl queue --attach 'forward udp > :53' --rule 'replace "evil" "good"'
   nfctl queue --num 0 --rules rules.txt -q`,
 		Args: func(_ *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,24 +14,36 @@ import (
 	"nfctl/internal/queue"
 )
 
+// queueListOptions are the flags of 'nfctl queue list'.
+type queueListOptions struct {
+	interval time.Duration
+	keep     bool
+	stream   streamFlags
+}
+
 func newQueueList(a *app) *cobra.Command {
-	var interval time.Duration
-	var keep bool
+	o := &queueListOptions{}
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"stats"},
 		Short:   "Show every queue that is bound: depth, drops, copy mode, owner",
-		Example: "  nfctl queue list\n  nfctl queue list --interval 1s -o json",
+		Example: "  nfctl queue list\n  nfctl queue list --interval 1s --count 10 -o json",
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.queueList(c.Context(), interval, keep) },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.queueList(c.Context(), o) },
 	}
-	durationFlag(c.Flags(), &interval, "interval", "print again and again, with rates a second")
-	keepPrivilegesFlag(c.Flags(), &keep)
+	f := c.Flags()
+	f.SortFlags = false
+	durationFlag(f, &o.interval, "interval", "print again and again, with rates a second")
+	o.stream.repeats(f)
+	keepPrivilegesFlag(f, &o.keep)
 	a.prints(c, format.Generic, paths(queue.InfoFields))
 	return c
 }
 
-func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) error {
+func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
+	if err := o.stream.repeated(o.interval); err != nil {
+		return err
+	}
 	out, err := a.outputOf(false)
 	if err != nil {
 		return err
@@ -41,7 +54,7 @@ func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) 
 	}
 	var before []queue.Info
 	then := time.Now()
-	st := streamFlags{}.start(ctx, func() {})
+	st := o.stream.start(ctx, func() {})
 	defer st.stop()
 	for {
 		list, err := queue.List()
@@ -56,27 +69,28 @@ func (a *app) queueList(ctx context.Context, interval time.Duration, keep bool) 
 			queue.Rate(list, before, now.Sub(then).Seconds())
 		}
 		before, then = list, now
+		st.take()
 		for i := range list {
 			k.b = p.Append(k.b, &list[i])
-			if list[i].Owner.PID == 0 && interval == 0 {
+			if list[i].Owner.PID == 0 && o.interval == 0 {
 				a.hint("queue %d: the owner's process could not be seen; that takes root", list[i].Num)
 			}
 		}
-		if interval == 0 {
+		if o.interval == 0 {
 			return finishPrint(p, k)
 		}
 		k.b = p.Flush(k.b)
 		if err := k.flush(); err != nil {
 			return err
 		}
-		if !keep {
+		if !o.keep {
 			a.lessPrivileges(seeOwners...)
-			keep = true
+			o.keep = true
 		}
 		select {
 		case <-st.Done():
-			return finishPrint(p, k)
-		case <-time.After(interval):
+			return cmp.Or(finishPrint(p, k), st.result())
+		case <-time.After(o.interval):
 		}
 	}
 }

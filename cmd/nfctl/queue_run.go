@@ -108,6 +108,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	var ending queue.Ending
 	if len(o.attach) > 0 {
+		r.warnOfSSH(set)
 		if r.table, err = nft.Attach(o.attach, nft.Queues{First: o.nums[0], Last: o.nums[len(o.nums)-1]}); err != nil {
 			return err
 		}
@@ -367,6 +368,7 @@ func (r *queueRun) reload() error {
 		}
 	}
 	r.set.Store(set)
+	r.warnOfSSH(set)
 	return nil
 }
 

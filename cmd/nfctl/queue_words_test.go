@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -215,5 +216,99 @@ func TestQueueNumbersAgree(t *testing.T) {
 		if !strings.Contains(p.Stderr(), want) {
 			t.Errorf("want %s in\n%s", want, p.Stderr())
 		}
+	}
+}
+
+// TestQueueWarnsOfSSH has rules meet the connection by which the user is logged in.
+func TestQueueWarnsOfSSH(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	addr := ns.TCPEcho("127.0.0.1:22")
+	for _, tt := range []struct {
+		conn string
+		args []string
+		want string
+	}{
+		{"127.0.0.1 50000 127.0.0.1 22", []string{"--attach", "output", "--drop-port", "22"},
+			"nfctl: rule 1 (drop-port 22) drops your own SSH connection, tcp 127.0.0.1:50000 > 127.0.0.1:22, at output: "},
+		{"::ffff:127.0.0.1 50000 ::ffff:127.0.0.1 22", []string{"--attach", "input tcp > :22", "--accept-dport", "80", "--default", "drop"},
+			"nfctl: --default drop drops your own SSH connection, tcp 127.0.0.1:50000 > 127.0.0.1:22, at input: "},
+		{"::1 50000 ::1 22", []string{"--attach", "output ip", "--attach", "prerouting ip6", "--drop", "tcp ::1 >"}, "rule 1 (drop tcp ::1 >) drops your own"},
+		{"127.0.0.1 50000 127.0.0.1 22", []string{"--attach", "input", "--rule", "mark 7", "--rule", "drop if mark == 7"}, "rule 2 (drop if mark == 7) drops your own"},
+		{"127.0.0.1 50000 127.0.0.1 22", []string{"--attach", "output", "--accept-sport", "22", "--drop-port", "22"}, ""},
+		{"127.0.0.1 50000 127.0.0.1 22", []string{"--attach", "output tcp > :23,80", "--drop-dport", "23", "--default", "drop"}, ""},
+		{"127.0.0.1 50000 127.0.0.1 22", []string{"--attach", "forward", "--drop-port", "22"}, ""},
+		{"127.0.0.1 50000 127.0.0.1 22", []string{"--attach", "output", "--drop-port", "22", "--dry-run"}, ""},
+		{"192.0.2.1 50000 192.0.2.2 22", []string{"--attach", "output", "--drop-port", "22"}, ""}, // ends in another namespace
+		{"", []string{"--attach", "output", "--drop-port", "22"}, ""},
+		{"a b c d", []string{"--attach", "output", "--drop-port", "22"}, ""},
+	} {
+		file := filepath.Join(t.TempDir(), "ready")
+		c := exec.Command(nstest.Build(t), append([]string{"queue", "--ready-file", file}, tt.args...)...)
+		c.Env = append(os.Environ(), "SSH_CONNECTION="+tt.conn)
+		p := ns.StartCmd(c)
+		nstest.Until(t, "nfctl is ready", func() bool {
+			_, err := os.Stat(file)
+			return err == nil || p.Ended()
+		})
+		if tt.want != "" && strings.Contains(tt.want, "127.0.0.1") && opens(ns, addr, 300*time.Millisecond) {
+			t.Errorf("%q: port 22 is open", tt.args)
+		}
+		p.Signal(unix.SIGTERM)
+		if status := p.Wait(); status != 0 || !strings.Contains(p.Stderr(), tt.want) || tt.want == "" && strings.Contains(p.Stderr(), "SSH") {
+			t.Errorf("%q: status %d: want %q in\n%s", tt.args, status, tt.want, p.Stderr())
+		}
+	}
+	// As with sudo: a process in between still has the variable.
+	file := filepath.Join(t.TempDir(), "ready")
+	c := exec.Command("sh", "-c", `env -u SSH_CONNECTION "$0" "$@"; exit $?`, nstest.Build(t), "queue", "--ready-file", file, "--attach", "output", "--drop-port", "22", "--duration", "100ms")
+	c.Env = append(os.Environ(), "SSH_CONNECTION=127.0.0.1 50000 127.0.0.1 22")
+	p := ns.StartCmd(c)
+	if status := p.Wait(); status != 0 || !strings.Contains(p.Stderr(), "your own SSH connection") {
+		t.Errorf("status %d: %s", status, p.Stderr())
+	}
+}
+
+// TestQueueListRepeats ends by --count and --duration.
+func TestQueueListRepeats(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	startQueue(t, ns, "--num", "5", "-q")
+	for _, tt := range []struct {
+		args   string
+		status int
+		lines  int // -1: some
+	}{
+		{"queue list --interval 20ms --count 3 -o json", 0, 3},
+		{"queue list --interval 20ms --duration 300ms -o json", 0, -1},
+		{"queue list --interval 1m --count 2 --duration 300ms -o json", 3, 1},
+		{"queue list --count 3", 2, 0}, {"queue list --duration 1s", 2, 0}, {"ct stats --count 3", 2, 0},
+	} {
+		out, words, status := ns.Exec(nstest.Build(t), strings.Fields(tt.args)...)
+		if n := strings.Count(out, "\n"); status != tt.status || n != tt.lines && (tt.lines >= 0 || n < 2) {
+			t.Errorf("%s: status %d, %d lines:\n%s%s", tt.args, status, n, out, words)
+		}
+	}
+}
+
+// TestQueueLuaPrints looks where a Lua rule's print goes: not among the records.
+func TestQueueLuaPrints(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	file := filepath.Join(t.TempDir(), "rule.lua")
+	if err := os.WriteFile(file, []byte(`return function(packet) print("met", packet.udp.dport) return "accept" end`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, quiet := range [][]string{nil, {"-q"}} {
+		p := startQueue(t, ns, append(quiet, "--attach", "input udp > :7000", "-o", "json", "--rule", "lua "+file)...)
+		if _, ok := ns.Ask(ns.UDPEcho("127.0.0.1:7000"), "x", nstest.Patience); !ok {
+			t.Error("no answer")
+		}
+		p.Signal(unix.SIGTERM)
+		p.Wait()
+		if !strings.Contains(p.Stderr(), "met\t7000\n") || strings.Contains(p.Stdout(), "met") || quiet != nil && p.Stdout() != "" {
+			t.Errorf("%s%s", p.Stdout(), p.Stderr())
+		}
+		ns = nstest.New(t)
 	}
 }

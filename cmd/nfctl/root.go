@@ -83,7 +83,7 @@ func newRoot(a *app) *cobra.Command {
 		Long: `nfctl is the userspace side of Linux netfilter in one program: it gives verdicts
 on packets that a firewall rule queues, and lists, changes and watches the
 connection tracking table and its expectations.`,
-		Example: `  nfctl queue --attach output --drop-port 22
+		Example: `  nfctl queue --attach 'output tcp > :23,80' --drop-dport 23
   nfctl ct list 'tcp > :443'
   nfctl ct watch --events new,destroy -o json`,
 		SilenceErrors:              true,

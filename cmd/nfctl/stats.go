@@ -49,8 +49,7 @@ each grew by a second. The kernel's counters wrap at 32 bits.
 func (o *ctStatsOptions) register(f *pflag.FlagSet) {
 	f.SortFlags = false
 	durationFlag(f, &o.interval, "interval", "print again after this time, with what the counters grew by a second")
-	f.Uint64Var(&o.stream.count, "count", 0, "with --interval, end after `N` times")
-	durationFlag(f, &o.stream.duration, "duration", "with --interval, end after this time")
+	o.stream.repeats(f)
 	keepPrivilegesFlag(f, &o.keep)
 }
 
@@ -60,8 +59,8 @@ func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
 
 // stats prints counters, once or again and again.
 func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[format.Stats], counters []ct.Counter, read func(*ct.Conn) ([]ct.CPUStats, error)) error {
-	if o.interval == 0 && (o.stream.count > 0 || o.stream.duration > 0) {
-		return usagef("--count and --duration go with --interval")
+	if err := o.stream.repeated(o.interval); err != nil {
+		return err
 	}
 	out, err := a.outputOf(o.interval > 0)
 	if err != nil {

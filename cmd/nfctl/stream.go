@@ -39,6 +39,20 @@ func (s *streamFlags) register(f *pflag.FlagSet, what string) {
 	durationFlag(f, &s.idle, "idle", "end when nothing has come for this time")
 }
 
+// repeats adds the flags of commands that print again and again with --interval.
+func (s *streamFlags) repeats(f *pflag.FlagSet) {
+	f.Uint64Var(&s.count, "count", 0, "with --interval, end after `N` times")
+	durationFlag(f, &s.duration, "duration", "with --interval, end after this time")
+}
+
+// repeated refuses those flags without an interval.
+func (s *streamFlags) repeated(interval time.Duration) error {
+	if interval == 0 && (s.count > 0 || s.duration > 0) {
+		return usagef("--count and --duration go with --interval")
+	}
+	return nil
+}
+
 // A stream is one running stream: its context ends at a signal, after
 // --duration or --idle, or when saw or met say that the last object was seen.
 type stream struct {

@@ -113,6 +113,33 @@ func (s *Set) Loops(num uint16) string {
 	return ""
 }
 
+// Foresee returns the verdict on a packet that is not there yet, and the rule's
+// number: 0 when no rule decides. Actions are not carried out but mark, and scripts
+// are not asked.
+func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rule int) {
+	for i := range s.steps {
+		st := &s.steps[i]
+		if st.run != nil {
+			if n := st.run.match(p.Headers()); n != none {
+				return s.rules[n].verdict, int(n) + 1
+			}
+			continue
+		}
+		if st.match != nil && !st.match(p) {
+			continue
+		}
+		if st.rule.decides {
+			return st.rule.verdict, st.index
+		}
+		mark, mask := st.rule.marks()
+		p.Mark = p.Mark&^mask | mark
+	}
+	return dflt, 0
+}
+
+// Name names rule n, from 1.
+func (s *Set) Name(n int) queue.RuleName { return s.rules[n-1].name() }
+
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
 
@@ -156,7 +183,7 @@ func (s *Set) Engine() (*Engine, error) {
 func (e *Engine) Rules() int { return len(e.set.rules) }
 
 // Rule implements queue.Decider.
-func (e *Engine) Rule(n int) queue.RuleName { return e.set.rules[n-1].name() }
+func (e *Engine) Rule(n int) queue.RuleName { return e.set.Name(n) }
 
 // Decide tries the rules on p until one decides.
 func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {

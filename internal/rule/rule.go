@@ -85,6 +85,19 @@ func patternConds(text string) ([]field.Cond, error) {
 	if err != nil {
 		return nil, err
 	}
+	return condsOf(p)
+}
+
+// Matcher returns the test of packets by a flow in words.
+func Matcher(p *pattern.Pattern) (func(*queue.Packet) bool, error) {
+	conds, err := condsOf(p)
+	if err != nil {
+		return nil, err
+	}
+	return filter.Conds(queue.Fields, conds...)
+}
+
+func condsOf(p *pattern.Pattern) ([]field.Cond, error) {
 	paths := packetPaths
 	if p.Has&pattern.Proto != 0 {
 		switch p.Proto {
