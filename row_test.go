@@ -27,6 +27,12 @@ func TestOneRow(t *testing.T) {
 			[]string{"./internal/ct", "^(TestRoundTrip|TestDecodeAllocs|TestFieldRows|TestSetAndGet|FuzzDecode|TestAttributeFacts)$"},
 			followFlow,
 		},
+		{
+			"internal/queue/fields.go", "		{attr: attrCtInfo,", `		{attr: 40, row: row{Path: "made_up", Kind: field.Uint, Max: 1<<32 - 1, Doc: "a number that no kernel sends"}},
+`,
+			[]string{"./internal/queue", "^(TestMessageWords|TestAllocs|FuzzDecode)$"},
+			followPacket,
+		},
 	} {
 		t.Run(filepath.Base(tt.file), func(t *testing.T) {
 			t.Parallel()
@@ -80,6 +86,16 @@ func followFlow(t *testing.T, nfctl string) {
 		t.Errorf("expression: %v: %s", err, out)
 	}
 	if got := run(t, nfctl, "__complete", "ct", "list", "--fields", "made"); !strings.Contains(got, "made_up") {
+		t.Errorf("completion: %s", got)
+	}
+}
+
+// followPacket looks for made_up in rules and in what is printed of packets.
+func followPacket(t *testing.T, nfctl string) {
+	if got := run(t, nfctl, "help", "fields"); !strings.Contains(got, "a number that no kernel sends") {
+		t.Errorf("help: %s", got)
+	}
+	if got := run(t, nfctl, "__complete", "queue", "--fields", "made"); !strings.Contains(got, "made_up") {
 		t.Errorf("completion: %s", got)
 	}
 }

@@ -63,6 +63,10 @@ type Row[T any] struct {
 	// the bits once for all fields.
 	Need uint64
 
+	// Asks are bits that say what has to be read of the subject for the field; what
+	// they stand for is the registry's to say.
+	Asks uint16
+
 	// Part is what the field is part of, when it has none without it; all rows
 	// of a part share one Part. Writers look at it once for all of them. Nil:
 	// not said.
@@ -147,6 +151,20 @@ func (r *Registry[T]) Row(name string) *Row[T] {
 	return nil
 }
 
+// Asks returns the bits of Row.Asks of the field with a path or alias, or of all
+// fields of a JSON object; 0 when there is none of the name.
+func (r *Registry[T]) Asks(name string) (bits uint16) {
+	if row := r.Row(name); row != nil {
+		return row.Asks
+	}
+	for i := range r.rows {
+		if strings.HasPrefix(r.rows[i].Path, name+".") {
+			bits |= r.rows[i].Asks
+		}
+	}
+	return bits
+}
+
 // Group reports whether name is a JSON object that holds fields ("orig").
 func (r *Registry[T]) Group(name string) bool {
 	for i := range r.made().rows {
@@ -182,7 +200,7 @@ func Lift[T, P any](prefix string, rows []Row[P], part func(*T) *P) []Row[T] {
 	for i := range rows {
 		p := &rows[i]
 		o := Row[T]{Path: prefix + p.Path, Kind: p.Kind, Doc: p.Doc, Names: p.Names, Max: p.Max,
-			Parse: p.Parse, AppendNum: p.AppendNum, Bit: p.Bit, Hidden: p.Hidden, Part: whole}
+			Parse: p.Parse, AppendNum: p.AppendNum, Bit: p.Bit, Hidden: p.Hidden, Asks: p.Asks, Part: whole}
 		if prefix == "" {
 			o.Aliases = p.Aliases
 			if p.Part != nil { // closer to the field than the whole

@@ -256,6 +256,20 @@ func hex(b []byte, n uint64) []byte { return strconv.AppendUint(append(b, "0x"..
 
 // Rows returns the fields of a packet's headers.
 func Rows() []field.Row[Headers] {
+	rows := rows()
+	for i := range rows {
+		rows[i].Asks |= AsksHeaders
+	}
+	return rows
+}
+
+// What the rows' Asks stand for: how much of a packet must be there.
+const (
+	AsksHeaders = 1 << iota // its IP and transport headers
+	AsksPayload             // all of it
+)
+
+func rows() []row {
 	return withParts([]row{
 		{Path: "ip.src", Kind: field.Addr, Doc: "source address", Parse: value.Addrs,
 			IP: func(h *Headers) (netip.Addr, bool) { return h.Src() }},
@@ -347,7 +361,7 @@ func Rows() []field.Row[Headers] {
 			Num: func(h *Headers) (uint64, bool) { s, _, ok := h.Ports(); return uint64(s), ok }},
 		{Path: "dport", Kind: field.Uint, Max: 0xffff, Parse: value.Ports, Hidden: true, Doc: "destination port of TCP, UDP, UDP-Lite, SCTP, DCCP",
 			Num: func(h *Headers) (uint64, bool) { _, d, ok := h.Ports(); return uint64(d), ok }},
-		{Path: "payload", Kind: field.Bytes, Hidden: true, Doc: "the transport's payload, as far as it was captured",
+		{Path: "payload", Kind: field.Bytes, Hidden: true, Asks: AsksPayload, Doc: "the transport's payload, as far as it was captured",
 			Data: func(h *Headers) ([]byte, bool) { return h.Payload() }},
 	})
 }

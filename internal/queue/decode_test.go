@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,42 @@ func TestDecode(t *testing.T) {
 	}
 	if _, ok := got["ct.mark"]; ok || p.CT() != nil {
 		t.Error("conntrack without conntrack")
+	}
+}
+
+// TestMessageWords reads each number of a message that has a row by its row.
+func TestMessageWords(t *testing.T) {
+	for _, r := range messageRows() {
+		if r.attr == 0 {
+			continue
+		}
+		var p Packet
+		n := uint32(r.attr)
+		if r.Max > 0 && r.Max < uint64(n) {
+			n = uint32(r.Max)
+		}
+		msg, _, _ := nl.NextMsg(packetMessage(1, udpPacket))
+		p.decode(&msg, true)
+		p.names = &ifNames{lookup: func(i uint32) (string, bool) { return "eth" + strconv.Itoa(int(i)), true }, m: map[uint32]*ifName{}}
+		start := len(msg.Data)
+		msg.Data = nl.AppendU32(msg.Data[:start:start], r.attr, n)
+		if !p.decode(&msg, true) || p.Undecoded {
+			t.Errorf("%s: not read", r.Path)
+		}
+		row := Fields.Row(r.Path)
+		if row.Data != nil {
+			if got, _ := row.Data(&p); string(got) != "eth"+strconv.Itoa(int(n)) {
+				t.Errorf("%s: %q, want eth%d", r.Path, got, n)
+			}
+			continue
+		}
+		if got, ok := row.Num(&p); !ok || got != uint64(n) && r.Path != "length" {
+			t.Errorf("%s: %d, %v, want %d", r.Path, got, ok, n)
+		}
+		msg.Data = nl.AppendAttr(msg.Data[:start:start], r.attr, []byte{1})
+		if p.decode(&msg, true); !p.Undecoded {
+			t.Errorf("%s: a short one is taken", r.Path)
+		}
 	}
 }
 

@@ -2,9 +2,11 @@ package queue
 
 import (
 	"slices"
+	"unsafe"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
+	"nfctl/internal/lazy"
 	"nfctl/internal/packet"
 	"nfctl/internal/value"
 )
@@ -22,19 +24,77 @@ var Hooks = value.NewNames("hook", 255,
 var CtInfos = value.NewWords("conntrack relation", 7,
 	"established", "related", "new", "established_reply", "related_reply", "", "", "untracked")
 
+// What the rows' Asks stand for: what a queue must be asked for, or how much of
+// each packet must be copied. Fields that ask for nothing come with every packet.
+const (
+	AsksHeaders   = packet.AsksHeaders
+	AsksPayload   = packet.AsksPayload
+	AsksLength    = 1 << (iota + 6) // any copy: the kernel says the length only beside one
+	AsksConntrack                   // Config.Conntrack
+	AsksUIDGID                      // Config.UIDGID
+	AsksSecCtx                      // Config.SecCtx
+)
+
 type row = field.Row[Packet]
 
-// num loads a number that came with the packet when has says so.
-func num(get func(*Packet) uint64, has Has) func(*Packet) (uint64, bool) {
-	return func(p *Packet) (uint64, bool) { return get(p), p.Has&has != 0 }
+// A messageRow is the row of what a message says beside the packet.
+type messageRow struct {
+	row
+	// attr is the attribute (NFQA_*) that holds it, when that is a number of 32 bits
+	// and no more; 0: another one, which decode knows.
+	attr uint16
+	// at is where a Packet keeps it; nil: in one of its spare numbers.
+	at  func(*Packet) *uint32
+	has Has // its presence; 0: it counts as there, and is 0 when the kernel sends none
 }
 
-// dev is the row of an interface's name: null when only its number is known.
-func dev(path, doc string, index func(*Packet) uint32) row {
-	return row{Path: path, Kind: field.String, Doc: doc,
-		Data: func(p *Packet) ([]byte, bool) { b := p.names.get(index(p)); return b, b != nil },
-		Null: func(p *Packet) bool { i := index(p); return i != 0 && p.names.get(i) == nil },
+// A word is where decode puts a number of a message.
+type word struct {
+	place uintptr // in bytes from the Packet's beginning; 0: nowhere
+	has   Has
+}
+
+// messageWords are the words by their attributes' numbers.
+var messageWords = lazy.Value[*[64]word]{Make: func() *[64]word {
+	out := &[64]word{attrSkbInfo: {unsafe.Offsetof(Packet{}.SkbInfo), 0}} // its bits have rows
+	for _, r := range messageRows() {
+		if r.attr != 0 {
+			var p Packet
+			out[r.attr] = word{uintptr(unsafe.Pointer(r.at(&p))) - uintptr(unsafe.Pointer(&p)), r.has}
+		}
 	}
+	return out
+}}
+
+// dev is the row of an interface's name: null when only its number is known.
+func dev(path string, attr uint16, doc string, index func(*Packet) *uint32) messageRow {
+	return messageRow{attr: attr, at: index, row: row{Path: path, Kind: field.String, Doc: doc,
+		Data: func(p *Packet) ([]byte, bool) { b := p.names.get(*index(p)); return b, b != nil },
+		Null: func(p *Packet) bool { i := *index(p); return i != 0 && p.names.get(i) == nil },
+	}}
+}
+
+// messageRows returns the rows of what a message says beside the packet, in their
+// order, those of numbers with a place in a Packet and a loader.
+func messageRows() []messageRow {
+	rows := messageTable()
+	spare := 0
+	for i := range rows {
+		r := &rows[i]
+		if r.attr == 0 {
+			continue
+		}
+		if r.at == nil && spare < maxSpare {
+			slot := spare
+			r.at, r.has = func(p *Packet) *uint32 { return &p.spare[slot] }, firstSpare<<spare
+			spare++
+		}
+		if r.Num == nil && r.Data == nil {
+			at, has := r.at, r.has
+			r.Num = func(p *Packet) (uint64, bool) { return uint64(*at(p)), p.Has&has == has }
+		}
+	}
+	return rows
 }
 
 func bytesOf(get func(*Packet) []byte) func(*Packet) ([]byte, bool) {
@@ -61,47 +121,62 @@ func reserved(path string) string {
 	return ""
 }
 
+func messageTable() []messageRow {
+	return []messageRow{
+		{row: row{Path: "time", Kind: field.Time, Doc: "when the kernel received the packet, else when nfctl did", Parse: parseTime,
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Time), p.Time > 0 }}},
+		{row: row{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Queue), true }}},
+		{row: row{Path: "id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the packet in its queue, from 1",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.ID), true }}},
+		{row: row{Path: "hook", Kind: field.Enum, Names: Hooks, Max: 255, Doc: "hook that queued the packet",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Hook), true }}},
+		{row: row{Path: "family", Kind: field.Enum, Names: value.Families, Max: 255, Doc: "address family",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.Family), true }}},
+		dev("indev", attrInDev, "interface that the packet came in by", func(p *Packet) *uint32 { return &p.In }),
+		dev("outdev", attrOutDev, "interface that the packet is to leave by", func(p *Packet) *uint32 { return &p.Out }),
+		dev("physindev", attrPhysInDev, "bridge port that the packet came in by", func(p *Packet) *uint32 { return &p.PhysIn }),
+		dev("physoutdev", attrPhysOutDev, "bridge port that the packet is to leave by", func(p *Packet) *uint32 { return &p.PhysOut }),
+		{row: row{Path: "hwaddr", Kind: field.String, Doc: "sender's link layer address", Data: (*Packet).hwText}},
+		{row: row{Path: "vlan", Kind: field.Uint, Max: 4095, Doc: "VLAN id",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.VLANTCI & 0xfff), p.Has&HasVLAN != 0 }}},
+		{attr: attrMark, at: func(p *Packet) *uint32 { return &p.Mark },
+			row: row{Path: "mark", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packet mark, as the kernel's rules see it",
+				Parse: value.Mark, AppendNum: value.AppendHex}},
+		{attr: attrPriority, at: func(p *Packet) *uint32 { return &p.Priority }, has: HasPriority,
+			row: row{Path: "priority", Kind: field.Uint, Max: 1<<32 - 1, Doc: "queueing priority (skb->priority)"}},
+		{attr: attrUID, at: func(p *Packet) *uint32 { return &p.UID }, has: HasUID,
+			row: row{Path: "uid", Kind: field.Uint, Max: 1<<32 - 1, Asks: AsksUIDGID, Doc: "user of the local socket; with --uid-gid"}},
+		{attr: attrGID, at: func(p *Packet) *uint32 { return &p.GID }, has: HasGID,
+			row: row{Path: "gid", Kind: field.Uint, Max: 1<<32 - 1, Asks: AsksUIDGID, Doc: "group of the local socket; with --uid-gid"}},
+		{row: row{Path: "secctx", Kind: field.String, Asks: AsksSecCtx, Doc: "security context of the local socket; with --secctx",
+			Data: bytesOf(func(p *Packet) []byte { return p.SecCtx })}},
+		{attr: attrCapLen, at: func(p *Packet) *uint32 { return &p.Length }, has: HasLength,
+			row: row{Path: "length", Kind: field.Uint, Max: 1<<32 - 1, Asks: AsksLength,
+				Doc: "length of the packet from the IP header on, bytes"}},
+		{row: row{Path: "captured", Kind: field.Uint, Max: 0xffff, Doc: "bytes of the packet that were copied",
+			Num: func(p *Packet) (uint64, bool) { return uint64(len(p.Data)), true }}},
+		{row: row{Path: "gso", Kind: field.Bool, Max: 1, Hidden: true, Doc: "many segments at once, which the kernel will cut apart",
+			Num: flag(GSO)}},
+		{row: row{Path: "csum_ready", Kind: field.Bool, Max: 1, Hidden: true,
+			Doc: "the transport checksum is in the packet, not left to the device",
+			Num: func(p *Packet) (uint64, bool) { return uint64(p.SkbInfo&CsumNotReady) ^ 1, true }}},
+		{attr: attrCtInfo, at: func(p *Packet) *uint32 { return &p.CtInfo }, has: HasCtInfo,
+			row: row{Path: "ctinfo", Kind: field.Enum, Names: CtInfos, Max: 7, Hidden: true, Asks: AsksConntrack,
+				Doc: "relation to the connection: new, established, related, …"}},
+	}
+}
+
 func fields() []row {
-	return slices.Concat([]row{
-		{Path: "time", Kind: field.Time, Doc: "when the kernel received the packet, else when nfctl did", Parse: parseTime,
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.Time), p.Time > 0 }},
-		{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue",
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.Queue), true }},
-		{Path: "id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "number of the packet in its queue, from 1",
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.ID), true }},
-		{Path: "hook", Kind: field.Enum, Names: Hooks, Max: 255, Doc: "hook that queued the packet",
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.Hook), true }},
-		{Path: "family", Kind: field.Enum, Names: value.Families, Max: 255, Doc: "address family",
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.Family), true }},
-		dev("indev", "interface that the packet came in by", func(p *Packet) uint32 { return p.In }),
-		dev("outdev", "interface that the packet is to leave by", func(p *Packet) uint32 { return p.Out }),
-		dev("physindev", "bridge port that the packet came in by", func(p *Packet) uint32 { return p.PhysIn }),
-		dev("physoutdev", "bridge port that the packet is to leave by", func(p *Packet) uint32 { return p.PhysOut }),
-		{Path: "hwaddr", Kind: field.String, Doc: "sender's link layer address", Data: (*Packet).hwText},
-		{Path: "vlan", Kind: field.Uint, Max: 4095, Doc: "VLAN id",
-			Num: num(func(p *Packet) uint64 { return uint64(p.VLANTCI & 0xfff) }, HasVLAN)},
-		{Path: "mark", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packet mark, as the kernel's rules see it", Parse: value.Mark, AppendNum: value.AppendHex,
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.Mark), true }},
-		{Path: "priority", Kind: field.Uint, Max: 1<<32 - 1, Doc: "queueing priority (skb->priority)",
-			Num: num(func(p *Packet) uint64 { return uint64(p.Priority) }, HasPriority)},
-		{Path: "uid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "user of the local socket; with --uid-gid",
-			Num: num(func(p *Packet) uint64 { return uint64(p.UID) }, HasUID)},
-		{Path: "gid", Kind: field.Uint, Max: 1<<32 - 1, Doc: "group of the local socket; with --uid-gid",
-			Num: num(func(p *Packet) uint64 { return uint64(p.GID) }, HasGID)},
-		{Path: "secctx", Kind: field.String, Doc: "security context of the local socket; with --secctx",
-			Data: bytesOf(func(p *Packet) []byte { return p.SecCtx })},
-		{Path: "length", Kind: field.Uint, Max: 1<<32 - 1, Doc: "length of the packet from the IP header on, bytes",
-			Num: num(func(p *Packet) uint64 { return uint64(p.Length) }, HasLength)},
-		{Path: "captured", Kind: field.Uint, Max: 0xffff, Doc: "bytes of the packet that were copied",
-			Num: func(p *Packet) (uint64, bool) { return uint64(len(p.Data)), true }},
-		{Path: "gso", Kind: field.Bool, Max: 1, Hidden: true, Doc: "many segments at once, which the kernel will cut apart", Num: flag(GSO)},
-		{Path: "csum_ready", Kind: field.Bool, Max: 1, Hidden: true, Doc: "the transport checksum is in the packet, not left to the device",
-			Num: func(p *Packet) (uint64, bool) { return uint64(p.SkbInfo&CsumNotReady) ^ 1, true }},
-	},
-		field.Lift("", packet.Rows(), (*Packet).Headers),
-		[]row{{Path: "ctinfo", Kind: field.Enum, Names: CtInfos, Max: 7, Hidden: true, Doc: "relation to the connection: new, established, related, …",
-			Num: num(func(p *Packet) uint64 { return uint64(p.CtInfo) }, HasCtInfo)}},
-		field.Lift("ct.", ct.FlowFields.Rows(), (*Packet).CT),
+	var message []row
+	for _, r := range messageRows() {
+		message = append(message, r.row)
+	}
+	connection := field.Lift("ct.", ct.FlowFields.Rows(), (*Packet).CT)
+	for i := range connection {
+		connection[i].Asks = AsksConntrack
+	}
+	return slices.Concat(message, field.Lift("", packet.Rows(), (*Packet).Headers), connection,
 		[]row{
 			{Path: "verdict", Kind: field.String, Doc: "what was decided: drop, accept, repeat, stop, queue N",
 				Data: func(p *Packet) ([]byte, bool) {

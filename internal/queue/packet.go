@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"time"
+	"unsafe"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/nl"
@@ -29,7 +30,11 @@ const (
 	HasCtInfo
 	HasPriority
 	HasTimestamp
+	firstSpare // the bits from here on are for rows without a field of their own
 )
+
+// maxSpare is how many rows without a field of their own there can be.
+const maxSpare = 8
 
 // A Packet is one packet of a queue. It is reused: it and all that it refers to
 // are valid until the next one is read.
@@ -70,6 +75,7 @@ type Packet struct {
 	Why     string // why another verdict was given than the rule's own; "" mostly
 	DryRun  bool   // the verdict was not given, but accept
 
+	spare   [maxSpare]uint32 // numbers of rows without a field of their own
 	headers packet.Headers
 	parsed  bool
 	ctRaw   []byte
@@ -125,6 +131,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 	p.Undecoded = !whole
 	p.parsed, p.ctState, p.Decided, p.Why = false, 0, false, ""
 	found := false
+	words := messageWords.Get()
 	b := m.Body()
 	for a, rest, ok := nl.NextAttr(b); ok; a, rest, ok = nl.NextAttr(b) {
 		b = rest
@@ -144,21 +151,11 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 			case 0x86dd:
 				p.Family = ct.IPv6
 			}
-		case attrMark:
-			p.Mark, ok = a.U32()
 		case attrTimestamp: // struct nfqnl_msg_packet_timestamp
 			if ok = len(a.Data) >= 16; ok {
 				p.Time = int64(binary.BigEndian.Uint64(a.Data))*1e9 + int64(binary.BigEndian.Uint64(a.Data[8:]))*1e3
 				p.Has |= HasTimestamp
 			}
-		case attrInDev:
-			p.In, ok = a.U32()
-		case attrOutDev:
-			p.Out, ok = a.U32()
-		case attrPhysInDev:
-			p.PhysIn, ok = a.U32()
-		case attrPhysOutDev:
-			p.PhysOut, ok = a.U32()
 		case attrHwAddr: // struct nfqnl_msg_packet_hw
 			if ok = len(a.Data) >= 4; ok {
 				n := int(binary.BigEndian.Uint16(a.Data))
@@ -171,20 +168,6 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 			p.Has |= HasPayload
 		case attrCt:
 			p.ctRaw = a.Data
-		case attrCtInfo:
-			p.CtInfo, ok = a.U32()
-			p.Has |= HasCtInfo
-		case attrCapLen:
-			p.Length, ok = a.U32()
-			p.Has |= HasLength
-		case attrSkbInfo:
-			p.SkbInfo, ok = a.U32()
-		case attrUID:
-			p.UID, ok = a.U32()
-			p.Has |= HasUID
-		case attrGID:
-			p.GID, ok = a.U32()
-			p.Has |= HasGID
 		case attrSecCtx:
 			p.SecCtx = a.Text()
 		case attrVLAN:
@@ -200,9 +183,15 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 			}
 		case attrL2:
 			p.L2 = a.Data
-		case attrPriority:
-			p.Priority, ok = a.U32()
-			p.Has |= HasPriority
+		default:
+			if int(a.Type) >= len(words) || words[a.Type].place == 0 {
+				break // of a newer kernel
+			}
+			w := &words[a.Type]
+			var n uint32
+			n, ok = a.U32()
+			*(*uint32)(unsafe.Add(unsafe.Pointer(p), w.place)) = n
+			p.Has |= w.has
 		}
 		if !ok {
 			p.Undecoded = true

@@ -13,7 +13,6 @@ package rule
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"nfctl/internal/field"
 	"nfctl/internal/filter"
@@ -192,28 +191,18 @@ func (n Needs) Config(c queue.Config) queue.Config {
 // NeedsOf returns what has to be copied of packets so that fields can be read,
 // given by path, alias or group.
 func NeedsOf(fields ...string) Needs {
-	var n Needs
+	var bits uint16
 	for _, f := range fields {
-		if row := queue.Fields.Row(f); row != nil {
-			f = row.Path
-		}
-		head, _, _ := strings.Cut(f, ".")
-		switch head {
-		case "time", "queue", "id", "hook", "family", "indev", "outdev", "physindev", "physoutdev", "hwaddr", "vlan",
-			"mark", "priority", "verdict", "rule", "why", "dry_run", "kind":
-		case "uid", "gid":
-			n.UIDGID = true
-		case "secctx":
-			n.SecCtx = true
-		case "ct", "ctinfo":
-			n.Conntrack = true
-		case "payload":
-			n.CopyRange = queue.MaxCopy
-		case "length":
-			n.CopyRange = max(n.CopyRange, 1) // the kernel says it only beside a copy
-		default:
-			n.CopyRange = max(n.CopyRange, headerCopy)
-		}
+		bits |= queue.Fields.Asks(f)
+	}
+	n := Needs{Conntrack: bits&queue.AsksConntrack != 0, UIDGID: bits&queue.AsksUIDGID != 0, SecCtx: bits&queue.AsksSecCtx != 0}
+	switch {
+	case bits&queue.AsksPayload != 0:
+		n.CopyRange = queue.MaxCopy
+	case bits&queue.AsksHeaders != 0:
+		n.CopyRange = headerCopy
+	case bits&queue.AsksLength != 0:
+		n.CopyRange = 1
 	}
 	return n
 }
