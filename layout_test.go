@@ -61,7 +61,6 @@ var modules = []struct{ prefix, users string }{
 	{"github.com/gopacket/gopacket", "internal/packet"},
 	{"github.com/mdlayher/netlink", "internal/nl internal/ct internal/queue internal/nft"},
 	{"github.com/ti-mo/netfilter", "internal/nl internal/ct internal/queue internal/nft"},
-	{"github.com/ti-mo/conntrack", "internal/ct"},
 	{"github.com/florianl/go-nfqueue", "internal/queue"},
 	{"golang.org/x/sys/unix", "*"},
 }

@@ -55,6 +55,9 @@ func (a *app) hint(format string, args ...any) {
 // finish prints err and what to do about it, and returns the exit status.
 func (a *app) finish(err error) int {
 	code := exitCode(err)
+	if n := nl.Foreign(); n > 0 && a.verbose > 0 {
+		a.warn("%s from other senders than the kernel passed over", plural(n, "message"))
+	}
 	if err == nil || code == exitOK || err.Error() == "" {
 		return code
 	}

@@ -284,7 +284,7 @@ func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker
 	}
 	done := make(chan struct{}) // closed when the reader is to end
 	defer close(done)
-	go s.read(full, empty, done)
+	go s.read(seq, full, empty, done)
 	var f Flow
 	now := uint64(0)
 	s.seen = window{}
@@ -314,7 +314,7 @@ func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker
 					break
 				}
 				b = rest
-				if m.Seq != seq {
+				if m.Seq != seq || m.Port != s.c.PortID() {
 					continue
 				}
 				s.res.Incomplete = s.res.Incomplete || m.Flags&unix.NLM_F_DUMP_INTR != 0
@@ -354,8 +354,8 @@ func refusesFilter(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ERANGE)
 }
 
-// read reads datagrams until the dump ends, an error, or done.
-func (s *stream) read(full chan<- chunk, empty <-chan *nl.Receiver, done <-chan struct{}) {
+// read reads datagrams until dump seq ends, an error, or done.
+func (s *stream) read(seq uint32, full chan<- chunk, empty <-chan *nl.Receiver, done <-chan struct{}) {
 	for {
 		c := chunk{}
 		select {
@@ -371,7 +371,7 @@ func (s *stream) read(full chan<- chunk, empty <-chan *nl.Receiver, done <-chan 
 		last := c.err != nil
 		for i := range c.n {
 			b, _ := c.r.Datagram(i)
-			last = last || ended(b)
+			last = last || ended(b, seq)
 		}
 		select {
 		case full <- c:
@@ -384,14 +384,14 @@ func (s *stream) read(full chan<- chunk, empty <-chan *nl.Receiver, done <-chan 
 	}
 }
 
-// ended reports whether a datagram holds the end of a dump, which comes last.
-func ended(b []byte) bool {
+// ended reports whether a datagram holds the end of dump seq, which comes last.
+func ended(b []byte, seq uint32) bool {
 	for {
 		m, rest, ok := nl.NextMsg(b)
 		if !ok {
 			return false
 		}
-		if m.Type < unix.NLMSG_MIN_TYPE { // NLMSG_ERROR, NLMSG_DONE
+		if _, end := m.Status(); end && m.Seq == seq {
 			return true
 		}
 		b = rest

@@ -153,7 +153,7 @@ func (w *Watcher) chunks(ctx context.Context, c *nl.Conn, req []byte, f func(*nl
 				break
 			}
 			b = rest
-			if m.Seq != seq {
+			if m.Seq != seq || m.Port != c.PortID() {
 				continue
 			}
 			if err, end := m.Status(); end {

@@ -123,4 +123,6 @@ const (
 	msgGetStats       = 5
 	msgGetDying       = 6
 	msgGetUnconfirmed = 7
+
+	msgExpGetStatsCPU = 3
 )

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"syscall"
 
-	timo "github.com/ti-mo/conntrack"
-
 	"nfctl/internal/nl"
 )
 
@@ -43,7 +41,7 @@ var StatsCounters = []Counter{
 
 // ExpectCounters are those of expectations (CTA_STATS_EXP_*).
 var ExpectCounters = []Counter{
-	{"new", "connections that came as expected", 1, "expect_new"}, // in the library's order
+	{"new", "connections that came as expected", 1, "expect_new"},
 	{"create", "expectations made", 2, "expect_create"},
 	{"delete", "expectations removed", 3, "expect_delete"},
 }
@@ -56,16 +54,26 @@ type CPUStats struct {
 	Known  []bool
 }
 
-// Stats returns the counters of flows for each processor. It reads them itself:
-// the library's Stats lacks clash_resolve and chaintoolong.
+// Stats returns the counters of flows for each processor.
 func (c *Conn) Stats() ([]CPUStats, error) {
-	var out []CPUStats
-	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGetStatsCPU), 0, 0, 0)
-	_, err := c.c.Dump(nl.Finish(c.req, 0), func(m *nl.Msg) error {
-		s := CPUStats{CPU: int(m.ResID()), Values: make([]uint32, len(StatsCounters)), Known: make([]bool, len(StatsCounters))}
+	out, err := c.stats(nl.SubsysCt, msgGetStatsCPU, StatsCounters)
+	return out, nl.Error("read", "flow statistics", err)
+}
+
+// ExpectStats returns the counters of expectations for each processor.
+func (c *Conn) ExpectStats() ([]CPUStats, error) {
+	out, err := c.stats(nl.SubsysExpect, msgExpGetStatsCPU, ExpectCounters)
+	return out, nl.Error("read", "expectation statistics", err)
+}
+
+// stats reads what the kernel counts for each processor.
+func (c *Conn) stats(subsys, msg uint8, counters []Counter) (out []CPUStats, err error) {
+	c.req = nl.AppendHeader(c.req[:0], nl.Type(subsys, msg), 0, 0, 0)
+	_, err = c.c.Dump(nl.Finish(c.req, 0), func(m *nl.Msg) error {
+		s := CPUStats{CPU: int(m.ResID()), Values: make([]uint32, len(counters)), Known: make([]bool, len(counters))}
 		for a := range nl.Attrs(m.Body()) {
-			for i := range StatsCounters {
-				if n, ok := a.U32(); ok && a.Type == StatsCounters[i].nla {
+			for i := range counters {
+				if n, ok := a.U32(); ok && a.Type == counters[i].nla {
 					s.Values[i], s.Known[i] = n, true
 				}
 			}
@@ -73,23 +81,7 @@ func (c *Conn) Stats() ([]CPUStats, error) {
 		out = append(out, s)
 		return nil
 	})
-	return out, nl.Error("read", "flow statistics", err)
-}
-
-// ExpectStats returns the counters of expectations for each processor.
-func (c *Conn) ExpectStats() ([]CPUStats, error) {
-	const object = "expectation statistics"
-	lib, err := timo.Dial(nil)
-	if err != nil {
-		return nil, nl.Error("read", object, err)
-	}
-	defer lib.Close()
-	cpus, err := lib.StatsExpect()
-	var out []CPUStats
-	for _, s := range cpus {
-		out = append(out, CPUStats{int(s.CPUID), []uint32{s.New, s.Create, s.Delete}, []bool{true, true, true}})
-	}
-	return out, nl.Error("read", object, err)
+	return out, err
 }
 
 // ProcStats reads counters from /proc/net/stat/nf_conntrack, which any user may

@@ -115,6 +115,9 @@ func (c *Conn) answers(f func(m *Msg) bool) error {
 		if r.err == unix.EAGAIN {
 			return lost
 		}
+		if r.n == 0 && r.err == 0 { // not from the kernel
+			continue
+		}
 		switch err := errnoOf(r.err, r.n > len(r.b)); {
 		case errors.Is(err, ErrOverrun):
 			lost = err

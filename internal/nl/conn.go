@@ -3,6 +3,7 @@ package nl
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -68,7 +69,8 @@ func Dial(c Config) (*Conn, error) {
 
 // Wrap makes a Conn of a netlink socket that something else opened, and closes
 // nc: the socket itself lives on as the Conn's, away from Go's poller (see file).
-// Extended acknowledgements are switched on.
+// Extended acknowledgements are switched on, and what is not from the kernel is
+// kept off (see Foreign).
 func Wrap(nc *netlink.Conn) (*Conn, error) {
 	c := &Conn{port: nc.PID()}
 	rc, err := nc.SyscallConn()
@@ -82,7 +84,10 @@ func Wrap(nc *netlink.Conn) (*Conn, error) {
 	}
 	_ = nc.Close()
 	c.sender.f, c.sender.quick = c.sender.send, c.sender.sendQuick
-	c.seq.Store(uint32(time.Now().UnixNano()))
+	c.seq.Store(rand.Uint32()) // not to be guessed
+	// A socket that is connected to the kernel takes no unicast from anybody else,
+	// who is told ECONNREFUSED: netlink_getsockbyportid in net/netlink/af_netlink.c.
+	_ = c.control(func(fd int) error { return unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
 	// Both only shorten or explain errors; kernels before 4.12 lack EXT_ACK.
 	_ = c.setInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = c.setInt(unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
@@ -294,12 +299,29 @@ func (c *Conn) Request(req []byte) (seq uint32, err error) {
 // up to the largest buffer it has seen, 32 KiB at most.
 const ReadSize = 64 << 10
 
-// Read reads one datagram into b, waiting in the kernel. Errors are ErrOverrun
+// Read reads one datagram of the kernel's into b, waiting in the kernel. Errors are ErrOverrun
 // (read on), ErrTruncated, os.ErrClosed and os.ErrDeadlineExceeded.
 func (c *Conn) Read(b []byte) (int, error) {
 	r := reader{b: b}
 	return c.read(&r)
 }
+
+// foreign counts datagrams that did not come from the kernel.
+var foreign atomic.Uint64
+
+// Foreign returns how many datagrams the program's sockets were sent by somebody
+// else than the kernel, and passed over. Any process with CAP_NET_ADMIN over the
+// network namespace may send to the groups that a socket has joined, and to a socket
+// before it is connected to the kernel. No more get so far as to be counted.
+func Foreign() uint64 { return foreign.Load() }
+
+// A sender's address is struct sockaddr_nl: family, padding, port id, groups. The
+// kernel's port id is 0, and a process cannot have it.
+type address [3]uint32
+
+const addressLen = 12
+
+func (a *address) kernel() bool { return a[1] == 0 }
 
 func (c *Conn) read(r *reader) (int, error) {
 	if err := c.rc.Read(r.recv); err != nil {
@@ -321,20 +343,30 @@ func errnoOf(e syscall.Errno, truncated bool) error {
 }
 
 type reader struct {
-	b   []byte
-	n   int
-	err syscall.Errno
+	b    []byte
+	n    int
+	err  syscall.Errno
+	from address
+	size uint32 // of from
 }
 
-// recv is one try. MSG_TRUNC makes the call return the datagram's whole length.
+// recv is one try: false when there was nothing, or something that is not from the
+// kernel, and then err is EAGAIN or 0. MSG_TRUNC makes the call return the
+// datagram's whole length.
 func (r *reader) recv(fd uintptr) bool {
 	for {
+		r.size = addressLen
 		n, _, e := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(r.b))), uintptr(len(r.b)),
-			unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+			unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(unsafe.Pointer(&r.from)), uintptr(unsafe.Pointer(&r.size)))
 		if e == unix.EINTR {
 			continue
 		}
 		r.n, r.err = int(n), e
+		if e == 0 && !r.from.kernel() {
+			r.n = 0
+			foreign.Add(1)
+			return false
+		}
 		return e != unix.EAGAIN
 	}
 }

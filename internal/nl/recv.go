@@ -32,6 +32,7 @@ type Receiver struct {
 	slot  int // from one buffer to the next
 	hdrs  []mmsghdr
 	iovs  []unix.Iovec
+	from  []address
 	n     int
 	errno unix.Errno
 	woken atomic.Bool
@@ -82,12 +83,15 @@ func (c *Conn) NewReceiver(buffers, size int) (*Receiver, error) {
 		mem:  make([]byte, buffers*slot),
 		hdrs: make([]mmsghdr, buffers),
 		iovs: make([]unix.Iovec, buffers),
+		from: make([]address, buffers),
 	}
 	for i := range r.hdrs {
 		r.iovs[i].Base = &r.mem[i*slot]
 		r.iovs[i].SetLen(size)
 		r.hdrs[i].hdr.Iov = &r.iovs[i]
 		r.hdrs[i].hdr.SetIovlen(1)
+		// The kernel writes the length anew, to the same.
+		r.hdrs[i].hdr.Name, r.hdrs[i].hdr.Namelen = (*byte)(unsafe.Pointer(&r.from[i])), addressLen
 	}
 	r.now = func(fd uintptr) { r.recv(fd, unix.MSG_DONTWAIT) }
 	r.block = func(fd uintptr) { r.recv(fd, unix.MSG_WAITFORONE) }
@@ -102,6 +106,12 @@ func (r *Receiver) recv(fd uintptr, flags uintptr) {
 		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(len(r.hdrs)), flags, 0, 0)
 		if e == 0 {
 			r.n, r.errno = int(n), 0
+			for i := range r.from[:n] {
+				if !r.from[i].kernel() {
+					r.hdrs[i].n, r.hdrs[i].hdr.Flags = 0, 0
+					foreign.Add(1)
+				}
+			}
 			return
 		}
 		r.n, r.errno = 0, e
@@ -205,7 +215,8 @@ func (r *Receiver) Wake() {
 	_ = r.c.SetReadDeadline(time.Unix(1, 0))
 }
 
-// Datagram returns datagram i of the last Recv, for NextMsg. whole is false when
+// Datagram returns datagram i of the last Recv, for NextMsg; one that is not from
+// the kernel is empty (see Foreign). whole is false when
 // it was larger than the buffer: NextMsg then does not return the message that
 // was cut, which Cut does.
 func (r *Receiver) Datagram(i int) (b []byte, whole bool) {

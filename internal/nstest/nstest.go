@@ -511,3 +511,14 @@ func Build(t testing.TB) string {
 	}
 	return built.path
 }
+
+// At is the namespace at a path, as /proc/PID/ns/net.
+func At(t testing.TB, path string) *NS {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return &NS{t, f}
+}

@@ -293,11 +293,20 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 		return nil
 	}
 	if w.haveID {
-		if gap := p.ID - w.lastID - 1; gap > 0 && gap < 1<<31 {
+		gap := p.ID - w.lastID - 1
+		if gap >= farID && !w.given(p.ID) {
+			n[cUnread]++
+			return nil
+		}
+		if gap > 0 && gap < 1<<31 {
 			n[cSocketLost] += uint64(gap)
 			w.lost += uint64(gap)
 		}
 	} else if p.ID > 1 { // ids begin at 1 with the binding
+		if p.ID > farID && !w.given(p.ID) {
+			n[cUnread]++
+			return nil
+		}
 		n[cSocketLost] += uint64(p.ID - 1)
 		w.lost += uint64(p.ID - 1)
 	}
@@ -356,6 +365,19 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 		return w.send()
 	}
 	return nil
+}
+
+// farID is how far an id is from the last before the kernel is asked about it: so
+// many packets in a row are seldom lost.
+const farID = 1 << 16
+
+// given reports whether the kernel has given out an id yet: those of a queue are
+// numbers in a row. An id that it cannot have given out would be answered for
+// packets to come, and count as a loss of all up to it. Who may not read the
+// kernel's list believes it.
+func (w *worker) given(id uint32) bool {
+	i, ok := w.q.kernelInfo()
+	return !ok || int32(i.LastID-id) >= 0
 }
 
 // count adds a packet to what a rule decided. Rules that decide many packets in

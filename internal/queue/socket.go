@@ -163,7 +163,7 @@ func (s *Socket) ask(req []byte) error {
 		var answer error
 		for i := range n {
 			b, _ := s.recv.Datagram(i)
-			if m, _, ok := nl.NextMsg(b); ok && m.Seq == seq {
+			if m, _, ok := nl.NextMsg(b); ok && m.Seq == seq && m.Port == s.conn.PortID() {
 				if e, done := m.Status(); done {
 					answered, answer = true, e
 					continue
