@@ -29,15 +29,27 @@ func newCtLoad(a *app) *cobra.Command {
 		Aliases: []string{"restore"},
 		Short:   "Make the flows that 'ct save' wrote",
 		Long: `Makes the flows that a file, or standard input, describes: lines of 'ct save', of
-conntrack(8)'s -o save, and of -o json, also mixed. A line that cannot be read, or
-that the kernel refuses, is reported with its number, and the rest is loaded all
-the same; the status is 1 then. Flows that are there already are left alone, but
-lines that begin with -I ask for a new one. Flows that another one expected come
-after that one. Status bits that only the kernel sets are passed over. What comes
-slowly by a pipe is loaded line by line.`,
+conntrack(8)'s -o save, and of -o json, also mixed. Lines are applied in their order.
+One that cannot be read, or that the kernel refuses, is reported with its number, and
+the rest is loaded all the same; the status is 1 then. Flows that are there already
+are left alone, but lines that begin with -I ask for a new one. A flow that another
+one expected waits for that one, to the end of the input or the listing. Status bits
+that only the kernel sets are passed over. What comes slowly by a pipe is loaded line
+by line.
+
+With --or-update a stream of 'ct watch -o json' is followed: what began or changed is
+made or changed so, what ended is deleted. Records between the flows are passed over;
+one that tells of lost events is told and counted. 'ct watch --not-by load' on the
+other machine leaves out what a load there did, so that streams each way do not go
+round in a circle.
+
+A packet that refreshes a flow's timeout makes no event. So the copy of a UDP flow
+ends after its timeout though the flow lives, and the copy of a TCP connection after
+that of its state; 'ct watch --resync' lists the table again before that.`,
 		Example: `  nfctl ct load flows
   nfctl --netns old ct save | nfctl --netns new ct load
-  nfctl ct load flows --dry-run`,
+  nfctl ct load flows --dry-run
+  ssh router nfctl ct watch --with-existing --resync 20s -o json | nfctl ct load --or-update`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeFiles,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -49,7 +61,8 @@ slowly by a pipe is loaded line by line.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&o.orUpdate, "or-update", false, "change flows that are there already to be so")
+	f.BoolVar(&o.orUpdate, "or-update", false, "change flows that are there already to be so, and delete those of which an\n"+
+		"event says that they ended")
 	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
 	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")

@@ -22,6 +22,7 @@ type watchFlags struct {
 	resync   time.Duration
 	buffer   uint64
 	ready    string
+	notBy    []string
 	keep     bool // all privileges
 	stream   streamFlags
 }
@@ -38,6 +39,8 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f.BoolVar(&o.reliable, "reliable", false, "have the kernel deliver late what does not fit the buffer: every destroy arrives;\n"+
 		"new and update fold into the flow's next event; expectation events gain nothing;\n"+
 		"ended flows stay in memory until then, and whoever makes events is slowed")
+	f.StringSliceVar(&o.notBy, "not-by", nil, "leave out events that these `programs` caused: load (every 'nfctl ct load'),\n"+
+		"process ids, names of processes")
 	size := func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }
 	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, text: "64MiB", kind: "size"}, "buffer", "b", "receive buffer: room for what comes faster than it is read")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when nothing that happens is missed any more")

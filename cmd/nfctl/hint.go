@@ -8,6 +8,7 @@ import (
 
 	"nfctl/internal/nl"
 	"nfctl/internal/queue"
+	"nfctl/internal/table"
 )
 
 // hintFor says what to do about err, or "".
@@ -17,6 +18,8 @@ func hintFor(err error, code int) string {
 		return status.hint
 	}
 	switch {
+	case errors.Is(err, table.ErrEnded):
+		return "--or-update follows a stream of events: it deletes the flows that have ended"
 	case errors.Is(err, queue.ErrBusy):
 		return "end that program, or take another number; 'nfctl queue list' shows who holds which"
 	case code == exitPermission:

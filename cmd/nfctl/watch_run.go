@@ -12,6 +12,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/nl"
+	"nfctl/internal/table"
 )
 
 // A watchRun is a running watch.
@@ -46,13 +47,15 @@ func (w *watchRun) prints(begin, flush, end func([]byte) []byte, failed func() e
 // watching returns what is done with each object of one kind.
 func watching[T any](w *watchRun, p *format.Printer[T], c choice[T]) func(*T) error {
 	existing := isExisting[T]()
+	by, notBy := causedBy[T](), table.NotBy(w.o.notBy)
+	all := len(w.o.notBy) == 0
 	return func(t *T) error {
 		if existing(t) {
 			w.listed.Add(1)
 		} else {
 			w.events.Add(1)
 		}
-		if c.show != nil && !c.show(t) {
+		if !all && !notBy(by(t)) || c.show != nil && !c.show(t) {
 			return nil
 		}
 		if !w.stream.take() {
@@ -90,6 +93,19 @@ func isExisting[T any]() func(*T) bool {
 			return x.Event == ct.Existing
 		}
 		return false
+	}
+}
+
+// causedBy returns what tells who caused an event.
+func causedBy[T any]() func(*T) *ct.By {
+	return func(t *T) *ct.By {
+		switch x := any(t).(type) {
+		case *ct.Flow:
+			return &x.By
+		case *ct.Expect:
+			return &x.By
+		}
+		return &ct.By{}
 	}
 }
 
@@ -198,7 +214,7 @@ func (w *watchRun) needs() (caps []int) {
 	if w.o.existing || w.o.resync > 0 {
 		caps = append(caps, unix.CAP_NET_ADMIN)
 	}
-	if !w.silent {
+	if !w.silent || len(w.o.notBy) > 0 {
 		caps = append(caps, seeOwners...)
 	}
 	return caps

@@ -272,7 +272,7 @@ func (c *Conn) createAgain(f *Flow, err error) error {
 	}
 	switch {
 	case timeout && now.Status&StatusFixedTimeout != 0:
-		return errFixedTimeout
+		return ErrFixedTimeout
 	case timeout:
 		return err
 	case !f.TranslatedAs(&now):

@@ -30,7 +30,7 @@ func refusal(op string, f, change *Flow, err error) error {
 	}
 	// Who changes a flow has read it, and so has the privilege that it takes.
 	if op == "update" && errors.Is(err, syscall.EPERM) && f.Status&StatusFixedTimeout != 0 && change.Has(HasTimeout) {
-		return nl.Error(op, flowName(f), errFixedTimeout)
+		return nl.Error(op, flowName(f), ErrFixedTimeout)
 	}
 	err = nl.Error(op, flowName(f), err)
 	var no syscall.Errno
@@ -88,8 +88,8 @@ func (a *Attr[T]) took(now, change *T) bool {
 	return have == want
 }
 
-// errFixedTimeout is what EPERM means for a timeout that a ruleset or somebody fixed.
-var errFixedTimeout = errors.New("its timeout is fixed (status FIXED_TIMEOUT) and cannot be changed")
+// ErrFixedTimeout is what EPERM means for a timeout that a ruleset or somebody fixed.
+var ErrFixedTimeout = errors.New("its timeout is fixed (status FIXED_TIMEOUT) and cannot be changed")
 
 // ErrOtherNAT says that an entry cannot be changed to be as wanted.
 var ErrOtherNAT = errors.New("it is there already with another address translation, which cannot be changed")

@@ -379,6 +379,9 @@ func (l *loader) add(i *item) error {
 	if !f.Master.IsZero() || f.Has(ct.HasHelperInfo) { // which the batch does not keep
 		at.flow = f.Clone()
 	}
+	if err := l.inOrder(f); err != nil {
+		return err
+	}
 	if len(l.heldKeys) > 0 && l.heldKeys[keyOf(f)] {
 		at.flow = f.Clone()
 		l.held = append(l.held, at)
@@ -387,14 +390,17 @@ func (l *loader) add(i *item) error {
 	return l.send(at, f, i.req)
 }
 
-// send adds a request to the batch. Full or not, the batch goes first when a line in
-// it may want another try that must come before this one.
-func (l *loader) send(at line, f *ct.Flow, req []byte) error {
+// inOrder makes room in the batch for a request about f. Full or not, the batch goes
+// first when a line in it may want another try that must come before this request.
+func (l *loader) inOrder(f *ct.Flow) error {
 	if len(l.waiting) == l.size || len(l.touchy) > 0 && l.touchy[keyOf(f)] {
-		if err := l.flush(); err != nil {
-			return err
-		}
+		return l.flush()
 	}
+	return nil
+}
+
+// send adds a request, for which there is room, to the batch.
+func (l *loader) send(at line, f *ct.Flow, req []byte) error {
 	if l.o.OrUpdate && (at.op == "update" || f.Translated() || f.Status&ct.StatusFixedTimeout != 0 || at.event != ct.NoEvent) {
 		if l.touchy == nil {
 			l.touchy = map[flowKey]bool{}
@@ -461,6 +467,8 @@ func (l *loader) done(f *ct.Flow, err error) {
 // events, of what the flow in the table has beyond them.
 func wantsLook(at line, f *ct.Flow, err error) bool {
 	switch {
+	case errors.Is(err, ct.ErrFixedTimeout):
+		return at.event != ct.NoEvent
 	case errors.Is(err, unix.EPERM):
 		return f.Status&ct.StatusFixedTimeout != 0
 	case errors.Is(err, unix.EOPNOTSUPP):
@@ -537,6 +545,9 @@ func (l *loader) release() error {
 			clear(l.heldKeys)
 		}
 		for _, at := range todo {
+			if err := l.inOrder(at.flow); err != nil {
+				return err
+			}
 			l.req = l.request(l.req[:0], at.op, at.flow)
 			if err := l.send(at, at.flow, l.req); err != nil {
 				return err
