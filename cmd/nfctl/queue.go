@@ -234,7 +234,7 @@ func (o *queueOptions) needs(out *format.Output, silent bool, until []string) ru
 // config returns how to bind the queues.
 func (o *queueOptions) config(n rule.Needs) queue.Config {
 	c := n.Config(queue.Config{
-		MaxLen: o.maxLen, Buffer: int(o.buffer), DefaultDrop: o.dflt == queue.Drop,
+		MaxLen: o.maxLen, Buffer: int(min(o.buffer, 1<<30)), DefaultDrop: o.dflt == queue.Drop,
 		FailOpen: o.failOpen, NoGSO: o.noGSO, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct, DryRun: o.dryRun,
 	})
 	switch {

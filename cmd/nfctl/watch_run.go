@@ -155,7 +155,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		}
 		return nil
 	}
-	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(w.o.buffer), w.o.reliable, w.o.existing, w.o.resync
+	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable, w.o.existing, w.o.resync
 	if watcher, err = ct.OpenWatch(w.opt); err != nil {
 		return err
 	}

@@ -199,7 +199,11 @@ func (c *compiler[T]) expr1(n ast.Node) operand[T] {
 	case *ast.NilNode:
 		return operand[T]{typ: tNil}
 	case *ast.IntegerNode:
-		return constInt[T](int64(n.Value))
+		v, err := parseInt(c.word(n)) // not n.Value: smallNumbers
+		if err != nil {
+			c.fail(n, c.word(n), "is not a number", "")
+		}
+		return constInt[T](v)
 	case *ast.FloatNode:
 		return constFloat[T](n.Value)
 	case *ast.BoolNode:

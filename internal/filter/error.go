@@ -3,7 +3,9 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -88,11 +90,63 @@ func parse(text string) (tree *parser.Tree, err error) {
 			tree, err = nil, &Error{Column: 1, Msg: "the expression cannot be read"}
 		}
 	}()
-	tree, err = parser.ParseWithConfig(text, &conf.Config{}) // no limit on nodes: lists may be long
+	small, err := smallNumbers(text, tokens)
+	if err != nil {
+		return nil, err
+	}
+	tree, err = parser.ParseWithConfig(small, &conf.Config{}) // no limit on nodes: lists may be long
 	if err != nil {
 		return nil, parseError(text, tokens, err)
 	}
 	return tree, nil
+}
+
+// smallNumbers returns the text with zeros in place of each whole number from 2^31
+// up: the parser keeps them in an int, which may have 32 bits. The compiler takes
+// them from the text as typed.
+func smallNumbers(text string, tokens []lexer.Token) (string, error) {
+	var small []rune
+	for _, t := range tokens {
+		if t.Kind != lexer.Number || isFloat(t.Value) {
+			continue
+		}
+		n, err := parseInt(t.Value)
+		if err != nil {
+			return "", notNumber(text, t)
+		}
+		if n <= math.MaxInt32 {
+			continue
+		}
+		if small == nil {
+			small = []rune(text)
+		}
+		for i := t.From; i < t.To; i++ {
+			small[i] = '0'
+		}
+	}
+	if small == nil {
+		return text, nil
+	}
+	return string(small), nil
+}
+
+func isFloat(number string) bool {
+	return strings.ContainsAny(number, ".eE") && !strings.HasPrefix(strings.ToLower(number), "0x")
+}
+
+// parseInt reads a whole number as the grammar has it: a leading 0 alone means nothing.
+func parseInt(number string) (int64, error) {
+	number = strings.ReplaceAll(number, "_", "")
+	base := 10
+	if len(number) > 1 && strings.ContainsRune("xXoObB", rune(number[1])) {
+		base = 0
+	}
+	return strconv.ParseInt(number, base, 64)
+}
+
+func notNumber(text string, t lexer.Token) error {
+	return &Error{Column: t.From + 1, Word: string([]rune(text)[t.From:t.To]), Msg: "is not a number below 2^63",
+		Valid: "larger ones stand in quotes"}
 }
 
 // refused returns what to do about a sign or word of the grammar that is off, or "".
@@ -221,9 +275,7 @@ func parseError(text string, tokens []lexer.Token, err error) error {
 		// The parser reports the token behind the number.
 		for ; at > 0 && tokens[at].Kind != lexer.Number; at-- {
 		}
-		t := tokens[at]
-		return &Error{Column: t.From + 1, Word: string([]rune(text)[t.From:t.To]), Msg: "is not a number below 2^63",
-			Valid: "larger ones stand in quotes"}
+		return notNumber(text, tokens[at])
 	}
 	if fe.Message == "expected name" && at > 0 && tokens[at].Kind != lexer.EOF {
 		at-- // here too

@@ -33,7 +33,7 @@ type oracle struct {
 func newOracle(text string) (*oracle, error) {
 	tree, err := parser.Parse(text)
 	if err != nil {
-		return nil, err
+		return nil, beyond(err)
 	}
 	var plain string
 	err = func() (err error) {
@@ -52,9 +52,20 @@ func newOracle(text string) (*oracle, error) {
 	}
 	prog, err := expr.Compile(plain, expr.Optimize(false), expr.MaxNodes(0))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", plain, err)
+		return nil, beyond(fmt.Errorf("%s: %w", plain, err))
 	}
 	return &oracle{prog, plain}, nil
+}
+
+// The machine computes with ints. Where they have 32 bits it judges what stays well
+// below 2^31.
+const small = strconv.IntSize == 32
+
+func beyond(err error) error {
+	if small && strings.Contains(err.Error(), "integer literal is too large") {
+		return errNoOracle
+	}
+	return err
 }
 
 func (o *oracle) match(s *subject) (bool, error) {
@@ -76,6 +87,12 @@ func (o *oracle) match(s *subject) (bool, error) {
 // environment boxes all fields of a subject; nil when a number that is used does
 // not fit an int.
 func (o *oracle) environment(s *subject) map[string]any {
+	most := uint64(math.MaxInt64)
+	if small {
+		if most = 1 << 24; strings.Contains(o.text, "*") {
+			return nil
+		}
+	}
 	env := map[string]any{"member": member1}
 	for i := range reg.Rows() {
 		r := &reg.Rows()[i]
@@ -86,7 +103,7 @@ func (o *oracle) environment(s *subject) map[string]any {
 			if !ok {
 				break
 			}
-			if n > math.MaxInt64 && strings.Contains(o.text, variable(r.Path)) {
+			if n > most && strings.Contains(o.text, variable(r.Path)) {
 				return nil
 			}
 			switch r.Kind {

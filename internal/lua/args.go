@@ -3,6 +3,7 @@ package lua
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,6 +80,20 @@ func integer(f float64) uint64 {
 		return uint64(f)
 	}
 	return uint64(int64(f))
+}
+
+// whole converts a number to an int. What an int cannot hold becomes the nearest
+// that it can; not a number is 0.
+func whole(f float64) int {
+	switch {
+	case f >= math.MaxInt:
+		return math.MaxInt
+	case f <= math.MinInt:
+		return math.MinInt
+	case f != f:
+		return 0
+	}
+	return int(f)
 }
 
 // text returns a string argument; a number is its decimal text.

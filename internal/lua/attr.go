@@ -81,18 +81,19 @@ type numType struct {
 	network bool
 }
 
+// Stored are network order and, of what has none, the processor's own.
 func (t numType) read(stored []byte) uint64 {
 	var b [8]byte
 	copy(b[:t.bytes], stored)
 	n := binary.LittleEndian.Uint64(b[:])
-	if t.network != bigEndian {
+	if t.network || bigEndian {
 		n = bits.ReverseBytes64(n) >> (64 - 8*t.bytes)
 	}
 	return n
 }
 
 func (t numType) write(n uint64) []byte {
-	if t.network != bigEndian {
+	if t.network || bigEndian {
 		n = bits.ReverseBytes64(n << (64 - 8*t.bytes))
 	}
 	return binary.LittleEndian.AppendUint64(nil, n)[:t.bytes]

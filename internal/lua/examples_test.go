@@ -1,6 +1,7 @@
 package lua
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -153,7 +154,7 @@ func TestExampleRewrite(t *testing.T) {
 			t.Errorf("%.40q arrived as %.40q", sent, b[:n])
 		}
 		msgs, err := unix.ParseSocketControlMessage(oob[:m])
-		if err != nil || len(msgs) != 1 || msgs[0].Data[0] != 7 {
+		if err != nil || len(msgs) != 1 || binary.NativeEndian.Uint32(msgs[0].Data) != 7 {
 			t.Errorf("TTL: %v, %v", msgs, err)
 		}
 	}

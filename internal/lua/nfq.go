@@ -170,7 +170,7 @@ func (v *vm) qCatch(L *lua.LState) int {
 	}
 	var until time.Time
 	if L.Get(3) != lua.LNil {
-		until = time.Now().Add(time.Duration(number(L, 3) * float64(time.Second)))
+		until = time.Now().Add(time.Duration(min(number(L, 3), 1e9) * float64(time.Second))) // more than fits differs by processor)
 	}
 	return h.catch(L, fn, until)
 }

@@ -41,7 +41,7 @@ func (v *vm) fits(L *lua.LState, n int) {
 func place(L *lua.LState, n, missing, length int) int {
 	at := missing
 	if L.Get(n) != lua.LNil {
-		at = int(integer(number(L, n)))
+		at = whole(number(L, n))
 	}
 	if at < 0 {
 		at = max(at+length+1, 0)
@@ -130,7 +130,7 @@ func (v *vm) stringGsub(L *lua.LState) int {
 	}
 	most := len(m.src) + 1
 	if L.Get(4) != lua.LNil {
-		most = int(integer(number(L, 4)))
+		most = whole(number(L, 4))
 	}
 	p := 0
 	if strings.HasPrefix(m.pat, "^") {
@@ -211,7 +211,7 @@ func (v *vm) stringRep(L *lua.LState) int {
 		L.Push(lua.LString(""))
 		return 1
 	}
-	v.fits(L, int(min(float64(len(s))*n, 1<<53)))
+	v.fits(L, whole(float64(len(s))*n))
 	L.Push(lua.LString(strings.Repeat(s, int(n))))
 	return 1
 }
@@ -260,10 +260,10 @@ func (v *vm) tableConcat(L *lua.LState) int {
 	}
 	i, j := 1, t.Len()
 	if L.Get(3) != lua.LNil {
-		i = int(integer(number(L, 3)))
+		i = whole(number(L, 3))
 	}
 	if L.Get(4) != lua.LNil {
-		j = int(integer(number(L, 4)))
+		j = whole(number(L, 4))
 	}
 	var b []byte
 	for at := i; at <= j; at++ {
