@@ -43,8 +43,8 @@ var entryFlags = []entryFlag{
 	{name: "dstkey", aliases: []string{"dst-key", "orig-key-dst"}, kind: "key", usage: "GRE key of the destination", key: true, orig: true},
 	{name: "family", short: "f", kind: "family", usage: "address family; the addresses say it", key: true},
 	{name: "zone", short: "w", kind: "number", usage: "zone of both directions", key: true, orig: true},
-	{name: "orig-zone", kind: "number", usage: "zone of the original direction alone", key: true},
-	{name: "reply-zone", kind: "number", usage: "zone of the reply direction alone", key: true},
+	{name: "orig-zone", kind: "number", usage: "zone of the original direction alone", key: true, orig: true},
+	{name: "reply-zone", kind: "number", usage: "zone of the reply direction alone", key: true, orig: true},
 	{name: "reply-src", short: "r", kind: "address", usage: "source of the reply direction (default: the original destination)"},
 	{name: "reply-dst", kind: "address", usage: "destination of the reply direction (default: the original source)"},
 	{name: "reply-port-src", kind: "port", usage: "source port of the reply direction"},
@@ -130,7 +130,7 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 			return nil, &usageError{err}
 		}
 		f = ct.FlowOf(w)
-		f.Reply = ct.Tuple{} // worked out below
+		f.Reply = ct.Tuple{Zone: f.Reply.Zone, Present: f.Reply.Present & ct.TupleZone} // the rest is worked out below
 	}
 	words := []string{"-A"}
 	var sets []string
@@ -148,7 +148,16 @@ func (o *entryOptions) read() (*ct.Flow, error) {
 	}
 	for _, g := range o.given {
 		e := entryFlags[slices.IndexFunc(entryFlags, func(e entryFlag) bool { return e.name == g.flag || slices.Contains(e.aliases, g.flag) })]
-		if o.flow != "" && e.orig && (e.name != "zone" || f.Has(ct.HasZone)) {
+		said := true // by the words; a zone only where they have it
+		switch e.name {
+		case "zone":
+			said = f.Has(ct.HasZone)
+		case "orig-zone":
+			said = f.Orig.Has(ct.TupleZone)
+		case "reply-zone":
+			said = f.Reply.Has(ct.TupleZone)
+		}
+		if o.flow != "" && e.orig && said {
 			return nil, usagef("--%s: the flow in words says that already", g.flag)
 		}
 		if len(o.given) > 0 && e.name == "label" { // several add up, while each of a line replaces

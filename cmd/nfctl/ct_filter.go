@@ -64,8 +64,8 @@ var flowFlags = []filterFlag[ct.Flow]{
 	{name: "mark", short: "m", kind: "mark", usage: "mark: 7, or under a mask 0x1/0xff", paths: []string{"mark"}},
 	{name: "timeout", short: "t", kind: "seconds", usage: "time left: 30s, or a range 0-5m", paths: []string{"timeout"}},
 	{name: "zone", short: "w", kind: "zones", usage: "zone of both directions", paths: []string{"zone"}},
-	{name: "orig-zone", kind: "zones", usage: "zone of the original direction alone", paths: []string{"orig.zone"}},
-	{name: "reply-zone", kind: "zones", usage: "zone of the reply direction alone", paths: []string{"reply.zone"}},
+	{name: "orig-zone", kind: "zones", usage: "zone of the original direction alone; 0: none", make: origZone},
+	{name: "reply-zone", kind: "zones", usage: "zone of the reply direction alone; 0: none", make: replyZone},
 	{name: "label", short: "l", kind: "labels", usage: "connection label, by name or number; of a list any", paths: []string{"labels"}},
 	{name: "helper", kind: "names", usage: "name of the helper: ftp", paths: []string{"helper"}},
 	{name: "src-nat", kind: "address", usage: "the source is translated, to this address[:port] if one is given", make: srcNAT, bare: true},
@@ -101,6 +101,36 @@ func dstNAT(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
 }
 func anyNAT(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
 	return natFilter(text, true, true)
+}
+
+func origZone(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
+	return zoneFilter("orig.zone", text)
+}
+func replyZone(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
+	return zoneFilter("reply.zone", text)
+}
+
+// zoneFilter reads zones of one direction, where a flow that has none of its own is
+// in zone 0.
+func zoneFilter(path, text string) ([]field.Cond, func(*ct.Flow) bool, error) {
+	row, err := ct.FlowFields.Find(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	set, err := row.ParseSet(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	cond := []field.Cond{{Paths: []string{path}, Set: set}}
+	none := slices.ContainsFunc(set.Nums, func(r value.Range) bool { return r.Lo == 0 }) != set.Not
+	if !none {
+		return cond, nil, nil
+	}
+	own, err := filter.Conds(ct.FlowFields, cond...)
+	return nil, func(f *ct.Flow) bool {
+		_, has := row.Num(f)
+		return !has || own(f)
+	}, err
 }
 
 // natFilter reads what a source or destination is translated to.

@@ -219,11 +219,11 @@ func byHand(t *testing.T, f *ct.Flow, g given) bool {
 		case "timeout":
 			number(true, uint64(f.Timeout))
 		case "zone":
-			number(true, uint64(f.Zone))
+			number(!f.Orig.Has(ct.TupleZone) && !f.Reply.Has(ct.TupleZone), uint64(f.Zone))
 		case "orig-zone":
-			number(f.Orig.Has(ct.TupleZone), uint64(f.Orig.Zone))
+			number(true, uint64(f.Orig.Zone))
 		case "reply-zone":
-			number(f.Reply.Has(ct.TupleZone), uint64(f.Reply.Zone))
+			number(true, uint64(f.Reply.Zone))
 		case "label":
 			n, _ := strconv.Atoi(one)
 			here = f.Has(ct.HasLabels)
@@ -283,7 +283,7 @@ func randomFilter(r *rand.Rand, all []*ct.Flow) (out []given) {
 			{"family", pick("ipv4", "ipv6")}, {"state", pick("ESTABLISHED", "SYN_SENT,SYN_RECV", "CLOSE")},
 			{"status", pick("ASSURED", "SEEN_REPLY", "UNREPLIED", "FIXED_TIMEOUT", "ASSURED,HELPER")},
 			{"mark", pick(fmt.Sprint(f.Mark), "0", "0x1/0x1", "0/0x3", "256")}, {"timeout", pick("0-9999", "10000-99999")},
-			{"zone", pick(fmt.Sprint(f.Zone), "0", "1", "1-2")}, {"orig-zone", "3"}, {"reply-zone", "4"},
+			{"zone", pick(fmt.Sprint(f.Zone), "0", "1", "1-2")}, {"orig-zone", pick("3", "0", "0-3")}, {"reply-zone", pick("4", "0")},
 			{"label", pick("5", "3,9")}, {"helper", "ftp"},
 			{"icmp-type", pick("8", "128", "8,128")}, {"icmp-id", fmt.Sprint(f.Orig.ID)}, {"src-key", pick(fmt.Sprint(f.Orig.Sport), "0-500")},
 			{"src-nat", pick(anyValue, f.Reply.Dst.String())}, {"dst-nat", pick(anyValue, f.Reply.Src.String())}, {"any-nat", pick(anyValue, f.Reply.Dst.String())},

@@ -596,9 +596,10 @@ func (p *parser) take(o *option, text string) error {
 		if err := number("zone", 65535, 0); err != nil {
 			return err
 		}
-		if n, _ := strconv.ParseUint(text, 0, 16); n == 0 && name != "zone" && p.verb&choose != 0 {
-			// A flow that has no zone in this direction is in zone 0 there.
-			c.Exprs = append(c.Exprs, "not ("+strings.TrimSuffix(name, "-zone")+".zone > 0)")
+		if n, _ := strconv.ParseUint(text, 0, 16); n == 0 && p.verb&choose != 0 {
+			// A flow that has no such zone is in zone 0: by -w also one that has a zone
+			// of one direction.
+			c.Exprs = append(c.Exprs, "not ("+strings.Replace(name, "-", ".", 1)+" > 0)")
 			return nil
 		}
 		p.put(name, name, text)

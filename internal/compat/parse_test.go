@@ -21,7 +21,7 @@ func TestParse(t *testing.T) {
 			Choose: []Flag{{"src", "10.0.0.0/8"}, {"src-nat", "1.2.3.4:80"}, {"family", "ipv4"}}}},
 		{"-D -g [fd00::1]:80", Command{Verb: 'D', Table: "conntrack", Family: "ipv6", Choose: []Flag{{"dst-nat", "[fd00::1]:80"}, {"family", "ipv6"}}}},
 		{"-L -u ASSURED,!SEEN", Command{Verb: 'L', Table: "conntrack", Choose: []Flag{{"status", "ASSURED"}, {"status", "!SEEN_REPLY"}}}},
-		{"-U -p udp -m 0x1/0xff -t 60", Command{Verb: 'U', Table: "conntrack", Proto: "17", Choose: []Flag{{"proto", "17"}}, Sets: []string{"timeout=60", "mark=0x1/0xff"}}},
+		{"-U -p udp -m 0x1/0xff -t 60", Command{Verb: 'U', Table: "conntrack", Proto: "17", Choose: []Flag{{"proto", "17"}}, Sets: []string{"timeout=60", "mark^=0x1/0xff"}}},
 		{"-U --label-del", Command{Verb: 'U', Table: "conntrack", LabelDel: []string{AllLabels}}},
 		{"-E -e NEW,DES -b 100", Command{Verb: 'E', Table: "conntrack", Events: "new,destroy", Buffer: 100}},
 		{"-R file", Command{Verb: 'R', Table: "conntrack", File: "file"}},

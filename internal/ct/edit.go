@@ -184,22 +184,31 @@ func flowName(f *Flow) string {
 	if !t.Src.IsValid() && f.Reply.Src.IsValid() {
 		t = &f.Reply
 	}
-	b := AppendTuple([]byte("flow "), t)
-	if f.Has(HasZone) && f.Zone != 0 && !t.Has(TupleZone) {
-		b = append(b, " zone "...)
-		b = Find(FlowAttrs(), "zone").AppendText(b, f)
-	}
-	return string(b)
+	return string(appendFlow([]byte("flow "), f, t))
 }
 
 // Get reads the entry with f's tuple (or reply tuple, when the original one is
-// not known) and zone into got, which must not be f. With zero its counters
+// not known) and zones into got, which must not be f. With zero its counters
 // are set to zero after they were read. An entry that is not there is
 // unix.ENOENT.
 func (c *Conn) Get(f, got *Flow, zero bool) error {
 	if !f.named() {
 		return nl.Error("get", flowName(f), errNotNamed)
 	}
+	err := c.get(f, got, zero)
+	// The kernel takes a zone with the tuple of its direction only, and finds by
+	// the original one what it would by the reply.
+	if t := f.Orig; f.Reply.Has(TupleZone) && t.Src.IsValid() && (errors.Is(err, syscall.ENOENT) || err == nil && got.Reply.Zone != f.Reply.Zone) {
+		t.Zone, t.Present = f.Reply.Zone, t.Present|TupleZone
+		err = c.get(&Flow{Reply: t, Orig: Tuple{Family: t.Family}}, got, zero)
+		if err == nil && got.Reply.Zone != f.Reply.Zone {
+			err = syscall.ENOENT
+		}
+	}
+	return refusal("get", f, nil, err)
+}
+
+func (c *Conn) get(f, got *Flow, zero bool) error {
 	c.req = f.AppendGet(c.req[:0], zero)
 	found := false
 	err := c.c.Get(c.req, func(m *nl.Msg) error {
@@ -212,7 +221,7 @@ func (c *Conn) Get(f, got *Flow, zero bool) error {
 	if err == nil && !found {
 		err = nl.ErrNoAnswer
 	}
-	return refusal("get", f, nil, err)
+	return err
 }
 
 // KeepsPorts returns an error when the kernel does not track f's protocol, so that

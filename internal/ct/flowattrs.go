@@ -294,7 +294,9 @@ func flowAttrs() []Attr[Flow] {
 		Attr[Flow]{Path: "mark_mask", Hidden: true, Kind: field.Uint, Bits: 32, Hex: true, Netlink: "CTA_MARK_MASK", At: wire{ctaMarkMask}, Readable: never, Doc: "bits of the mark to change", access: fnum(HasMarkMask, func(f *Flow) *uint32 { return &f.MarkMask })},
 		Attr[Flow]{Name: "zone", Number: 61, Path: "zone", Kind: field.Uint, Bits: 16, Parse: value.Numbers("zone", 65535), Netlink: "CTA_ZONE", At: wire{ctaZone}, Since: "2.6.34", Readable: inAll + ", when not 0",
 			Create: yes, Update: isKey, Doc: "zone, of both directions", access: fnum(HasZone, func(f *Flow) *uint16 { return &f.Zone }),
-			always: func(f *Flow) (uint64, bool) { return uint64(f.Zone), true }},
+			always: func(f *Flow) (uint64, bool) {
+				return uint64(f.Zone), f.Has(HasZone) || (f.Orig.Present|f.Reply.Present)&TupleZone == 0
+			}},
 		Attr[Flow]{Name: "use", Number: 30, Path: "use", Kind: field.Uint, Bits: 32, Netlink: "CTA_USE", At: wire{ctaUse}, Since: "2.6.14", Readable: "dump", Create: onlyRead, Update: onlyRead, Doc: "references held to the entry in the kernel",
 			access: fnum(HasUse, func(f *Flow) *uint32 { return &f.Use })},
 		Attr[Flow]{Name: "id", Number: 31, Path: "id", Kind: field.Uint, Bits: 32, Netlink: "CTA_ID", At: wire{ctaID}, Since: "2.6.14", Readable: inAll, Create: "no: the kernel picks it", Update: "no: the kernel ignores it",

@@ -1,6 +1,8 @@
 package ct
 
 import (
+	"strconv"
+
 	"nfctl/internal/pattern"
 	"nfctl/internal/value"
 )
@@ -36,14 +38,44 @@ func TupleOf(w pattern.Flow) Tuple {
 }
 
 // FlowOf returns the flow that words name: its original tuple, the reply tuple
-// that mirrors it, and its zone.
+// that mirrors it, and its zone or zones.
 func FlowOf(w pattern.Flow) *Flow {
 	f := &Flow{Orig: TupleOf(w)}
 	f.Reply = f.Orig.Reverse()
 	if w.Zone != 0 {
 		f.Zone, f.Present = w.Zone, HasZone
 	}
+	f.Orig.setZone(w.OrigZone)
+	f.Reply.setZone(w.ReplyZone)
 	return f
+}
+
+// setZone gives the tuple a zone of its own, unless it is 0.
+func (t *Tuple) setZone(n uint16) {
+	if n != 0 {
+		t.Zone, t.Present = n, t.Present|TupleZone
+	}
+}
+
+// AppendFlow appends a flow in the words that read back: its original tuple and its
+// zones.
+func AppendFlow(b []byte, f *Flow) []byte { return appendFlow(b, f, &f.Orig) }
+
+// appendFlow is AppendFlow by one of its tuples.
+func appendFlow(b []byte, f *Flow, t *Tuple) []byte {
+	one := *t
+	one.Zone, one.Present = 0, one.Present&^TupleZone
+	b = AppendTuple(b, &one)
+	for _, z := range [...]struct {
+		word string
+		has  bool
+		n    uint16
+	}{{" zone ", f.Has(HasZone), f.Zone}, {" orig-zone ", f.Orig.Has(TupleZone), f.Orig.Zone}, {" reply-zone ", f.Reply.Has(TupleZone), f.Reply.Zone}} {
+		if z.has && z.n != 0 {
+			b = strconv.AppendUint(append(b, z.word...), uint64(z.n), 10)
+		}
+	}
+	return b
 }
 
 // AppendTuple appends a tuple in words: "tcp 10.0.0.1:1000 > 10.0.0.2:21", which

@@ -319,10 +319,5 @@ func quoteWord(b []byte, start int) []byte {
 
 // flowWords appends a flow in the words that patterns are written in.
 func flowWords(b []byte, f *ct.Flow) []byte {
-	t := f.Orig
-	t.Zone, t.Present = 0, t.Present&^ct.TupleZone // a pattern's zone is that of both directions
-	if f.Has(ct.HasZone) && f.Zone != 0 {
-		t.Zone, t.Present = f.Zone, t.Present|ct.TupleZone
-	}
-	return append(ct.AppendTuple(b, &t), '\n')
+	return append(ct.AppendFlow(b, f), '\n')
 }

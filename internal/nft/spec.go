@@ -166,6 +166,9 @@ const maxRules = 1024
 // rule can ask for.
 func familyOf(p *pattern.Pattern) (uint8, error) {
 	var family uint8
+	if p.Has&(pattern.OrigZone|pattern.ReplyZone) != 0 {
+		return 0, &value.Error{What: "flow to attach by", Text: p.Text, Valid: "zone N, which is that of the packet's direction"}
+	}
 	for _, e := range []*pattern.End{&p.Src, &p.Dst} {
 		for _, a := range e.Addrs.Addrs {
 			family = unix.AF_INET6

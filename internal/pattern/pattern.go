@@ -2,7 +2,7 @@
 // 10.0.0.2:22'. A pattern may leave any part out and may hold prefixes, ranges
 // and lists of ports; an exact flow has every part once.
 //
-//	flow  = [proto] [end] ">" [end] {("type" | "code" | "id" | "zone") N}
+//	flow  = [proto] [end] ">" [end] {("type" | "code" | "id" | "zone" | "orig-zone" | "reply-zone") N}
 //	proto = name, number or *
 //	end   = HOST, [HOST]:PORT, [V6], [V6]:PORT or *
 //	HOST  = address, prefix or range
@@ -47,7 +47,7 @@ func HasPorts(proto uint8) bool {
 func HasICMP(proto uint8) bool { return proto == protoICMP || proto == protoICMPv6 }
 
 // Parts says which of a pattern's or a flow's numbers are given.
-type Parts uint8
+type Parts uint16
 
 const (
 	Proto Parts = 1 << iota
@@ -55,6 +55,8 @@ const (
 	Code
 	ID
 	Zone
+	OrigZone
+	ReplyZone
 	Ports // of a Flow: both ports, or both keys
 )
 
@@ -66,14 +68,16 @@ type End struct {
 
 // A Pattern is a flow in words of which parts may be missing.
 type Pattern struct {
-	Text     string // as typed
-	Has      Parts  // which of the following numbers are given
-	Proto    uint8
-	Type     uint8
-	Code     uint8
-	ID       uint16
-	Zone     uint16
-	Src, Dst End
+	Text  string // as typed
+	Has   Parts  // which of the following numbers are given
+	Proto uint8
+	Type  uint8
+	Code  uint8
+	ID    uint16
+	Zone  uint16 // of both directions
+
+	OrigZone, ReplyZone uint16 // of one direction alone
+	Src, Dst            End
 }
 
 // A Flow is an exact flow: one direction of a connection. Ports and ICMP words
@@ -85,7 +89,9 @@ type Flow struct {
 	Type, Code   uint8
 	ID           uint16 // host byte order
 	Zone         uint16 // 0: the default zone
-	Has          Parts
+
+	OrigZone, ReplyZone uint16 // of one direction alone; 0: Zone is of both
+	Has                 Parts
 }
 
 // An Error is a text that is no flow in words. It unwraps to a *value.Error.
@@ -109,7 +115,7 @@ const (
 	example    = "'tcp 10.0.0.1:1000 > 10.0.0.2:22'"
 	validHost  = "an address, a prefix 10.0.0.0/8 or a range 10.0.0.1-10.0.0.9"
 	validEnd   = validHost + ", with :PORT behind it (an IPv6 address in brackets then), or *"
-	validWords = "type N, code N, id N or zone N"
+	validWords = "type N, code N, id N, zone N, orig-zone N or reply-zone N"
 )
 
 // A word is a part of the text with its place, in bytes.
@@ -188,12 +194,12 @@ func Parse(s string) (*Pattern, error) {
 		w := part(rw[0].text)
 		if w == 0 {
 			return fail(rw[0].at, &value.Error{What: "word of a flow", Text: rw[0].text, Valid: validWords,
-				Near: value.Nearest(rw[0].text, []string{"type", "code", "id", "zone"})})
+				Near: value.Nearest(rw[0].text, []string{"type", "code", "id", "zone", "orig-zone", "reply-zone"})})
 		}
 		if p.Has&w != 0 {
 			return fail(rw[0].at, &value.Error{What: "word of a flow here", Text: rw[0].text, Valid: "each word once"})
 		}
-		if w != Zone && !(p.Has&Proto != 0 && HasICMP(p.Proto)) {
+		if w&(Zone|OrigZone|ReplyZone) == 0 && !(p.Has&Proto != 0 && HasICMP(p.Proto)) {
 			return fail(rw[0].at, &value.Error{What: "word of this flow", Text: rw[0].text, Valid: "type, code and id with icmp or icmpv6"})
 		}
 		if len(rw) == 1 {
@@ -219,6 +225,10 @@ func part(s string) Parts {
 		return ID
 	case "zone":
 		return Zone
+	case "orig-zone":
+		return OrigZone
+	case "reply-zone":
+		return ReplyZone
 	}
 	return 0
 }
@@ -316,6 +326,10 @@ func (p *Pattern) number(w Parts, name, s string) error {
 		p.ID = uint16(n)
 	case Zone:
 		p.Zone = uint16(n)
+	case OrigZone:
+		p.OrigZone = uint16(n)
+	case ReplyZone:
+		p.ReplyZone = uint16(n)
 	}
 	p.Has |= w
 	return nil
@@ -334,7 +348,7 @@ func ParseFlow(s string) (Flow, error) {
 // Flow returns the exact flow that the pattern stands for, or an error that
 // says what is missing or stands for more than one value.
 func (p *Pattern) Flow() (Flow, error) {
-	f := Flow{Proto: p.Proto, Type: p.Type, Code: p.Code, ID: p.ID, Zone: p.Zone}
+	f := Flow{Proto: p.Proto, Type: p.Type, Code: p.Code, ID: p.ID, Zone: p.Zone, OrigZone: p.OrigZone, ReplyZone: p.ReplyZone}
 	var missing, many []string
 	need := func(ok bool, what string) {
 		if !ok {
@@ -399,6 +413,12 @@ func Append(b []byte, f *Flow) []byte {
 	if f.Zone != 0 {
 		b = strconv.AppendUint(append(b, " zone "...), uint64(f.Zone), 10)
 	}
+	if f.OrigZone != 0 {
+		b = strconv.AppendUint(append(b, " orig-zone "...), uint64(f.OrigZone), 10)
+	}
+	if f.ReplyZone != 0 {
+		b = strconv.AppendUint(append(b, " reply-zone "...), uint64(f.ReplyZone), 10)
+	}
 	return b
 }
 
@@ -423,7 +443,7 @@ func (f Flow) String() string { return string(Append(nil, &f)) }
 // Paths names the fields of a subject that a pattern speaks of. Of several
 // names any may match; none: the subject has no such field.
 type Paths struct {
-	Proto, Src, Dst, SPort, DPort, Type, Code, ID, Zone []string
+	Proto, Src, Dst, SPort, DPort, Type, Code, ID, Zone, OrigZone, ReplyZone []string
 }
 
 // FlowPaths are the fields of conntrack's flows, in the original direction.
@@ -431,7 +451,7 @@ var FlowPaths = Paths{
 	Proto: []string{"proto"}, Src: []string{"orig.src"}, Dst: []string{"orig.dst"},
 	SPort: []string{"orig.sport"}, DPort: []string{"orig.dport"},
 	Type: []string{"orig.type"}, Code: []string{"orig.code"}, ID: []string{"orig.id"},
-	Zone: []string{"zone"},
+	Zone: []string{"zone"}, OrigZone: []string{"orig.zone"}, ReplyZone: []string{"reply.zone"},
 }
 
 // Conds returns what the pattern asks of a subject with these fields, all of
@@ -467,6 +487,8 @@ func (p *Pattern) Conds(paths Paths) ([]field.Cond, error) {
 	num(Code, paths.Code, "code", uint64(p.Code))
 	num(ID, paths.ID, "id", uint64(p.ID))
 	num(Zone, paths.Zone, "zone", uint64(p.Zone))
+	num(OrigZone, paths.OrigZone, "orig-zone", uint64(p.OrigZone))
+	num(ReplyZone, paths.ReplyZone, "reply-zone", uint64(p.ReplyZone))
 	if err != nil {
 		return nil, err
 	}
