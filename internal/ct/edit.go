@@ -66,15 +66,26 @@ func (t *Tuple) family() uint8 {
 	return 0
 }
 
-// appendKey appends what the kernel finds the entry by: the original tuple and the
-// zone; the id, which must match, when withID.
-func (f *Flow) appendKey(b []byte, withID bool) []byte {
-	t := &f.Orig
-	if !t.Src.IsValid() && !f.Reply.IsZero() {
-		b = f.Reply.append(b, ctaTupleReply)
-	} else {
-		b = t.append(b, ctaTupleOrig)
+// family returns the address family of a flow's tuples.
+func (f *Flow) family() uint8 { return cmp.Or(f.Orig.family(), f.Reply.family()) }
+
+// naming returns the tuple that the kernel is to find the entry by: the original one
+// or, where that does not name it, the reply's.
+func (f *Flow) naming() *Tuple {
+	if !f.Orig.named() && f.Reply.named() {
+		return &f.Reply
 	}
+	return &f.Orig
+}
+
+// appendKey appends what the kernel finds the entry by: the tuple and the zone; the
+// id, which must match, when withID.
+func (f *Flow) appendKey(b []byte, withID bool) []byte {
+	t, typ := f.naming(), uint16(ctaTupleOrig)
+	if t == &f.Reply {
+		typ = ctaTupleReply
+	}
+	b = t.appendWhole(b, typ, 0)
 	b = f.appendZone(b)
 	if withID && f.Has(HasID) {
 		b = nl.AppendU32(b, ctaID, f.ID)
@@ -84,14 +95,9 @@ func (f *Flow) appendKey(b []byte, withID bool) []byte {
 
 // named reports whether a request about f names one entry. One that does not
 // must not be sent: to delete nothing in particular is to delete everything.
-func (f *Flow) named() bool {
-	for _, t := range []*Tuple{&f.Orig, &f.Reply} {
-		if t.Src.IsValid() && t.Dst.IsValid() && t.Has(TupleProto) && t.family() != 0 {
-			return true
-		}
-	}
-	return false
-}
+func (f *Flow) named() bool { return f.naming().named() }
+
+func (t *Tuple) named() bool { return t.Src.IsValid() && t.Dst.IsValid() && t.Has(TupleProto) }
 
 var errNotNamed = errors.New("the flow needs a protocol, a source and a destination")
 
@@ -105,8 +111,10 @@ func (f *Flow) AppendCreate(b []byte, orUpdate bool) []byte {
 		flags = nl.FlagCreate
 	}
 	at := len(b)
-	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgNew), flags, f.Orig.family(), 0)
-	b = appendTuples(b, f)
+	family := f.family()
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgNew), flags, family, 0)
+	b = f.Orig.appendWhole(b, ctaTupleOrig, family)
+	b = f.Reply.appendWhole(b, ctaTupleReply, family)
 	b = f.appendZone(b)
 	if f.Has(HasStatus) {
 		// A new entry is confirmed, and its status must say so (else EBUSY).
@@ -114,7 +122,7 @@ func (f *Flow) AppendCreate(b []byte, orUpdate bool) []byte {
 	}
 	b = appendNum32(b, f, HasTimeout, ctaTimeout, f.Timeout)
 	b = appendNum32(b, f, HasMark, ctaMark, f.Mark)
-	return nl.Finish(f.appendExtras(b), at)
+	return nl.Finish(f.appendExtras(b, family), at)
 }
 
 // Trim forgets what makes no difference to an entry that is made anew, and only
@@ -146,7 +154,7 @@ func (f *Flow) Trim() {
 // look at the id.
 func (f *Flow) AppendUpdate(b []byte, change *Flow) []byte {
 	at := len(b)
-	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgNew), 0, f.Orig.family(), 0)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgNew), 0, f.family(), 0)
 	b = f.appendKey(b, false)
 	if change.Has(HasStatus) {
 		// The bits that cannot be changed must be as they are, and none that
@@ -157,14 +165,14 @@ func (f *Flow) AppendUpdate(b []byte, change *Flow) []byte {
 	b = appendNum32(b, change, HasTimeout, ctaTimeout, change.Timeout)
 	b = appendNum32(b, change, HasMark, ctaMark, change.Mark)
 	b = appendNum32(b, change, HasMarkMask, ctaMarkMask, change.MarkMask)
-	return nl.Finish(change.appendExtras(b), at)
+	return nl.Finish(change.appendExtras(b, f.family()), at)
 }
 
 // AppendDelete appends the request to delete the entry f, which the kernel finds
 // by tuple and zone and deletes only when the id, if f has one, is its own.
 func (f *Flow) AppendDelete(b []byte) []byte {
 	at := len(b)
-	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgDelete), 0, f.Orig.family(), 0)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msgDelete), 0, f.family(), 0)
 	return nl.Finish(f.appendKey(b, true), at)
 }
 
@@ -175,16 +183,12 @@ func (f *Flow) AppendGet(b []byte, zero bool) []byte {
 	if zero {
 		msg = msgGetZero
 	}
-	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msg), 0, f.Orig.family(), 0)
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysCt, msg), 0, f.family(), 0)
 	return nl.Finish(f.appendKey(b, false), at)
 }
 
 func flowName(f *Flow) string {
-	t := &f.Orig
-	if !t.Src.IsValid() && f.Reply.Src.IsValid() {
-		t = &f.Reply
-	}
-	return string(appendFlow([]byte("flow "), f, t))
+	return string(appendFlow([]byte("flow "), f, f.naming()))
 }
 
 // Get reads the entry with f's tuple (or reply tuple, when the original one is
@@ -233,8 +237,9 @@ func (c *Conn) KeepsPorts(f *Flow) error {
 	case proto == TCP || proto == UDP || !f.Orig.Has(TupleSport):
 		return nil
 	default:
-		probe := Flow{Orig: Tuple{Src: f.Orig.Src, Dst: f.Orig.Dst, Proto: proto, Family: f.Orig.Family, Present: TupleProto}}
-		c.req = probe.AppendGet(c.req[:0], false)
+		probe := Tuple{Src: f.Orig.Src, Dst: f.Orig.Dst, Proto: proto, Present: TupleProto}
+		c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGet), 0, probe.family(), 0)
+		c.req = nl.Finish(probe.append(c.req, ctaTupleOrig), 0)
 		err := c.c.Get(c.req, func(*nl.Msg) error { return nil })
 		if err == nil || errors.Is(err, syscall.ENOENT) {
 			return &Refusal{nl.Error("create", flowName(f), syscall.EOPNOTSUPP), "this kernel does not track the protocol, and would store the flow without its ports"}

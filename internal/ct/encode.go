@@ -19,8 +19,14 @@ func (f *Flow) AppendAttrs(b []byte) []byte {
 	return b
 }
 
-// appendExtras appends what the kernel takes on create and update alike.
-func (f *Flow) appendExtras(b []byte) []byte {
+// appendExtras appends what the kernel takes on create and update alike; family is
+// that of a master that does not say its own.
+func (f *Flow) appendExtras(b []byte, family uint8) []byte {
+	if m := f.Master.whole(family); !f.Master.IsZero() && m != f.Master {
+		filled := *f
+		filled.Master = m
+		f = &filled
+	}
 	return appendSteps(b, unsafe.Pointer(f), uint64(f.Present), flowCodec.Get().asked)
 }
 
@@ -31,14 +37,13 @@ func (f *Flow) appendZone(b []byte) []byte {
 	return b
 }
 
-func appendTuples(b []byte, f *Flow) []byte {
-	if !f.Orig.IsZero() {
-		b = f.Orig.append(b, ctaTupleOrig)
+// appendWhole appends the tuple of a request, unless nothing of it is known.
+func (t *Tuple) appendWhole(b []byte, typ uint16, family uint8) []byte {
+	if t.IsZero() {
+		return b
 	}
-	if !f.Reply.IsZero() {
-		b = f.Reply.append(b, ctaTupleReply)
-	}
-	return b
+	w := t.whole(family)
+	return w.append(b, typ)
 }
 
 // appendText appends a string with its final NUL, which the kernel asks for.
@@ -73,8 +78,8 @@ func appendAddr(b []byte, v4, v6 uint16, p netip.Addr) []byte {
 	return b
 }
 
-// append appends the tuple as attribute typ. A protocol that is not known is
-// left out, as are addresses.
+// append appends what is known of the tuple as attribute typ: in filters the rest
+// is not looked at. Requests about one object take whole tuples.
 func (t *Tuple) append(b []byte, typ uint16) []byte {
 	b, at := nl.Begin(b, typ)
 	if t.Src.IsValid() || t.Dst.IsValid() {
@@ -142,7 +147,7 @@ func (r *NAT) append(b []byte, typ uint16, port bool) []byte {
 }
 
 // AppendAttrs appends all that e knows as netlink attributes; Decode reads it
-// back.
+// back. Requests are made of whole tuples.
 func (e *Expect) AppendAttrs(b []byte) []byte {
 	b = appendSteps(b, unsafe.Pointer(e), uint64(e.Present), expectCodec.Get().whole)
 	for _, u := range e.Unknown {

@@ -19,7 +19,7 @@ func appendExpectDump(b []byte, family uint8, master *Flow) []byte {
 	}
 	b = nl.AppendHeader(b, nl.Type(nl.SubsysExpect, msgGet), flags, family, 0)
 	if master != nil {
-		b = master.Orig.append(b, ctaExpMaster)
+		b = master.Orig.appendWhole(b, ctaExpMaster, 0)
 		if master.Has(HasZone) {
 			b = nl.AppendU16(b, ctaExpZone, master.Zone)
 		}
@@ -54,27 +54,36 @@ func (c *Conn) Expects(ctx context.Context, family uint8, master *Flow, f func(*
 	return res, nl.Error("list", "expectations", err)
 }
 
-func (e *Expect) named() bool {
-	t := &e.Tuple
-	return t.Src.IsValid() && t.Dst.IsValid() && t.Has(TupleProto)
-}
+// named reports whether e says what is expected. The source may be any, which the
+// kernel takes as zero.
+func (e *Expect) named() bool { return e.Tuple.Dst.IsValid() && e.Tuple.Has(TupleProto) }
 
 func expectName(e *Expect) string { return string(AppendTuple([]byte("expectation "), &e.Tuple)) }
 
 // appendNew appends the request to make or change e.
 func (e *Expect) appendNew(b []byte, flags uint16) []byte {
-	at := len(b)
-	b = nl.AppendHeader(b, nl.Type(nl.SubsysExpect, msgNew), flags, e.Tuple.family(), 0)
-	kernelOnly := *e
-	kernelOnly.Present &^= ExpectHasID
-	kernelOnly.Unknown = nil
-	return nl.Finish(kernelOnly.AppendAttrs(b), at)
+	at, family := len(b), e.Tuple.family()
+	b = nl.AppendHeader(b, nl.Type(nl.SubsysExpect, msgNew), flags, family, 0)
+	sent := *e
+	sent.Present &^= ExpectHasID
+	sent.Unknown = nil
+	for _, t := range []*Tuple{&sent.Master, &sent.Tuple, &sent.Mask, &sent.NATTuple} {
+		if !t.IsZero() {
+			*t = t.whole(family)
+		}
+	}
+	if m := &sent.Mask; m.Has(TupleType) && !sent.Tuple.IsZero() {
+		// Of ICMP a mask is about the id alone, but the kernel reads it as any tuple,
+		// with a type that has an answer; it lists 255.
+		m.Type, m.Code = sent.Tuple.Type, sent.Tuple.Code
+	}
+	return nl.Finish(sent.AppendAttrs(b), at)
 }
 
 // appendKey appends what the kernel finds e by: the tuple, the zone, and the id,
 // which must match, when e has one.
 func (e *Expect) appendKey(b []byte) []byte {
-	b = e.Tuple.append(b, ctaExpTuple)
+	b = e.Tuple.appendWhole(b, ctaExpTuple, 0)
 	if e.Has(ExpectHasZone) {
 		b = nl.AppendU16(b, ctaExpZone, e.Zone)
 	}
@@ -84,7 +93,7 @@ func (e *Expect) appendKey(b []byte) []byte {
 	return b
 }
 
-var errExpectNotNamed = errors.New("the expectation needs a protocol, a source and a destination")
+var errExpectNotNamed = errors.New("the expectation needs a protocol and a destination")
 
 // GetExpect reads the expectation that e's tuple (and zone and id, where known)
 // matches into got. One that is not there is unix.ENOENT.
@@ -222,9 +231,7 @@ func (x *Expect) in(e *Expect) *Expect {
 	return &y
 }
 
-func sameExpect(x, e *Expect) bool {
-	return x.Tuple.Dst == e.Tuple.Dst && x.Tuple.Dport == e.Tuple.Dport && x.Tuple.Proto == e.Tuple.Proto
-}
+func sameExpect(x, e *Expect) bool { return x.Tuple.whole(0) == e.Tuple.whole(0) }
 
 func (e *Expect) masterFlow() *Flow {
 	f := &Flow{Orig: e.Master, Zone: e.Zone}

@@ -6,7 +6,12 @@
 // commands and the Lua modules are made from it.
 package ct
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+
+	"nfctl/internal/pattern"
+)
 
 // Transport protocols that the kernel tracks with more than addresses
 // (linux/in.h).
@@ -74,7 +79,47 @@ func (t *Tuple) Has(parts TupleHas) bool { return t.Present&parts == parts }
 // IsZero reports whether nothing of the tuple is known.
 func (t *Tuple) IsZero() bool { return t.Present == 0 && !t.Src.IsValid() && !t.Dst.IsValid() }
 
-// HasPorts reports whether flows of the protocol have ports.
+// protoParts returns the parts that the kernel keeps of a protocol's tuples
+// beside the protocol: it takes a tuple only with all of them
+// (net/netfilter/nf_conntrack_proto_*.c).
+func protoParts(proto uint8) TupleHas {
+	switch {
+	case pattern.HasPorts(proto):
+		return TupleSport | TupleDport
+	case pattern.HasICMP(proto):
+		return TupleType | TupleCode | TupleID
+	}
+	return 0
+}
+
+// Lacks returns the parts that the tuple's protocol has and the tuple does not.
+func (t *Tuple) Lacks() TupleHas { return protoParts(t.Proto) &^ t.Present }
+
+// whole returns the tuple as it is sent in requests, and as libnetfilter_conntrack
+// sends it: with every part that its family and protocol have, zero where nothing
+// is known. The family is the one given when the tuple does not say.
+func (t *Tuple) whole(family uint8) Tuple {
+	w := *t
+	w.Family = cmp.Or(t.family(), family)
+	var zero netip.Addr
+	switch w.Family {
+	case IPv4:
+		zero = netip.IPv4Unspecified()
+	case IPv6:
+		zero = netip.IPv6Unspecified()
+	}
+	if !w.Src.IsValid() {
+		w.Src = zero
+	}
+	if !w.Dst.IsValid() {
+		w.Dst = zero
+	}
+	w.Present |= TupleFamily | TupleProto | protoParts(w.Proto)
+	return w
+}
+
+// HasPorts reports whether flows of the protocol have ports, which the keys of GRE
+// are not.
 func HasPorts(proto uint8) bool {
 	switch proto {
 	case TCP, UDP, UDPLite, SCTP, DCCP:
