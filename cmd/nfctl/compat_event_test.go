@@ -325,3 +325,41 @@ func TestCompatExpect(t *testing.T) {
 		t.Errorf("%s left", out)
 	}
 }
+
+// TestCompatExpectGRE shows, finds and deletes what PPTP expects as conntrack(8)
+// does: what is expected has keys, its master ports.
+func TestCompatExpectGRE(t *testing.T) {
+	pair := twins(t)
+	const master = "tcp 10.0.0.1:1000 > 10.0.0.2:1723"
+	run := func(w *twin, args ...string) {
+		t.Helper()
+		w.ns.Run(nstest.Build(t), args...)
+	}
+	for _, w := range pair {
+		run(w, "ct", "create", master, "--helper", "pptp", "--timeout", "5000s")
+		run(w, "expect", "create", "--master", master, "gre 10.0.0.1:5 > 10.0.0.2:6", "--permanent")
+		run(w, append(strings.Fields("expect create -p gre --tuple-src 10.0.0.1 --tuple-dst 10.0.0.2 --tuple-port-src 0x1111 --tuple-key-dst 0x22 --mask-key-src 0xff00 --master"), master)...)
+	}
+	steady := regexp.MustCompile(`(?m)^[0-9]+ |<timeout>[0-9]+`)
+	for _, line := range []string{"-L expect", "-L expect -o xml", "-C expect",
+		"-G expect -s 10.0.0.1 -d 10.0.0.2 -p gre --srckey 5 --dstkey 6 --reply-key-src 0 --reply-key-dst 0",
+		"-G expect -s 10.0.0.1 -d 10.0.0.2 -p gre --orig-key-src 0x11ff --orig-key-dst 042 --reply-key-src 0 --reply-key-dst 0",
+		"-G expect -s 10.0.0.1 -d 10.0.0.2 -p gre --srckey 6 --dstkey 5 --reply-key-src 0 --reply-key-dst 0",
+		"-D expect -s 10.0.0.1 -d 10.0.0.2 -p gre --srckey 6 --dstkey 5 --reply-key-src 0 --reply-key-dst 0"} {
+		var did [2]outcome
+		for i, w := range pair {
+			out, _, status := w.ns.Exec(w.program, strings.Fields(line)...)
+			did[i] = outcome{status: status, stdout: sorted(steady.ReplaceAllString(out, "N "))}
+		}
+		if did[0] != did[1] {
+			t.Errorf("conntrack %s\n--- conntrack(8): %s\n--- nfctl: %s", line, did[0], did[1])
+		}
+	}
+	const del = "-D expect -s 10.0.0.1 -d 10.0.0.2 -p gre --srckey 0x5 --dstkey 0x6"
+	if _, errs, status := pair[1].ns.Exec(pair[1].program, strings.Fields(del)...); status != 0 || !strings.Contains(errs, "1 expectations have been deleted.") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	if out := pair[1].ns.Run("conntrack", "-L", "expect"); !strings.Contains(out, "srckey=0x1111 dstkey=0x22") || strings.Contains(out, "srckey=0x5 ") {
+		t.Errorf("left: %s", out)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,7 @@ import (
 	"nfctl/internal/compat"
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/pattern"
 )
 
 // expectPrinter prints expectations as conntrack(8) does: of the parts of -o only
@@ -93,6 +95,9 @@ func expectOptionsOf(c *compat.Command) (*expectOptions, error) {
 		default:
 			o.words = append(o.words, given{f.Name, f.Text})
 		}
+	}
+	if n, err := strconv.ParseUint(c.Proto, 10, 8); err == nil && pattern.HasICMP(uint8(n)) {
+		o.icmp = " type 0 code 0 id 0" // conntrack(8) has no options for them here
 	}
 	return o, nil
 }

@@ -100,11 +100,11 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 
 // creatable tells what the kernel would refuse without a reason.
 func creatable(f *ct.Flow) error {
-	switch f.Orig.Proto {
-	case ct.TCP, ct.UDP, ct.UDPLite, ct.SCTP, ct.DCCP:
-		if !f.Orig.Has(ct.TupleSport) || !f.Orig.Has(ct.TupleDport) {
-			return usagef("--sport and --dport: a flow of this protocol is made with both")
-		}
+	if err := f.Orig.Complete(); err != nil {
+		return &usageError{err}
+	}
+	if f.Orig.Lacks() != 0 {
+		return usagef("--sport and --dport: a flow of this protocol is made with both")
 	}
 	return nil
 }

@@ -48,6 +48,9 @@ func (a *app) ctGet(o *ctGetOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := f.Orig.Complete(); err != nil {
+		return &usageError{err}
+	}
 	w, out, err := a.flowPrinter()
 	if err != nil {
 		return err

@@ -856,7 +856,7 @@ func TestCtCreateAgain(t *testing.T) {
 		{[]string{"ct", "create", what, "--dst-nat", "10.9.0.2:5354", "--or-update"}, 1, "another address translation"},
 		{[]string{"ct", "update", "tcp > :80", "--set", "timeout=2h"}, 1, "its timeout is fixed"},
 		{[]string{"ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:80", "--or-update", "--timeout", "2h"}, 1, "its timeout is fixed"},
-		{[]string{"ct", "create", "-p", "tcp", "-s", "10.7.0.1", "-d", "10.7.0.9", "--sport", "1"}, 2, "--dport"},
+		{[]string{"ct", "create", "-p", "tcp", "-s", "10.7.0.1", "-d", "10.7.0.9", "--sport", "1"}, 2, "want a destination port"},
 	} {
 		if _, errs, status := call(c.args...); status != c.status || !strings.Contains(errs, c.says) {
 			t.Errorf("%q: status %d: %s", c.args, status, errs)

@@ -22,6 +22,7 @@ type expectOptions struct {
 	zone    zoneFlag
 	master  string
 	words   []given // conntrack(8)'s --orig-…, --tuple-…, --mask-…
+	icmp    string  // behind the flows in words that these make
 	timeout time.Duration
 
 	permanent, inactive, userspace bool
@@ -40,16 +41,16 @@ var createFlags = []struct {
 	{"proto", "p", "protocol", "protocol of master and connection expected, beside --orig-… and --tuple-…", []string{"protonum"}},
 	{"orig-src", "s", "address", "source of the master", []string{"src"}},
 	{"orig-dst", "d", "address", "destination of the master", []string{"dst"}},
-	{"orig-port-src", "", "port", "source port of the master", []string{"sport"}},
-	{"orig-port-dst", "", "port", "destination port of the master", []string{"dport"}},
+	{"orig-port-src", "", "port", "source port of the master", []string{"sport", "srckey", "orig-key-src"}},
+	{"orig-port-dst", "", "port", "destination port of the master", []string{"dport", "dstkey", "orig-key-dst"}},
 	{"tuple-src", "", "address", "source of the connection expected", nil},
 	{"tuple-dst", "", "address", "destination of the connection expected", nil},
-	{"tuple-port-src", "", "port", "source port of the connection expected", nil},
-	{"tuple-port-dst", "", "port", "destination port of the connection expected", nil},
+	{"tuple-port-src", "", "port", "source port of the connection expected", []string{"tuple-key-src"}},
+	{"tuple-port-dst", "", "port", "destination port of the connection expected", []string{"tuple-key-dst"}},
 	{"mask-src", "", "mask", "which bits of the source count, as 255.255.255.0", nil},
-	{"mask-port-src", "", "mask", "which bits of the source port count: 0 or 65535 or between", []string{"mask-sport"}},
+	{"mask-port-src", "", "mask", "which bits of the source port count: 0 or 65535 or between", []string{"mask-sport", "mask-key-src"}},
 	{"mask-dst", "", "mask", "", nil},
-	{"mask-port-dst", "", "mask", "", []string{"mask-dport"}},
+	{"mask-port-dst", "", "mask", "", []string{"mask-dport", "mask-key-dst"}},
 }
 
 func newExpectCreate(a *app) *cobra.Command {
@@ -133,7 +134,7 @@ func (o *expectOptions) flow(prefix string) string {
 		}
 		return host + ":" + p
 	}
-	return strings.TrimSpace(o.word("proto") + " " + end("src", "port-src") + " > " + end("dst", "port-dst"))
+	return strings.TrimSpace(o.word("proto")+" "+end("src", "port-src")+" > "+end("dst", "port-dst")) + o.icmp
 }
 
 func (o *expectOptions) given(prefix string) bool {
@@ -231,7 +232,7 @@ func (o *expectOptions) masks(e *ct.Expect) error {
 		switch {
 		case err != nil:
 			return named("--"+m.flag, err)
-		case !ct.HasPorts(e.Tuple.Proto):
+		case !pattern.HasPorts(e.Tuple.Proto):
 			return usagef("--%s: the protocol has no ports", m.flag)
 		case m.whole && uint16(n) != *m.at:
 			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag, text)
@@ -280,9 +281,9 @@ func (o *expectOptions) rest(e *ct.Expect) error {
 	if err != nil {
 		return named("--nat-dir", err)
 	}
-	p, err := pattern.Parse("> " + o.nat)
+	p, err := pattern.Parse(string(value.Protocols.Append(nil, uint64(e.Tuple.Proto))) + " > " + o.nat)
 	addr, ok := p0(p, err)
-	if !ok || p.Has != 0 || strings.ContainsAny(o.nat, " >") {
+	if !ok || p.Has != pattern.Proto || strings.ContainsAny(o.nat, " >") {
 		return named("--nat", &value.Error{What: "translation", Text: o.nat, Valid: "an address or address:port, as 10.0.0.9:5000 or [fd00::9]:5000"})
 	}
 	if addr.Is4() != e.Tuple.Dst.Is4() {
@@ -290,15 +291,10 @@ func (o *expectOptions) rest(e *ct.Expect) error {
 	}
 	e.NATDir, e.Present = uint32(dir), e.Present|ct.ExpectHasNATDir
 	e.NATTuple = ct.Tuple{Family: e.Tuple.Family, Proto: e.Tuple.Proto, Src: addr, Present: ct.TupleFamily | ct.TupleProto}
-	if ct.HasPorts(e.Tuple.Proto) {
+	if pattern.HasPorts(e.Tuple.Proto) {
 		port, _ := p.Dst.Ports.Num()
 		e.NATTuple.Sport = uint16(port)
-		e.NATTuple.Present |= ct.TupleSport | ct.TupleDport
-	}
-	// The destination is not looked at, but must be there.
-	e.NATTuple.Dst = netip.IPv4Unspecified()
-	if !addr.Is4() {
-		e.NATTuple.Dst = netip.IPv6Unspecified()
+		e.NATTuple.Present |= ct.TupleSport
 	}
 	return nil
 }

@@ -126,10 +126,10 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 	// The kernel reads the mask's ports as those of the protocol that it names.
 	*m = ct.Tuple{Family: t.Family, Src: maskAddr(bits, all), Dst: maskAddr(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
 	switch {
-	case ct.HasPorts(p.Proto):
+	case pattern.HasPorts(p.Proto):
 		port, ok := p.Dst.Ports.Num()
-		if !ok {
-			return whole("the destination port", "port")
+		if word := pattern.PortWord(p.Proto); !ok {
+			return whole("the destination "+word, word)
 		}
 		t.Dport, m.Dport = uint16(port), 0xffff
 		t.Present |= ct.TupleSport | ct.TupleDport
@@ -139,6 +139,9 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 			return err
 		}
 	case pattern.HasICMP(p.Proto):
+		if p.Has&pattern.Type == 0 || p.Has&pattern.Code == 0 {
+			return whole("type and code", "number each, as type 8 code 0")
+		}
 		t.Type, t.Code, t.ID = p.Type, p.Code, p.ID
 		m.Type, m.Code = 0xff, 0xff
 		if p.Has&pattern.ID != 0 {

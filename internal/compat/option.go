@@ -169,6 +169,7 @@ func keys() []option {
 		o.kind, o.doc = strings.Replace(o.kind, "port", "key", 1), strings.Replace(o.doc, "port", "key", 1)
 	}
 	opts[0].names[0], opts[1].names[0] = "srckey", "dstkey"
+	opts[2].may, opts[3].may = opts[2].may|expectCreate, opts[3].may|expectCreate
 	return opts
 }
 

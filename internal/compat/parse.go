@@ -476,21 +476,8 @@ func (p *parser) build() error {
 	}
 	if p.verb&keyed != 0 {
 		p.mirror()
-		if id := strings.TrimSuffix(p.first(), "-type") + "-id"; strings.HasPrefix(id, "icmp") {
-			if _, ok := p.given(id); !ok { // the kernel wants one
-				p.put(id, id, "0")
-			}
-		}
 	}
 	return nil
-}
-
-// first returns the name of the first of the protocol's options, or "".
-func (p *parser) first() string {
-	if p.proto == nil {
-		return ""
-	}
-	return p.proto.opts[0].names[0]
 }
 
 func (p *parser) protocolOptions() []option {
@@ -774,7 +761,9 @@ func (p *parser) nat(name, text string) error {
 		if addr, port, closed = strings.Cut(rest, "]"); !closed {
 			return bad("No closing ']' around IPv6 address")
 		}
-		port, ported = strings.CutPrefix(port, ":")
+		if port, ported = strings.CutPrefix(port, ":"); !ported { // brackets only set a port apart
+			addr = text
+		}
 	} else if strings.Count(text, ":") == 1 {
 		addr, port, ported = strings.Cut(text, ":")
 	}
@@ -806,9 +795,14 @@ func (p *parser) protocolOption(name, text string, number func(string, uint64, i
 	c := p.c
 	switch {
 	case strings.Contains(name, "key"):
-		if err := number("key", 65535, 0); err != nil {
-			return err
+		n, err := strconv.ParseUint(text, 0, 16)
+		if err != nil {
+			return bad("invalid key `%s'", text)
 		}
+		if name == "mask-key-dst" {
+			return nil // of the destination the kernel takes all bits
+		}
+		text = strconv.FormatUint(n, 10)
 	case name == "state":
 		if !slices.Contains(p.proto.states, text) {
 			return bad("unknown %s state `%s'", p.proto.upper, text)
@@ -847,8 +841,8 @@ func (p *parser) protocolOption(name, text string, number func(string, uint64, i
 		if err := number("mask of a port", 65535, 0); err != nil {
 			return err
 		}
-		if name == "mask-port-dst" || name == "mask-key-dst" {
-			return nil // of the destination the kernel takes all bits
+		if name == "mask-port-dst" {
+			return nil // as mask-key-dst
 		}
 	default:
 		n, err := value.Port(text)

@@ -231,7 +231,14 @@ func (x *Expect) in(e *Expect) *Expect {
 	return &y
 }
 
-func sameExpect(x, e *Expect) bool { return x.Tuple.whole(0) == e.Tuple.whole(0) }
+// sameExpect reports whether x, as the kernel keeps it, is about what e is. Of a
+// protocol that it does not track it keeps no ports.
+func sameExpect(x, e *Expect) bool {
+	kept, asked := &x.Tuple, e.Tuple.whole(0)
+	return kept.Src == asked.Src && kept.Dst == asked.Dst && kept.Proto == asked.Proto &&
+		(!kept.Has(TupleSport|TupleDport) || kept.Sport == asked.Sport && kept.Dport == asked.Dport) &&
+		(!kept.Has(TupleType|TupleCode|TupleID) || kept.Type == asked.Type && kept.Code == asked.Code && kept.ID == asked.ID)
+}
 
 func (e *Expect) masterFlow() *Flow {
 	f := &Flow{Orig: e.Master, Zone: e.Zone}
@@ -306,6 +313,8 @@ func (c *Conn) expectWhy(op string, e *Expect, no syscall.Errno) string {
 			return whyNoSuch
 		}
 		return whyNoHelper
+	case no == syscall.EINVAL && e.Tuple.unanswered():
+		return whyUnanswered
 	case no == syscall.EINVAL && creating:
 		return e.invalid()
 	}

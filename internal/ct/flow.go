@@ -9,8 +9,10 @@ package ct
 import (
 	"cmp"
 	"net/netip"
+	"strings"
 
 	"nfctl/internal/pattern"
+	"nfctl/internal/value"
 )
 
 // Transport protocols that the kernel tracks with more than addresses
@@ -95,6 +97,28 @@ func protoParts(proto uint8) TupleHas {
 // Lacks returns the parts that the tuple's protocol has and the tuple does not.
 func (t *Tuple) Lacks() TupleHas { return protoParts(t.Proto) &^ t.Present }
 
+// Complete returns a *value.Error that names the parts that the tuple's protocol
+// has and the tuple does not: a flow that lacks them is no flow that anybody meant.
+// DCCP and UDP-Lite may have no ports at all, as in kernels that do not track them.
+func (t *Tuple) Complete() error {
+	lacks := t.Lacks()
+	if lacks == 0 || !t.Has(TupleProto) || (t.Proto == DCCP || t.Proto == UDPLite) && lacks == TupleSport|TupleDport {
+		return nil
+	}
+	word := pattern.PortWord(t.Proto)
+	var missing []string
+	for _, p := range []struct {
+		part TupleHas
+		what string
+	}{{TupleSport, "a source " + word}, {TupleDport, "a destination " + word}, {TupleType, "a type"}, {TupleCode, "a code"}, {TupleID, "an id"}} {
+		if lacks&p.part != 0 {
+			missing = append(missing, p.what)
+		}
+	}
+	what := "flow of " + string(value.Protocols.Append(nil, uint64(t.Proto)))
+	return &value.Error{What: what, Text: string(AppendTuple(nil, t)), Valid: strings.Join(missing, " and ")}
+}
+
 // whole returns the tuple as it is sent in requests, and as libnetfilter_conntrack
 // sends it: with every part that its family and protocol have, zero where nothing
 // is known. The family is the one given when the tuple does not say.
@@ -113,6 +137,24 @@ func (t *Tuple) whole(family uint8) Tuple {
 	}
 	if !w.Dst.IsValid() {
 		w.Dst = zero
+	}
+	if !t.Has(TupleProto) {
+		w.Proto = 0
+	}
+	if !t.Has(TupleSport) {
+		w.Sport = 0
+	}
+	if !t.Has(TupleDport) {
+		w.Dport = 0
+	}
+	if !t.Has(TupleType) {
+		w.Type = 0
+	}
+	if !t.Has(TupleCode) {
+		w.Code = 0
+	}
+	if !t.Has(TupleID) {
+		w.ID = 0
 	}
 	w.Present |= TupleFamily | TupleProto | protoParts(w.Proto)
 	return w
@@ -173,6 +215,9 @@ func ReplyType(proto, typ uint8) uint8 {
 	}
 	return 255
 }
+
+// unanswered reports whether the tuple is of an ICMP type that no flow has.
+func (t *Tuple) unanswered() bool { return t.Has(TupleType) && ReplyType(t.Proto, t.Type) == 255 }
 
 // Has tells which attributes of a Flow are known, apart from its tuples.
 type Has uint64

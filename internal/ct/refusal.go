@@ -37,6 +37,9 @@ func refusal(op string, f, change *Flow, err error) error {
 	if !errors.As(err, &no) {
 		return err
 	}
+	if no == syscall.EINVAL && f.naming().unanswered() {
+		return &Refusal{err, whyUnanswered}
+	}
 	if change == nil {
 		change = &Flow{}
 	}
@@ -88,6 +91,9 @@ func (a *Attr[T]) took(now, change *T) bool {
 	return have == want
 }
 
+// whyUnanswered is why the kernel takes no tuple of ICMP errors and the like.
+const whyUnanswered = "this ICMP type has no answer, so no flow begins with it"
+
 // ErrFixedTimeout is what EPERM means for a timeout that a ruleset or somebody fixed.
 var ErrFixedTimeout = errors.New("its timeout is fixed (status FIXED_TIMEOUT) and cannot be changed")
 
@@ -115,7 +121,6 @@ func flowReasons() []reason {
 		{"create", syscall.EINVAL, lacks(HasTimeout), "a new entry needs a timeout"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Reply.IsZero() || f.Orig.IsZero() }, "a new entry needs both tuples"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Proto != f.Reply.Proto }, "both directions must have the same protocol"},
-		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Has(TupleType) && ReplyType(f.Orig.Proto, f.Orig.Type) == 255 }, "this ICMP type has no answer, so no flow begins with it"},
 		{"create", syscall.EOPNOTSUPP, has(HasHelper), "the kernel has no such helper for this family and protocol"},
 		{"create", syscall.EOPNOTSUPP, (*Flow).Translated,
 			"the kernel cannot translate addresses here (no NAT support)"},

@@ -241,8 +241,8 @@ func AppendExpect(b []byte, e *ct.Expect, o *Output) []byte {
 	b = appendNum(b, "", uint64(e.Timeout))
 	b = appendNum(b, "proto=", uint64(proto))
 	b = appendTuple(b, &e.Tuple, proto, "src=", "dst=")
-	b = appendTuple(b, &e.Mask, proto, "mask-src=", "mask-dst=")
-	b = appendTuple(b, &e.Master, proto, "master-src=", "master-dst=")
+	b = appendTuple(b, &e.Mask, e.Mask.Proto, "mask-src=", "mask-dst=")
+	b = appendTuple(b, &e.Master, e.Master.Proto, "master-src=", "master-dst=")
 	if e.Has(ct.ExpectHasZone) {
 		b = appendNum(b, "zone=", uint64(e.Zone))
 	}

@@ -93,6 +93,11 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 					err = ParseSave(words, &f)
 				}
 			}
+			if err == nil {
+				if err = f.Orig.Complete(); err != nil {
+					text = strings.Clone(text)
+				}
+			}
 			s := Saved{Line: line, Text: text, Flow: &f}
 			if err != nil {
 				s.Flow, err = nil, &LineError{line, text, err}

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -236,11 +237,14 @@ func FuzzLoad(f *testing.F) {
 // slowly reads a line by the readers that know everything.
 func slowly(text string, f *ct.Flow) error {
 	if text[0] == '{' {
-		return newJSONFlow().parse(text, f)
+		return cmp.Or(newJSONFlow().parse(text, f), f.Orig.Complete())
 	}
 	words, err := Split(nil, text)
 	if err == nil {
 		err = ParseSave(words, f)
+	}
+	if err == nil {
+		err = f.Orig.Complete()
 	}
 	return err
 }

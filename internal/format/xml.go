@@ -264,7 +264,7 @@ func appendExpectXML(b []byte, e *ct.Expect, o *Output) []byte {
 	b = xmlLayer(append(b, "</layer3>"...), "layer4", proto, protoWord(proto))
 	for _, p := range tuples {
 		b = append(append(append(b, '<'), p.name...), '>')
-		b = append(append(append(xmlPorts(b, p.t, proto), "</"...), p.name...), '>')
+		b = append(append(append(xmlPorts(b, p.t, p.t.Proto), "</"...), p.name...), '>')
 	}
 	b = append(b, "</layer4><meta>"...)
 	if e.Has(ct.ExpectHasHelper) {

@@ -43,6 +43,14 @@ func HasPorts(proto uint8) bool {
 	return false
 }
 
+// PortWord is what the ports of a protocol are called.
+func PortWord(proto uint8) string {
+	if proto == protoGRE {
+		return "key"
+	}
+	return "port"
+}
+
 // HasICMP reports whether conntrack keeps type, code and id of a protocol.
 func HasICMP(proto uint8) bool { return proto == protoICMP || proto == protoICMPv6 }
 
@@ -374,10 +382,7 @@ func (p *Pattern) Flow() (Flow, error) {
 	f.Dst = addr(&p.Dst.Addrs, "destination address")
 	ports := len(p.Src.Ports.Nums)+len(p.Dst.Ports.Nums) > 0
 	if p.Has&Proto != 0 && HasPorts(p.Proto) || ports {
-		word := "port"
-		if p.Proto == protoGRE {
-			word = "key"
-		}
+		word := PortWord(p.Proto)
 		f.SPort = port(&p.Src.Ports, "source "+word)
 		f.DPort = port(&p.Dst.Ports, "destination "+word)
 		f.Has |= Ports
