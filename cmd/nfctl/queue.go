@@ -34,6 +34,7 @@ type queueOptions struct {
 	secctx   bool
 	ct       bool
 	dryRun   bool
+	check    bool
 	keep     bool // all privileges
 
 	payload string
@@ -131,6 +132,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop, "verdict on packets that no rule decides: accept or drop")
 	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop, "verdict on packets that a rule should edit and that cannot be: accept or drop")
 	varFlag(f, &o.lua, "lua-timeout", "duration", "", someTime, "longest time for a Lua rule on one packet (100ms)")
+	f.BoolVar(&o.check, "check", false, "read the rules, print what they ask of the kernel, and end; nothing is bound")
 	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
 	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")

@@ -79,6 +79,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if _, err := format.New(format.Packets, out, extra); err != nil {
 		return &usageError{err}
 	}
+	if o.check {
+		return r.check(c.Flags().Changed("num"))
+	}
 	if err := r.open(c.Flags().Changed("num")); err != nil {
 		return err
 	}

@@ -312,3 +312,53 @@ func TestQueueLuaPrints(t *testing.T) {
 		ns = nstest.New(t)
 	}
 }
+
+// TestQueueChecks reads rules without a queue and without privileges.
+func TestQueueChecks(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "rules")
+	text := "# a\ndrop tcp > :23\nrepeat mark 0x10/0x10 udp > :53\nrepeat mark 0x30/0x30\nset ip.ttl=3 udp > :54\nreplace \"a\" \"b\"\ndrop if ct.mark == 3\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	call := func(args ...string) (string, string, int) {
+		var out, words strings.Builder
+		status := run(append([]string{"nfctl", "queue", "--check"}, args...), strings.NewReader(""), &out, &words)
+		return out.String(), words.String(), status
+	}
+	out, words, status := call("--rules", file)
+	for _, want := range []string{
+		"rules: 6\n", "copy: 65531 bytes of each packet: rule 4 (" + file + ":5: set ip.ttl=3 udp > :54)\n",
+		"conntrack data: needs CONFIG_NETFILTER_NETLINK_GLUE_CT: rule 6 (" + file + ":7: drop if ct.mark == 3)\n", "segments: ",
+		"edits: packets go back changed: rule 4 (", "\nprivileges: CAP_NET_ADMIN\n",
+		"repeat: packets come again with mark 0x10/0x10: the rule that queues must leave it out (nft: meta mark & 0x10 != 0x10): rule 2 (",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if status != 0 || words != "" {
+		t.Errorf("status %d: %s", status, words)
+	}
+	out, words, status = call("-q", "-o", "json", "--attach", "output udp >", "--fail-open", "--no-gso", "--rule", "drop if uid == 0", "--rule", "mark 1 repeat")
+	for _, want := range []string{
+		`{"kind":"need","need":"copy","text":"nothing of the packets, only what comes with them"}` + "\n",
+		`{"kind":"need","need":"user and group","text":"needs Linux 3.14","rule":1,"where":"drop if uid == 0"}` + "\n",
+		`{"kind":"need","need":"fail-open","text":"needs Linux 3.6"}` + "\n", "large ones are cut", "--attach's rule leaves it out", `"need":"attach","text":"output udp >: `,
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if status != 0 || words != "" {
+		t.Errorf("status %d: %s", status, words)
+	}
+	for _, args := range [][]string{
+		{"--rule", "drip"}, {"--rule", "queue 0"}, {"--rule", "repeat mark 1/1", "--rule", "repeat mark 2/2"}, {"--rules", file + "x"}, {"-o", "xml"},
+		{"--rule", `replace "a" "bc" tcp >`},
+	} {
+		if out, words, status := call(args...); status != exitUsage || words == "" || out != "" {
+			t.Errorf("%q: status %d: %s%s", args, status, out, words)
+		}
+	}
+}

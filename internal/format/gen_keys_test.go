@@ -29,6 +29,7 @@ func keyTables() []byte {
 	b = keyTable(b, FlowStats(), "the kernel's counters of flows", FlowStats().Fields.Rows())
 	b = keyTable(b, ExpectStats(), "the kernel's counters of expectations", ExpectStats().Fields.Rows())
 	b = keyTable(b, Queues, "a queue in the kernel's list", Queues.Fields.Rows())
+	b = keyTable(b, Needs, "what rules ask of the kernel (`queue --check`)", Needs.Fields.Rows())
 	b = keyTable(b, Attrs, "a row of the attribute table", Attrs.Fields.Rows())
 	b = keyTable(b, Values, "a word that an attribute takes (`attr values`)", Values.Fields.Rows())
 	return keyTable(b, Findings, "something that doctor looked at", Findings.Fields.Rows())

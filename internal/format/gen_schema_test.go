@@ -30,6 +30,7 @@ func jsonSchema() []byte {
 		{"expect_stats", define(ExpectStats(), []string{"of"})},
 		{"group", define(everyGroup(), []string{"count"})},
 		{"queue", define(Queues, []string{"queue"})},
+		{"need", define(Needs, []string{"need", "text"})},
 		{"attr", define(Attrs, []string{"of", "name"})},
 		{"value", define(Values, []string{"of", "name", "number"})},
 		{"doctor", define(Findings, []string{"status", "check"})},

@@ -199,6 +199,7 @@ func TestGeneratedObjects(t *testing.T) {
 	b = objects(t, b, FlowStats(), Stats{CPU: 0, Values: values, Known: known}, Stats{CPU: 1234, Values: values, Known: known}, Stats{CPU: -1, Values: values, Known: known, Rates: values})
 	b = objects(t, b, ExpectStats(), Stats{CPU: 0, Values: values[:3], Known: []bool{true, true, true}})
 	b = objects(t, b, Findings, Finding{"conntrack", "ok", "tracks", ""}, Finding{"accounting", "warn", "off", "sysctl -w net.netfilter.nf_conntrack_acct=1"})
+	b = objects(t, b, Needs, Need{"copy", "256 bytes of each packet", 3, "f:3: drop"}, Need{Need: "privileges", Text: "CAP_NET_ADMIN"})
 	b = objects(t, b, Attrs, AttrTable("flow", ct.FlowAttrs())[3:6]...)
 	golden(t, "objects", b)
 	for _, f := range []Format{Text, JSON, XML, CSV, Table, Template, Save} {

@@ -48,6 +48,14 @@ type Finding struct {
 	Hint   string // what to do about it
 }
 
+// A Need is something that 'queue --check' says rules ask of the kernel.
+type Need struct {
+	Need  string // what is asked
+	Text  string // how much of it, or what for
+	Rule  int    // the first rule that asks; 0: no rule, but output or a flag
+	Where string // that rule
+}
+
 // An Attr is a row of the attribute table.
 type Attr struct {
 	Of      string // "flow" or "expect"
@@ -289,6 +297,29 @@ var Findings = &Subject[Finding]{
 				b = append(append(append(blanks(b, 8), "hint: "...), f.Hint...), '\n')
 			}
 			return b
+		}
+	},
+}
+
+// Needs prints what rules ask of the kernel.
+var Needs = &Subject[Need]{
+	Kind: "need",
+	Fields: field.New(func() []field.Row[Need] {
+		return []field.Row[Need]{
+			text("need", "what is asked", func(n *Need) string { return n.Need }),
+			text("text", "how much of it, or what for", func(n *Need) string { return n.Text }),
+			num("rule", "number of the first rule that asks for it; absent: output or a flag does", func(n *Need) (uint64, bool) { return uint64(n.Rule), n.Rule > 0 }),
+			text("where", "that rule, with file and line", func(n *Need) string { return n.Where }),
+		}
+	}),
+	Text: func(_ *Output, _ Options) func([]byte, *Need) []byte {
+		return func(b []byte, n *Need) []byte {
+			b = append(append(append(b, n.Need...), ": "...), n.Text...)
+			if n.Rule > 0 {
+				b = strconv.AppendInt(append(b, ": rule "...), int64(n.Rule), 10)
+				b = append(append(append(b, " ("...), n.Where...), ')')
+			}
+			return append(b, '\n')
 		}
 	},
 }

@@ -158,6 +158,7 @@ func TestSchema(t *testing.T) {
 		lineOf(t, Losses, nil, &Loss{Time: 1, Where: "queue", Known: true, Count: 3}),
 		lineOf(t, Marks, nil, &Mark{Kind: "existing", Time: 1, Flows: 3}), lineOf(t, Marks, nil, &Mark{Kind: "resync"}), lineOf(t, Marks, nil, &Mark{Kind: "resynced"}),
 		lineOf(t, Counts, nil, &Count{Of: "flows", Count: 5, Max: 1000}), lineOf(t, Findings, nil, &Finding{"a", "ok", "b", ""}),
+		lineOf(t, Needs, nil, &Need{"copy", "256 bytes", 3, "f:3: drop"}), lineOf(t, Needs, nil, &Need{Need: "privileges", Text: "CAP_NET_ADMIN"}),
 		lineOf(t, FlowStats(), nil, &Stats{CPU: 0, Values: make([]uint64, 15), Known: slices.Repeat([]bool{true}, 15), Rates: make([]uint64, 15)}),
 		lineOf(t, ExpectStats(), nil, &Stats{CPU: -1, Values: make([]uint64, 3), Known: []bool{true, true, true}}),
 		lineOf(t, Attrs, nil, &AttrTable("flow", ct.FlowAttrs())[0]), lineOf(t, Values, nil, &Value{"status", "ASSURED", 4}),

@@ -63,6 +63,22 @@ var flags = []struct {
 	{nfqueue.NfQaCfgFlagSecCx, "security context", "needs CONFIG_NETWORK_SECMARK", func(c *Config) bool { return c.SecCtx }},
 }
 
+// An Ask is what the kernel can be asked for when a queue is bound.
+type Ask struct {
+	Name   string
+	Need   string // what the kernel needs for it: "needs Linux 3.14"
+	Wanted bool
+}
+
+// Asks returns what can be asked for, and whether c does.
+func (c *Config) Asks() []Ask {
+	list := make([]Ask, len(flags))
+	for i, f := range flags {
+		list[i] = Ask{f.name, f.need, f.want(c)}
+	}
+	return list
+}
+
 // losesEditedGSO reports whether the kernel loses edited datagrams of UDP GSO.
 // Until Linux 6.11 (30b03f2a0592, "udp: Fall back to software USO if IPv6
 // extension headers are present") __udp_gso_segment hands a packet whose checksum

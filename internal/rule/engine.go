@@ -140,6 +140,9 @@ func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rul
 // Name names rule n, from 1.
 func (s *Set) Name(n int) queue.RuleName { return s.rules[n-1].name() }
 
+// NeedsOf returns what rule n, from 1, must be given of each packet.
+func (s *Set) NeedsOf(n int) Needs { return s.rules[n-1].needs() }
+
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
 

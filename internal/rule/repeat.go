@@ -42,6 +42,17 @@ func (s *Set) RepeatMark() (mark, mask uint32, err error) {
 	return mark, mask, nil
 }
 
+// Repeats returns the first rule that sends packets through their hook again, from
+// 1, or 0.
+func (s *Set) Repeats() int {
+	for i := range s.rules {
+		if r := &s.rules[i]; r.decides && r.verdict == queue.Repeat {
+			return i + 1
+		}
+	}
+	return 0
+}
+
 // Bears reports whether all packets that rules send through the hook again bear
 // mark under mask.
 func (s *Set) Bears(mark, mask uint32) bool {

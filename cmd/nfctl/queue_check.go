@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+
+	"nfctl/internal/format"
+	"nfctl/internal/queue"
+)
+
+// check prints what the rules ask of the kernel. Nothing is bound, and the kernel is
+// not asked what it has.
+func (r *queueRun) check(named bool) error {
+	o, set := r.o, r.set.Load()
+	if !named && len(o.attach) == 0 {
+		o.nums = []uint16{0}
+	}
+	if err := r.loops(set); err != nil {
+		return err
+	}
+	mark, mask, err := set.RepeatMark()
+	if err != nil {
+		return &usageError{err}
+	}
+	// firstRule returns the first rule without which something is not asked.
+	firstRule := func(asks func(*queue.Config) bool) int {
+		if without := o.config(r.needs); asks(&without) {
+			return 0
+		}
+		for n := 1; n <= set.Len(); n++ {
+			if c := o.config(set.NeedsOf(n).Add(r.needs)); asks(&c) {
+				return n
+			}
+		}
+		return 0
+	}
+	var rows []format.Need
+	add := func(need string, n int, text string, args ...any) {
+		row := format.Need{Need: need, Text: fmt.Sprintf(text, args...), Rule: n}
+		if n > 0 {
+			row.Where = set.Name(n).String()
+		}
+		rows = append(rows, row)
+	}
+	add("rules", 0, "%d", set.Len())
+	conf := o.config(set.Needs().Add(r.needs))
+	switch conf.CopyRange {
+	case 0:
+		add("copy", 0, "nothing of the packets, only what comes with them")
+	default:
+		add("copy", firstRule(func(c *queue.Config) bool { return c.CopyRange >= conf.CopyRange }), "%d bytes of each packet", conf.CopyRange)
+	}
+	for i, f := range conf.Asks() {
+		n := firstRule(func(c *queue.Config) bool { return c.Asks()[i].Wanted == f.Wanted })
+		switch {
+		case f.Name == "GSO" && f.Wanted:
+			add("segments", 0, "large ones come uncut")
+		case f.Name == "GSO":
+			add("segments", n, "large ones are cut before they are queued, which is slower")
+		case f.Wanted:
+			add(f.Name, n, "%s", f.Need)
+		}
+	}
+	if conf.Edits {
+		add("edits", firstRule(func(c *queue.Config) bool { return c.Edits }), "packets go back changed")
+	}
+	if mask != 0 {
+		who := fmt.Sprintf("the rule that queues must leave it out (nft: meta mark & %#x != %#x)", mask, mark)
+		if len(o.attach) > 0 {
+			who = "--attach's rule leaves it out"
+		}
+		add("repeat", set.Repeats(), "packets come again with mark %#x/%#x: %s", mark, mask, who)
+	}
+	for _, s := range o.attach {
+		add("attach", 0, "%s: a chain at %s in a table of nfctl's own", s.Text, s.Hook)
+	}
+	add("privileges", 0, "CAP_NET_ADMIN")
+	return printAll(r.a, format.Needs, rows...)
+}
