@@ -245,7 +245,7 @@ func (o *expectOptions) masks(e *ct.Expect) error {
 // rest reads what is neither tuple nor mask.
 func (o *expectOptions) rest(e *ct.Expect) error {
 	if o.timeout > 0 {
-		secs, err := wholeSeconds(o.timeout)
+		secs, err := value.WholeSeconds(o.timeout)
 		if err != nil {
 			return named("--timeout", err)
 		}
@@ -310,14 +310,6 @@ func p0(p *pattern.Pattern, err error) (netip.Addr, bool) {
 		}
 	}
 	return p.Dst.Addrs.Addr()
-}
-
-// wholeSeconds returns a duration in seconds, which is what the kernel counts in.
-func wholeSeconds(d time.Duration) (uint32, error) {
-	if d%time.Second != 0 || d < time.Second || d/time.Second >= 1<<32 {
-		return 0, &value.Error{What: "duration here", Text: d.String(), Valid: "whole seconds, as 30s"}
-	}
-	return uint32(d / time.Second), nil
 }
 
 func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string) error {
@@ -419,7 +411,7 @@ func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flo
 	}
 	timeout := uint32(300)
 	if o.masterTimeout > 0 {
-		secs, err := wholeSeconds(o.masterTimeout)
+		secs, err := value.WholeSeconds(o.masterTimeout)
 		if err != nil {
 			return nil, named("--master-timeout", err)
 		}

@@ -124,7 +124,7 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 		t.Src, bits = prefix.Addr(), prefix.Bits()
 	}
 	// The kernel reads the mask's ports as those of the protocol that it names.
-	*m = ct.Tuple{Family: t.Family, Src: maskAddr(bits, all), Dst: maskAddr(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
+	*m = ct.Tuple{Family: t.Family, Src: ct.PrefixMask(bits, all), Dst: ct.PrefixMask(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
 	switch {
 	case pattern.HasPorts(p.Proto):
 		port, ok := p.Dst.Ports.Num()
@@ -168,14 +168,4 @@ func portMask(p *pattern.Pattern) (port, mask uint16, err error) {
 		return 0, 0, usagef("flow '%s': the source port must be one port, or a range that a mask says, as 1024-2047", p.Text)
 	}
 	return uint16(r.Lo), uint16(0xffff &^ (size - 1)), nil
-}
-
-// maskAddr returns the mask of a prefix of so many of all bits.
-func maskAddr(bits, all int) netip.Addr {
-	b := make([]byte, all/8)
-	for i := range bits {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

@@ -3,16 +3,11 @@ package main
 import (
 	"errors"
 	"os"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/lua"
-	"nfctl/internal/packet"
-	"nfctl/internal/queue"
-	"nfctl/internal/rule"
 )
 
 func newLua(a *app) *cobra.Command {
@@ -82,67 +77,4 @@ func luaStatus(err error) error {
 		return &statusError{code: exitFailed, err: err}
 	}
 	return err
-}
-
-// luaRules opens the files of 'lua FILE' actions. A file that fails on packets is
-// told of once a second at most.
-type luaRules struct {
-	timeout time.Duration
-	warn    func(format string, args ...any)
-	out     interface{ Write([]byte) (int, error) }
-
-	mu    sync.Mutex
-	files []*lua.RuleFile
-	last  time.Time
-}
-
-func (l *luaRules) open(file string) (rule.Opener, error) {
-	f, err := lua.OpenRule(file, lua.RuleOptions{Timeout: l.timeout, Out: l.out, Warn: l.complain})
-	if err != nil {
-		return rule.Opener{}, err
-	}
-	l.mu.Lock()
-	l.files = append(l.files, f)
-	l.mu.Unlock()
-	return rule.Opener{
-		Open: func() (rule.Extension, error) {
-			x, err := f.Open()
-			if err != nil {
-				return nil, err
-			}
-			return luaAction{x}, nil
-		},
-		Needs: rule.NeedsOf(f.Fields()...).Add(rule.Needs{Edits: true}),
-	}, nil
-}
-
-// A luaAction is the rule engine's view of a script.
-type luaAction struct{ *lua.RuleAction }
-
-func (x luaAction) Act(p *queue.Packet, d *queue.Decision, e *packet.Editor) (bool, error) {
-	return x.RuleAction.Act(p, d, e)
-}
-
-func (l *luaRules) complain(text string) {
-	l.mu.Lock()
-	quiet := time.Since(l.last) < time.Second
-	if !quiet {
-		l.last = time.Now()
-	}
-	l.mu.Unlock()
-	if !quiet && l.warn != nil {
-		l.warn("lua: %s", text)
-	}
-}
-
-// failures returns on how many packets scripts failed, and of how many they were
-// cut off, since the beginning.
-func (l *luaRules) failures() (failed, cut uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, f := range l.files {
-		a, b := f.Errors()
-		failed, cut = failed+a, cut+b
-	}
-	return failed, cut
 }

@@ -17,6 +17,7 @@ import (
 
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
+	"nfctl/internal/lua"
 	"nfctl/internal/nft"
 	"nfctl/internal/pattern"
 	"nfctl/internal/queue"
@@ -32,8 +33,8 @@ type queueRun struct {
 	set    atomic.Pointer[rule.Set]
 	until  *filter.Program[queue.Packet]
 	needs  rule.Needs // of output and --until
-	lua    *luaRules
-	expect *expectRules
+	lua    *lua.Rules
+	expect *rule.Expects
 	queues []*queue.Queue
 	table  *nft.Table
 	stream *stream
@@ -434,10 +435,10 @@ func (r *queueRun) totals() {
 		}
 		_, _ = r.a.err.Write(b)
 	}
-	if failed, cut := r.lua.failures(); failed+cut > 0 {
+	if failed, cut := r.lua.Failures(); failed+cut > 0 {
 		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)
 	}
-	r.expect.totals(r.a.total)
+	r.a.expectTotals(r.expect)
 	if n := r.set.Load().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)
 	}

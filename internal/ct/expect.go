@@ -1,5 +1,7 @@
 package ct
 
+import "net/netip"
+
 // ExpectHas tells which attributes of an Expect are known, apart from its tuples.
 type ExpectHas uint64
 
@@ -68,4 +70,14 @@ func (e *Expect) Clone() *Expect {
 	c.Helper, c.Fn, c.By.Comm = clone(e.Helper), clone(e.Fn), clone(e.By.Comm)
 	c.Unknown, c.text = cloneUnknown(e.Unknown), nil
 	return &c
+}
+
+// PrefixMask returns the mask of a prefix of so many of all bits, 32 or 128.
+func PrefixMask(bits, all int) netip.Addr {
+	b := make([]byte, all/8)
+	for i := range bits {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }

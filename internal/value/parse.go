@@ -396,3 +396,12 @@ func Time(s string) (uint64, error) {
 
 // AppendHex appends n as 0x… in lower case.
 func AppendHex(b []byte, n uint64) []byte { return strconv.AppendUint(append(b, "0x"...), n, 16) }
+
+// WholeSeconds returns a duration in seconds, which is what the kernel counts timeouts
+// in. It must be whole ones, and one at least.
+func WholeSeconds(d time.Duration) (uint32, error) {
+	if d%time.Second != 0 || d < time.Second || d/time.Second >= 1<<32 {
+		return 0, &Error{What: "duration here", Text: d.String(), Valid: "whole seconds, as 30s"}
+	}
+	return uint32(d / time.Second), nil
+}

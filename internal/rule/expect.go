@@ -1,4 +1,4 @@
-package main
+package rule
 
 import (
 	"errors"
@@ -9,22 +9,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nfctl/internal/ct"
 	"nfctl/internal/packet"
 	"nfctl/internal/queue"
-	"nfctl/internal/rule"
 	"nfctl/internal/value"
 )
 
-// expectRules carries out the action expect "REGEX" … of rules: a payload that
+// Expects carries out the action expect "REGEX" … of rules: a payload that
 // matches makes an expectation of the packet's connection, from its client to the
 // port that the expression captures, before the packet gets its verdict. What
 // fails is counted and told of once a second at most; the packet goes on.
-type expectRules struct {
-	warn   func(format string, args ...any)
-	dryRun bool // make nothing
+type Expects struct {
+	Warn   func(error) // is told why one failed; the goroutine is a queue's
+	DryRun bool        // make nothing
 
 	mu   sync.Mutex
 	conn *ct.Conn // of all queues
@@ -35,7 +32,7 @@ type expectRules struct {
 
 // An expectRule is one such action.
 type expectRule struct {
-	*expectRules
+	*Expects
 	match     *regexp.Regexp
 	timeout   uint32 // seconds; 0: the helper's
 	proto     uint8  // 0: the connection's
@@ -44,18 +41,18 @@ type expectRule struct {
 
 const expectForm = `expect "REGEX" [timeout DURATION] [proto PROTOCOL] [permanent]`
 
-// parse reads the words behind expect.
-func (x *expectRules) parse(words []string) (rule.Opener, int, error) {
-	r := &expectRule{expectRules: x}
+// Parse reads the words behind expect: see Options.Expect.
+func (x *Expects) Parse(words []string) (Opener, int, error) {
+	r := &expectRule{Expects: x}
 	if len(words) == 0 {
-		return rule.Opener{}, 0, &value.Error{What: "action", Text: "expect", Valid: expectForm}
+		return Opener{}, 0, &value.Error{What: "action", Text: "expect", Valid: expectForm}
 	}
 	var err error
 	if r.match, err = regexp.Compile(regexText(words[0])); err != nil {
-		return rule.Opener{}, 0, &value.Error{What: "regular expression", Text: words[0], Valid: "one of RE2's (" + err.Error() + ")"}
+		return Opener{}, 0, &value.Error{What: "regular expression", Text: words[0], Valid: "one of RE2's (" + err.Error() + ")"}
 	}
 	if r.match.NumSubexp() == 0 {
-		return rule.Opener{}, 0, &value.Error{What: "regular expression here", Text: words[0], Valid: `one with a group that captures the port, as "port ([0-9]+)"`}
+		return Opener{}, 0, &value.Error{What: "regular expression here", Text: words[0], Valid: `one with a group that captures the port, as "port ([0-9]+)"`}
 	}
 	used := 1
 	for ; used < len(words); used++ {
@@ -76,10 +73,10 @@ func (x *expectRules) parse(words []string) (rule.Opener, int, error) {
 		case "timeout":
 			d, err := value.Duration(text)
 			if err == nil {
-				r.timeout, err = wholeSeconds(d)
+				r.timeout, err = value.WholeSeconds(d)
 			}
 			if err != nil {
-				return rule.Opener{}, 0, err
+				return Opener{}, 0, err
 			}
 		case "proto":
 			n, err := value.Protocols.Parse(text)
@@ -87,13 +84,13 @@ func (x *expectRules) parse(words []string) (rule.Opener, int, error) {
 				err = &value.Error{What: "protocol here", Text: text, Valid: "one with ports: tcp, udp, sctp, udplite"}
 			}
 			if err != nil {
-				return rule.Opener{}, 0, err
+				return Opener{}, 0, err
 			}
 			r.proto = uint8(n)
 		}
 	}
-	open := func() (rule.Extension, error) { return r, nil }
-	return rule.Opener{Open: open, Needs: rule.NeedsOf("payload")}, used, nil
+	open := func() (Extension, error) { return r, nil }
+	return Opener{Open: open, Needs: NeedsOf("payload")}, used, nil
 }
 
 // regexText takes the quotes off: inside them only \" is special, all else is the
@@ -106,7 +103,7 @@ func regexText(word string) string {
 	return strings.ReplaceAll(word[1:len(word)-1], `\`+quote, quote)
 }
 
-// Act implements rule.Extension.
+// Act implements Extension.
 func (r *expectRule) Act(p *queue.Packet, _ *queue.Decision, _ *packet.Editor) (bool, error) {
 	payload, ok := p.Headers().Payload()
 	if !ok || len(payload) == 0 {
@@ -129,7 +126,7 @@ func (r *expectRule) expect(p *queue.Packet, groups [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if r.dryRun {
+	if r.DryRun {
 		return nil
 	}
 	r.mu.Lock()
@@ -154,7 +151,7 @@ func (r *expectRule) expect(p *queue.Packet, groups [][]byte) error {
 	if r.proto != 0 {
 		e.Tuple.Proto = r.proto
 	}
-	e.Mask = ct.Tuple{Family: o.Family, Proto: e.Tuple.Proto, Src: maskAddr(all, all), Dst: maskAddr(all, all), Dport: 0xffff, Present: has}
+	e.Mask = ct.Tuple{Family: o.Family, Proto: e.Tuple.Proto, Src: ct.PrefixMask(all, all), Dst: ct.PrefixMask(all, all), Dport: 0xffff, Present: has}
 	if r.timeout != 0 {
 		e.Timeout, e.Present = r.timeout, e.Present|ct.ExpectHasTimeout
 	}
@@ -217,7 +214,7 @@ func capturedPort(groups [][]byte) (uint16, error) {
 }
 
 // complain tells of a failure.
-func (x *expectRules) complain(err error) {
+func (x *Expects) complain(err error) {
 	x.mu.Lock()
 	quiet := time.Since(x.last) < time.Second
 	if !quiet {
@@ -227,17 +224,11 @@ func (x *expectRules) complain(err error) {
 	if quiet {
 		return
 	}
-	x.warn("expect: %v", err)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		x.warn("hint: a rule must give the connection a helper at its birth: iptables -t raw -A PREROUTING -p tcp --dport 7 -j CT --helper ftp; irc, with 8 at a time, serves several")
-	}
+	x.Warn(err)
 }
 
-// totals prints what became of the payloads that matched, if any did.
-func (x *expectRules) totals(total func(format string, args ...any)) {
-	made, there, evicted, failed := x.made.Load(), x.there.Load(), x.evicted.Load(), x.failed.Load()
-	if made+there+failed == 0 {
-		return
-	}
-	total("expect: %d made, %d there already, %d removed by the kernel to make room, %d failed", made, there, evicted, failed)
+// Totals returns what became of the payloads that matched: expectations made, there
+// already, removed by the kernel to make room, and those that failed.
+func (x *Expects) Totals() (made, there, evicted, failed uint64) {
+	return x.made.Load(), x.there.Load(), x.evicted.Load(), x.failed.Load()
 }
