@@ -13,6 +13,8 @@ package rule
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"nfctl/internal/field"
 	"nfctl/internal/filter"
@@ -243,13 +245,27 @@ type action struct {
 
 var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10")
 
-// proto returns the transport protocol that the rule's pattern or flag names, or 0.
+// proto returns the one transport protocol that all packets have which the rule is
+// for, or 0: that it names, or whose fields it compares.
 func (r *Rule) proto() uint8 {
-	for i := range r.conds {
-		if c := &r.conds[i]; len(c.Paths) == 1 && c.Paths[0] == "ip.proto" {
+	conds := r.conds
+	if r.expr != nil {
+		of, _ := r.expr.Conds()
+		conds = append(slices.Clip(conds), of...)
+	}
+	for i := range conds {
+		c := &conds[i]
+		if len(c.Paths) != 1 {
+			continue
+		}
+		if c.Paths[0] == "ip.proto" {
 			if n, one := c.Set.Num(); one && c.Set.Mask == 0 {
 				return uint8(n)
 			}
+		}
+		head, _, of := strings.Cut(c.Paths[0], ".") // no packet of another protocol has such a field
+		if n, ok := value.Protocols.Lookup(head); ok && of && head != "ip" {
+			return uint8(n)
 		}
 	}
 	return 0
@@ -258,16 +274,16 @@ func (r *Rule) proto() uint8 {
 // never returns why an edit of the rule can never be made on the packets that it is
 // for, where all that come are of one protocol (0: of any).
 func (r *Rule) never(proto uint8) error {
-	if p := r.proto(); p != 0 {
-		proto = p
-	}
-	if proto == 0 {
-		return nil
-	}
 	for i := range r.actions {
 		a := &r.actions[i]
 		if a.edit == nil {
 			continue
+		}
+		if p := r.proto(); p != 0 {
+			proto = p
+		}
+		if proto == 0 {
+			return nil
 		}
 		if err := a.edit.Never(proto); err != nil {
 			return fmt.Errorf("%s can never be done on %s: %w", a.edit.Text, value.Protocols.Append(nil, uint64(proto)), err)

@@ -471,3 +471,29 @@ func TestActions(t *testing.T) {
 		}
 	}
 }
+
+// An edit that no packet of its rule can ever have is refused, any other is not.
+func TestNever(t *testing.T) {
+	const longer = `replace "evil" "excellent" `
+	for _, c := range []struct {
+		rule  string
+		proto uint8 // of all packets that come
+		never bool
+	}{
+		{longer + "tcp > :80", 0, true}, {longer + "if tcp.dport == 80", 0, true}, {longer + "if tcp.dport != 80 and ip.ttl > 3", 0, true},
+		{longer, 6, true}, {longer + "if ip.proto == 6", 0, true}, {longer + "sctp > :80", 0, true},
+		{longer, 0, false}, {longer + "udp >", 0, false}, {longer, 17, false}, {longer + "if not (tcp.dport == 80)", 0, false},
+		{longer + "if tcp.dport == 80 or udp.dport == 80", 0, false}, {longer + "if tcp == nil", 0, false}, {longer + "if ip.ttl == 3", 0, false},
+		{longer + "if ip.proto != 6", 0, false}, {longer + "if ip.proto in [6, 17]", 0, false}, {longer + "if sport == 80", 0, false},
+		{`replace "evil" "excellent" resize tcp > :80`, 0, false}, {`replace "evil" "good" tcp > :80`, 0, false}, {`replace "evil" "good" sctp > :80`, 0, false},
+		{`replace "a" "b" esp >`, 0, true}, {"set udp.dport=53 tcp >", 0, true}, {"set tcp.dport=53 tcp >", 0, false}, {"set ip.ttl=3 esp >", 0, false},
+		{"set ip.dst=10.0.0.1 tcp >", 0, false}, {"set tcp.window=5 if udp.dport == 5", 0, true}, {"set tcp.window=5", 17, true},
+	} {
+		o := Options{Proto: c.proto}
+		_, err := Compile(mustParse(t, o, "accept", c.rule), o)
+		var e *Error
+		if (err != nil) != c.never || err != nil && (!errors.As(err, &e) || !strings.Contains(err.Error(), "can never be done on ")) {
+			t.Errorf("%s (of %d): %v", c.rule, c.proto, err)
+		}
+	}
+}

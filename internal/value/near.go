@@ -30,7 +30,7 @@ var synonyms = [...]struct {
 	{"where match expr expression", "filter"},
 	{"namespace ns", "netns"},
 	{"silent", "quiet"},
-	{"queue number", "num"},
+	{"queue number queue-num queue-number", "num"},
 	{"utc warn", ""},
 }
 
@@ -48,9 +48,14 @@ func meant(word string) (want []string, known bool) {
 // else the nearest. A word of several parts (drop-host) is taken part by part.
 func Suggest(s string, words []string) []string {
 	s = strings.ToLower(s)
-	candidates := []string{""}
-	known := false
-	for i, part := range strings.Split(s, "-") {
+	candidates, known := meant(s)
+	parts := strings.Split(s, "-")
+	if known {
+		parts = nil
+	} else {
+		candidates = []string{""}
+	}
+	for i, part := range parts {
 		want, is := meant(part)
 		if !is {
 			want = []string{part}

@@ -17,7 +17,7 @@ func TestSuggest(t *testing.T) {
 	}{
 		{"nm", flags, "num"}, {"drop-prt", flags, "drop-port"}, {"dorp-port", flags, "drop-port"}, {"untli", flags, "until"},
 		{"drop-host", flags, "drop-src drop-dst"}, {"deny-port", flags, "drop-port"}, {"allow-host", flags, "accept-src accept-dst"},
-		{"block", flags, "drop"}, {"format", flags, "output"}, {"timeout", flags, "duration"}, {"host", flags, "src dst"},
+		{"block", flags, "drop"}, {"queue-num", flags, "num"}, {"format", flags, "output"}, {"timeout", flags, "duration"}, {"host", flags, "src dst"},
 		{"reject-port", flags, ""}, {"reject", flags, ""}, {"utc", flags, ""}, {"warn", flags, ""}, {"drop-foo", flags, ""},
 		{"accept-pot", flags, "accept-port"}, {"deny-prot", flags, ""}, {"xy", flags, ""}, {"", flags, ""},
 		{"dorp", actions, "drop"}, {"reject", actions, ""}, {"deny", actions, "drop"}, {"PERMIT", actions, "accept"},
