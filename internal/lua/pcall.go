@@ -12,13 +12,14 @@ import (
 // not see. So here each protected call has a thread of its own, whose end parts
 // nothing else; threads of calls that went well are used again.
 
-// deepest is how many protected calls may be nested, as in C Lua.
+// deepest is how many protected calls and resumes may be nested, as in C Lua.
 const deepest = 190
 
 // protected calls fn with the values on L's stack behind the first skip ones.
 // The results are pushed on L.
 func (v *vm) protected(L *lua.LState, fn lua.LValue, skip int, handler *lua.LFunction) (n int, err error) {
-	if v.depth >= deepest {
+	frames := v.enter(L)
+	if frames == 0 {
 		return 0, errTooDeep
 	}
 	var th *lua.LState
@@ -32,10 +33,9 @@ func (v *vm) protected(L *lua.LState, fn lua.LValue, skip int, handler *lua.LFun
 	for i := range args {
 		th.Push(L.Get(skip + 1 + i))
 	}
-	v.depth++
 	running := L.G.CurrentThread
 	defer func() {
-		v.depth--
+		v.leave(frames)
 		L.G.CurrentThread = running
 	}()
 	if err := th.PCall(args, lua.MultRet, handler); err != nil {

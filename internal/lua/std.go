@@ -32,6 +32,8 @@ func (v *vm) fixLibraries() {
 		}))
 	}
 	v.fixStrings()
+	v.fixLoaders()
+	v.boundCoroutines()
 	if v.o.Untrusted {
 		return
 	}

@@ -102,7 +102,8 @@ type vm struct {
 	out  error    // standard output failed
 
 	threads []*lua.LState // for protected calls, unused now
-	depth   int           // protected calls under way
+	depth   int           // protected calls and resumes under way
+	frames  int           // calls of the threads that wait for them, at most
 	limit   *limit        // of a rule; nil: none
 	longest int           // of a text that a library function makes
 	printed int           // bytes by a rule's function for the packet at hand
@@ -197,13 +198,22 @@ func (v *vm) compile(code []byte, name string) (*lua.LFunction, error) {
 }
 
 // compile reads a chunk, whose first line may be one for the kernel.
-func compile(code []byte, name string) (*lua.FunctionProto, error) {
-	chunk, err := parse.Parse(bytes.NewReader(withoutHashBang(code)), name)
+func compile(code []byte, name string) (proto *lua.FunctionProto, err error) {
+	code = withoutHashBang(code)
+	if err := nested(code, name); err != nil {
+		return nil, err
+	}
+	defer func() {
+		// The compiler is not ours: whatever it may trip over is a wrong chunk.
+		if e := recover(); e != nil {
+			proto, err = nil, &Error{Text: fmt.Sprintf("%s:   cannot be compiled: %v", name, e)}
+		}
+	}()
+	chunk, err := parse.Parse(bytes.NewReader(code), name)
 	var at *parse.Error
 	if errors.As(err, &at) && at.Pos.Line == parse.EOF {
 		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name, bytes.Count(bytes.TrimRight(code, " \t\r\n"), []byte("\n"))+1, at.Message)}
 	}
-	var proto *lua.FunctionProto
 	if err == nil {
 		proto, err = lua.Compile(chunk, name)
 	}
