@@ -232,7 +232,7 @@ func (o *expectOptions) masks(e *ct.Expect) error {
 		switch {
 		case err != nil:
 			return named("--"+m.flag, err)
-		case !pattern.HasPorts(e.Tuple.Proto):
+		case !pattern.HasEnds(e.Tuple.Proto):
 			return usagef("--%s: the protocol has no ports", m.flag)
 		case m.whole && uint16(n) != *m.at:
 			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag, text)
@@ -291,7 +291,7 @@ func (o *expectOptions) rest(e *ct.Expect) error {
 	}
 	e.NATDir, e.Present = uint32(dir), e.Present|ct.ExpectHasNATDir
 	e.NATTuple = ct.Tuple{Family: e.Tuple.Family, Proto: e.Tuple.Proto, Src: addr, Present: ct.TupleFamily | ct.TupleProto}
-	if pattern.HasPorts(e.Tuple.Proto) {
+	if pattern.HasEnds(e.Tuple.Proto) {
 		port, _ := p.Dst.Ports.Num()
 		e.NATTuple.Sport = uint16(port)
 		e.NATTuple.Present |= ct.TupleSport

@@ -126,7 +126,7 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 	// The kernel reads the mask's ports as those of the protocol that it names.
 	*m = ct.Tuple{Family: t.Family, Src: ct.PrefixMask(bits, all), Dst: ct.PrefixMask(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
 	switch {
-	case pattern.HasPorts(p.Proto):
+	case pattern.HasEnds(p.Proto):
 		port, ok := p.Dst.Ports.Num()
 		if word := pattern.PortWord(p.Proto); !ok {
 			return whole("the destination "+word, word)

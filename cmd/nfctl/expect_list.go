@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -104,7 +102,7 @@ func newExpectCount(a *app) *cobra.Command {
 				return err
 			}
 			if !fo.any() {
-				n.Max = expectMax()
+				n.Max = ct.ExpectMax()
 			}
 			return printAll(a, format.Counts, n)
 		},
@@ -113,17 +111,6 @@ func newExpectCount(a *app) *cobra.Command {
 	registerExpectFilter(c, fo)
 	a.prints(c, format.Generic, paths(format.Counts.Fields), paths(ct.ExpectFields))
 	return c
-}
-
-// expectMax returns how many expectations a network namespace may have, 0 when
-// that cannot be read.
-func expectMax() uint64 {
-	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_expect_max")
-	if err != nil {
-		return 0
-	}
-	n, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-	return n
 }
 
 // expectWords names an expectation in messages.

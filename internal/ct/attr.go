@@ -147,14 +147,6 @@ func (a *Attr[T]) SetData(t *T, d []byte) bool {
 	return true
 }
 
-// Tuple returns the tuple of an attribute that is one, or nil.
-func (a *Attr[T]) Tuple(t *T) *Tuple {
-	if a.tuple == nil {
-		return nil
-	}
-	return a.tuple(t)
-}
-
 // Has reports whether t has the attribute.
 func (a *Attr[T]) Has(t *T) bool {
 	switch {
@@ -439,16 +431,6 @@ func Find[T any](table []Attr[T], name string) *Attr[T] {
 			if alias == name {
 				return a
 			}
-		}
-	}
-	return nil
-}
-
-// FindNumber returns the row with libnetfilter_conntrack's number, or nil.
-func FindNumber[T any](table []Attr[T], number int) *Attr[T] {
-	for i := range table {
-		if a := &table[i]; a.Name != "" && a.Number == number {
-			return a
 		}
 	}
 	return nil

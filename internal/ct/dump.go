@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -225,13 +222,17 @@ func buckets() int {
 	return n
 }
 
+// ExpectMax returns how many expectations a network namespace may have, 0 when that
+// cannot be read.
+func ExpectMax() uint64 {
+	n, _ := setting("nf_conntrack_expect_max")
+	return uint64(n)
+}
+
 // setting returns a number of net.netfilter in the calling thread's namespace.
 func setting(name string) (int, error) {
-	b, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(string(b)))
+	n, err := nl.Setting("net.netfilter." + name)
+	return int(n), err
 }
 
 // Buffers of a stream. Several datagrams are read with one system call, which

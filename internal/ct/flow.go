@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"nfctl/internal/pattern"
 	"nfctl/internal/value"
 )
@@ -18,14 +20,14 @@ import (
 // Transport protocols that the kernel tracks with more than addresses
 // (linux/in.h).
 const (
-	ICMP    = 1
-	TCP     = 6
-	UDP     = 17
-	DCCP    = 33
-	GRE     = 47
-	ICMPv6  = 58
-	SCTP    = 132
-	UDPLite = 136
+	ICMP    = unix.IPPROTO_ICMP
+	TCP     = unix.IPPROTO_TCP
+	UDP     = unix.IPPROTO_UDP
+	DCCP    = unix.IPPROTO_DCCP
+	GRE     = unix.IPPROTO_GRE
+	ICMPv6  = unix.IPPROTO_ICMPV6
+	SCTP    = unix.IPPROTO_SCTP
+	UDPLite = unix.IPPROTO_UDPLITE
 )
 
 // Address families as in the netlink header (linux/socket.h).
@@ -86,7 +88,7 @@ func (t *Tuple) IsZero() bool { return t.Present == 0 && !t.Src.IsValid() && !t.
 // (net/netfilter/nf_conntrack_proto_*.c).
 func protoParts(proto uint8) TupleHas {
 	switch {
-	case pattern.HasPorts(proto):
+	case pattern.HasEnds(proto):
 		return TupleSport | TupleDport
 	case pattern.HasICMP(proto):
 		return TupleType | TupleCode | TupleID

@@ -1,45 +1,10 @@
 package ct
 
 import (
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"nfctl/internal/nl"
 )
-
-// A netlinkSocket is a line of /proc/net/netlink: a socket to netfilter.
-type netlinkSocket struct {
-	port   uint32
-	groups uint32
-	inode  uint64
-}
-
-// netlinkSockets returns the netfilter sockets of the calling thread's network
-// namespace.
-func netlinkSockets() ([]netlinkSocket, error) {
-	b, err := os.ReadFile("/proc/thread-self/net/netlink")
-	if err != nil {
-		return nil, err
-	}
-	var out []netlinkSocket
-	for line := range strings.Lines(string(b)) {
-		// sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
-		w := strings.Fields(line)
-		if len(w) < 10 || w[1] != strconv.Itoa(unix.NETLINK_NETFILTER) {
-			continue
-		}
-		port, err1 := strconv.ParseUint(w[2], 10, 32)
-		groups, err2 := strconv.ParseUint(w[3], 16, 32)
-		inode, err3 := strconv.ParseUint(w[9], 10, 64)
-		if err1 == nil && err2 == nil && err3 == nil {
-			out = append(out, netlinkSocket{uint32(port), uint32(groups), inode})
-		}
-	}
-	return out, nil
-}
 
 // owners finds the processes behind netlink ports, and remembers them.
 type owners struct {
@@ -74,51 +39,15 @@ func (o *owners) find(by *By, now uint64) {
 }
 
 func (o *owners) look(port uint32, now uint64) owner {
-	socks, err := netlinkSockets()
-	if err != nil {
-		return owner{}
-	}
-	for _, s := range socks {
-		if s.port != port {
-			continue
-		}
-		link := fmt.Sprintf("socket:[%d]", s.inode)
-		if holds(int(port), link) {
-			return named(int(port))
-		}
-		if now-o.scanned < ownerFor { // looking through all processes is dear
-			return owner{}
+	found := nl.FindOwner(port, func() bool {
+		if now-o.scanned < ownerFor {
+			return false
 		}
 		o.scanned = now
-		procs, _ := os.ReadDir("/proc")
-		for _, p := range procs {
-			if pid, err := strconv.Atoi(p.Name()); err == nil && holds(pid, link) {
-				return named(pid)
-			}
-		}
-	}
-	return owner{}
-}
-
-// holds reports whether a process has an open descriptor that is link.
-func holds(pid int, link string) bool {
-	dir := fmt.Sprintf("/proc/%d/fd/", pid)
-	fds, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	for _, fd := range fds {
-		if to, err := os.Readlink(dir + fd.Name()); err == nil && to == link {
-			return true
-		}
-	}
-	return false
-}
-
-func named(pid int) owner {
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if err != nil {
+		return true
+	})
+	if found.PID == 0 || found.Comm == "" {
 		return owner{}
 	}
-	return owner{pid: uint32(pid), comm: []byte(strings.TrimSuffix(string(comm), "\n"))}
+	return owner{pid: uint32(found.PID), comm: []byte(found.Comm)}
 }

@@ -1,10 +1,6 @@
 package ct
 
 import (
-	"os"
-	"strconv"
-	"strings"
-
 	"nfctl/internal/nl"
 )
 
@@ -31,11 +27,7 @@ var sctpTimeouts = [10]string{1: "closed", 2: "cookie_wait", 3: "cookie_echoed",
 // that this kernel does not have stay unknown.
 func LoadTimeouts() *Timeouts {
 	get := func(name string) uint32 {
-		b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_" + name)
-		if err != nil {
-			return 0
-		}
-		n, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+		n, _ := setting("nf_conntrack_" + name)
 		return uint32(n)
 	}
 	t := &Timeouts{

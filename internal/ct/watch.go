@@ -405,12 +405,12 @@ func policy() Policy {
 	case n == 1:
 		return PolicyAll
 	}
-	socks, err := netlinkSockets()
+	socks, err := nl.Sockets()
 	if err != nil {
 		return PolicyUnknown
 	}
 	for _, s := range socks {
-		if s.groups&0x3f != 0 {
+		if s.Groups&0x3f != 0 {
 			return PolicyUnknown
 		}
 	}

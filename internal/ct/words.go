@@ -29,7 +29,7 @@ func TupleOf(w pattern.Flow) Tuple {
 		t.Family, t.Present = familyOf(w.Src), t.Present|TupleFamily
 	}
 	switch {
-	case pattern.HasPorts(w.Proto):
+	case pattern.HasEnds(w.Proto):
 		t.Present |= TupleSport | TupleDport
 	case pattern.HasICMP(w.Proto):
 		t.Present |= TupleType | TupleCode | TupleID

@@ -135,13 +135,9 @@ func (d *doctor) buffer() {
 // setting reads a number below /proc/sys; ok is false when the kernel does not
 // have it.
 func setting(name string) (n uint64, ok bool, err error) {
-	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	n, err = nl.Setting(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	n, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 	return n, err == nil, err
 }

@@ -1,8 +1,10 @@
 package format
 
 import (
+	"slices"
 	"strings"
 
+	"nfctl/internal/ct"
 	"nfctl/internal/field"
 )
 
@@ -139,4 +141,18 @@ func appendType[T any](b []byte, r *field.Row[T]) []byte {
 	}
 	b = append(b, more...)
 	return append(appendJSONText(append(b, `, "description": `...), r.Doc), '}')
+}
+
+// everyGroup is the kind of object for groups by all fields that a listed flow
+// may have: for the schema.
+func everyGroup() *Subject[Group] {
+	var by []*field.Row[ct.Flow]
+	for i := range ct.FlowFields.Rows() {
+		r := &ct.FlowFields.Rows()[i]
+		if !r.Hidden && !slices.Contains([]string{"kind", "event", "time", "events"}, r.Path) && !strings.HasPrefix(r.Path, "by.") {
+			by = append(by, r)
+		}
+	}
+	s, _ := Groups(by...)
+	return s
 }

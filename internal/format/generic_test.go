@@ -92,7 +92,7 @@ func TestJSON(t *testing.T) {
 		{"none of them", &thing{}, []string{"n"}, `{}`},
 	}
 	for _, tt := range tests {
-		j, err := NewJSON(things, tt.fields...)
+		j, err := newJSON(things, tt.fields, nil)
 		if err != nil {
 			t.Fatal(tt.name, err)
 		}
@@ -107,7 +107,7 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s: %v allocations", tt.name, n)
 		}
 	}
-	_, err := NewJSON(things, "g.enmu")
+	_, err := newJSON(things, []string{"g.enmu"}, nil)
 	var ve *value.Error
 	if !errors.As(err, &ve) || ve.Near != "g.enum" {
 		t.Errorf("unknown field: %v", err)
@@ -210,7 +210,7 @@ func TestTemplate(t *testing.T) {
 		{full(), "{{range .flags}}<{{.}}>{{end}}", "<A><B><0x8>\n"},
 		{full(), "{{printf \"%x\" .sub.x}} {{len .flags}}", "5 3\n"},
 	} {
-		w, err := NewTemplate(things, tt.text)
+		w, err := newTemplate(things, tt.text, nil)
 		if err != nil {
 			t.Errorf("%s: %v", tt.text, err)
 			continue
@@ -223,7 +223,7 @@ func TestTemplate(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"{{.n", "{{.nope}}", "{{.g.nope}}", "{{nofunc .n}}", "{{.number}}", "{{$.sub.z}}", "{{if .n}}", "{{call .n}}", "{{if call .n 1}}{{end}}"} {
-		_, err := NewTemplate(things, bad)
+		_, err := newTemplate(things, bad, nil)
 		var ve *value.Error
 		if !errors.As(err, &ve) {
 			t.Errorf("%s: %v, want a *value.Error", bad, err)
@@ -236,7 +236,7 @@ func TestTemplate(t *testing.T) {
 	if got := string(union.Append(nil, &thing{has: 1, n: 3})) + string(union.Append(nil, full())); got != "3//\n18446744073709551615//\n" {
 		t.Errorf("names of other objects: %q", got)
 	}
-	w, err := NewTemplate(things, "{{index .n 3}}")
+	w, err := newTemplate(things, "{{index .n 3}}", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestResolve(t *testing.T) {
 }
 
 func BenchmarkJSONThing(b *testing.B) {
-	j, _ := NewJSON(things)
+	j, _ := newJSON(things, nil, nil)
 	in := full()
 	in.time = uint64(time.Now().UnixNano())
 	for b.Loop() {

@@ -279,7 +279,7 @@ func TestAllocations(t *testing.T) {
 // TestPresence: what is skipped by a look at bits is what a look at each field
 // would skip too.
 func TestPresence(t *testing.T) {
-	fast, err := NewJSON(ct.FlowFields)
+	fast, err := newJSON(ct.FlowFields, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestPresence(t *testing.T) {
 	for i := range plain {
 		plain[i].Part, plain[i].Need = nil, 0
 	}
-	slow, err := NewJSON(field.New(func() []field.Row[ct.Flow] { return plain }))
+	slow, err := newJSON(field.New(func() []field.Row[ct.Flow] { return plain }), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestPresence(t *testing.T) {
 
 // TestJSONAgain: what a writer remembers of the objects before does not show.
 func TestJSONAgain(t *testing.T) {
-	used, err := NewJSON(ct.FlowFields)
+	used, err := newJSON(ct.FlowFields, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,7 @@ func TestJSONAgain(t *testing.T) {
 		list = append(list, f, typical())
 	}
 	for _, f := range append(list, list...) {
-		fresh, _ := NewJSON(ct.FlowFields)
+		fresh, _ := newJSON(ct.FlowFields, nil, nil)
 		if got, want := string(used.Append(nil, f)), string(fresh.Append(nil, f)); got != want {
 			t.Fatalf("got  %swant %s", got, want)
 		}

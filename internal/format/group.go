@@ -56,17 +56,3 @@ func Groups(by ...*field.Row[ct.Flow]) (*Subject[Group], []*field.Row[ct.Flow]) 
 		num("bytes", "their bytes, of both directions", func(g *Group) (uint64, bool) { return g.Bytes, g.Counted }))
 	return &Subject[Group]{Kind: "group", Fields: field.New(func() []field.Row[Group] { return rows })}, sorted
 }
-
-// everyGroup is the kind of object for groups by all fields that a listed flow
-// may have: for the schema.
-func everyGroup() *Subject[Group] {
-	var by []*field.Row[ct.Flow]
-	for i := range ct.FlowFields.Rows() {
-		r := &ct.FlowFields.Rows()[i]
-		if !r.Hidden && !slices.Contains([]string{"kind", "event", "time", "events"}, r.Path) && !strings.HasPrefix(r.Path, "by.") {
-			by = append(by, r)
-		}
-	}
-	s, _ := Groups(by...)
-	return s
-}

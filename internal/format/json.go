@@ -106,13 +106,8 @@ type jsonWords struct {
 	flags *[64]string // the word of each bit
 }
 
-// NewJSON returns a writer of all fields but the hidden ones, or of those that
-// SelectRows finds for fields.
-func NewJSON[T any](reg *field.Registry[T], fields ...string) (*JSONWriter[T], error) {
-	return newJSON(reg, fields, nil)
-}
-
-// newJSON writes also the hidden fields that extra names.
+// newJSON returns a writer of all fields but the hidden ones, or of those that
+// SelectRows finds for fields; and of the hidden fields that extra names.
 func newJSON[T any](reg *field.Registry[T], fields, extra []string) (*JSONWriter[T], error) {
 	rows, err := SelectRows(reg, fields)
 	if err == nil && len(fields) == 0 && len(extra) > 0 {

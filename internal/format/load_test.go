@@ -226,7 +226,7 @@ func FuzzLoad(f *testing.F) {
 			if len(errs) > 0 || len(again) != 1 || again[0]+"\n" != line {
 				t.Fatalf("%q\nwritten as %q\nthen as    %q, %v", s.Text, line, again, errs)
 			}
-			j, _ := NewJSON(ct.FlowFields)
+			j, _ := newJSON(ct.FlowFields, nil, nil)
 			if b := j.Append(nil, s.Flow); !json.Valid(b) {
 				t.Fatalf("not JSON: %s", b)
 			}

@@ -456,7 +456,7 @@ func TestConntrackExpect(t *testing.T) {
 		}
 		return string(p.End(b))
 	}
-	c, err := nl.Dial(nl.Config{Groups: nl.Group(4) | nl.Group(6)})
+	c, err := nl.Dial(nl.Config{Groups: 1<<3 | 1<<5})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,13 +49,9 @@ type reachable[T any] struct {
 	value any // of the object at hand
 }
 
-// NewTemplate compiles a template. A name that no field has is an error. A
-// newline is added to each object when the template does not end with one.
-func NewTemplate[T any](reg *field.Registry[T], text string) (*TemplateWriter[T], error) {
-	return newTemplate(reg, text, nil)
-}
-
-// newTemplate takes also names that other objects of the stream have.
+// newTemplate compiles a template. A name that no field has is an error, unless others
+// says that other objects of the stream have it. A newline is added to each object when
+// the template does not end with one.
 func newTemplate[T any](reg *field.Registry[T], text string, others func(string) bool) (*TemplateWriter[T], error) {
 	bad := func(why string) error {
 		return &value.Error{What: "template", Text: text, Valid: "Go template syntax, as '{{.orig.src}}': " + why}

@@ -35,7 +35,3 @@ const (
 	FlagAppend  = unix.NLM_F_APPEND
 	FlagEcho    = unix.NLM_F_ECHO
 )
-
-// Group returns the bit in Config.Groups of multicast group n (NFNLGRP_…, from
-// 1), as bind(2) takes it.
-func Group(n uint) uint32 { return 1 << (n - 1) }

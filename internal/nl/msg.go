@@ -64,9 +64,6 @@ func AppendString(b []byte, typ uint16, s string) []byte {
 	return pad(append(b, 0), len(s)+1)
 }
 
-// AppendFlag appends an attribute without data.
-func AppendFlag(b []byte, typ uint16) []byte { return appendAttrHeader(b, typ, 0) }
-
 // AppendU8 appends an attribute of one byte.
 func AppendU8(b []byte, typ uint16, v uint8) []byte {
 	return append(appendAttrHeader(b, typ, 1), v, 0, 0, 0)

@@ -273,7 +273,7 @@ func TestBatchOverrun(t *testing.T) {
 
 func TestReceiver(t *testing.T) {
 	nstest.Enter(t)
-	w := dial(t, nl.Config{Groups: nl.Group(groupNew) | nl.Group(groupDestroy), Buffer: 4 << 20})
+	w := dial(t, nl.Config{Groups: group(groupNew) | group(groupDestroy), Buffer: 4 << 20})
 	r, err := w.NewReceiver(16, 4096)
 	if err != nil {
 		t.Fatal(err)
@@ -396,7 +396,7 @@ func TestReceiverEnds(t *testing.T) {
 // not wait for the receiver.
 func TestReceiverGC(t *testing.T) {
 	nstest.Enter(t)
-	w := dial(t, nl.Config{Groups: nl.Group(groupNew)})
+	w := dial(t, nl.Config{Groups: group(groupNew)})
 	r, err := w.NewReceiver(4, 4096)
 	if err != nil {
 		t.Fatal(err)
@@ -427,7 +427,7 @@ func TestReceiverGC(t *testing.T) {
 func TestOverrun(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
-	w := dial(t, nl.Config{Groups: nl.Group(groupNew)})
+	w := dial(t, nl.Config{Groups: group(groupNew)})
 	if n, err := w.SetBuffer(8 << 10); n != 8<<10 || err != nil {
 		t.Fatalf("SetBuffer: %d, %v", n, err)
 	}
@@ -457,7 +457,7 @@ func TestOverrun(t *testing.T) {
 func TestTruncated(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
-	w := dial(t, nl.Config{Groups: nl.Group(groupNew)})
+	w := dial(t, nl.Config{Groups: group(groupNew)})
 	c := dial(t, nl.Config{})
 	if err := c.Do(flow(nil, ctNew, create, 1)); err != nil {
 		t.Fatal(err)
@@ -516,7 +516,7 @@ func TestSetBuffer(t *testing.T) {
 func TestOther(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
-	c := dial(t, nl.Config{Groups: nl.Group(groupNew)})
+	c := dial(t, nl.Config{Groups: group(groupNew)})
 	fill(t, dial(t, nl.Config{}), 10)
 	var other []uint16
 	c.Other = func(m *nl.Msg) { other = append(other, sport(m)) }
@@ -716,7 +716,7 @@ func TestAppend(t *testing.T) {
 	b = nl.AppendU32(b, 3, 0x44556677)
 	b = nl.AppendU64(b, 4, 0x8899aabbccddeeff)
 	b = nl.AppendString(b, 5, "text")
-	b = nl.AppendFlag(b, 6)
+	b = nl.AppendAttr(b, 6, nil)
 	b, at := nl.Begin(b, 7)
 	b = nl.AppendAttr(b, 8, []byte{1, 2, 3, 4, 5})
 	b = nl.End(b, at)
@@ -828,7 +828,7 @@ func FuzzMessages(f *testing.F) {
 
 func BenchmarkReceiver(b *testing.B) {
 	nstest.Enter(b)
-	w := dial(b, nl.Config{Groups: nl.Group(groupNew) | nl.Group(groupDestroy), Buffer: 16 << 20})
+	w := dial(b, nl.Config{Groups: group(groupNew) | group(groupDestroy), Buffer: 16 << 20})
 	r, err := w.NewReceiver(64, 4096)
 	if err != nil {
 		b.Fatal(err)
@@ -864,3 +864,6 @@ func BenchmarkReceiver(b *testing.B) {
 		}
 	}
 }
+
+// group is the bit in Config.Groups of a multicast group (NFNLGRP_…, from 1).
+func group(n uint) uint32 { return 1 << (n - 1) }

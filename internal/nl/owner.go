@@ -1,8 +1,8 @@
 package nl
 
 import (
-	"bytes"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,16 +19,22 @@ type Owner struct {
 // FindOwner returns who holds the netfilter socket with a port id in the calling
 // thread's network namespace. A port id is the process's id only by custom, so
 // the process is named only when it has that very socket open; its PID is 0 when
-// that cannot be seen, which may take the privileges of root.
-func FindOwner(port uint32) Owner {
+// that cannot be seen, which may take the privileges of root. Where it is another
+// process, all are looked through, which is dear: when search is not nil, only if
+// that says so.
+func FindOwner(port uint32, search func() bool) Owner {
 	o := Owner{Port: port}
-	inode := socketInode(port)
-	if inode == "" {
+	sockets, err := Sockets()
+	at := slices.IndexFunc(sockets, func(s Socket) bool { return s.Port == port })
+	if err != nil || at < 0 {
 		return o
 	}
-	want := "socket:[" + inode + "]"
+	want := "socket:[" + strconv.FormatUint(sockets[at].Inode, 10) + "]"
 	if first := strconv.FormatUint(uint64(port), 10); holds(first, want) {
 		o.PID, o.Comm = int(port), comm(first)
+		return o
+	}
+	if search != nil && !search() {
 		return o
 	}
 	dir, err := os.Open("/proc")
@@ -46,21 +52,34 @@ func FindOwner(port uint32) Owner {
 	return o
 }
 
-// socketInode finds the socket's inode in /proc/net/netlink, whose columns are
-// sk, Eth (the protocol), Pid (the port id), …, Inode.
-func socketInode(port uint32) string {
+// A Socket is a netlink socket to netfilter, as /proc/net/netlink has it.
+type Socket struct {
+	Port   uint32
+	Groups uint32 // the first 32 multicast groups, as bind(2) takes them
+	Inode  uint64
+}
+
+// Sockets returns the netfilter sockets of the calling thread's network namespace.
+func Sockets() ([]Socket, error) {
 	b, err := os.ReadFile("/proc/thread-self/net/netlink")
 	if err != nil {
-		return ""
+		return nil, err
 	}
-	proto, id := strconv.Itoa(unix.NETLINK_NETFILTER), strconv.FormatUint(uint64(port), 10)
-	for line := range bytes.Lines(b) {
-		f := strings.Fields(string(line))
-		if len(f) >= 10 && f[1] == proto && f[2] == id {
-			return f[9]
+	var out []Socket
+	for line := range strings.Lines(string(b)) {
+		// sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
+		w := strings.Fields(line)
+		if len(w) < 10 || w[1] != strconv.Itoa(unix.NETLINK_NETFILTER) {
+			continue
+		}
+		port, err1 := strconv.ParseUint(w[2], 10, 32)
+		groups, err2 := strconv.ParseUint(w[3], 16, 32)
+		inode, err3 := strconv.ParseUint(w[9], 10, 64)
+		if err1 == nil && err2 == nil && err3 == nil {
+			out = append(out, Socket{uint32(port), uint32(groups), inode})
 		}
 	}
-	return ""
+	return out, nil
 }
 
 func holds(pid, want string) bool {

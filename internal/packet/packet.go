@@ -9,25 +9,27 @@ package packet
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 )
 
 // Protocol numbers of the headers that this package knows (linux/in.h).
 const (
-	ProtoHopByHop = 0
-	ProtoICMP     = 1
-	ProtoTCP      = 6
-	ProtoUDP      = 17
-	ProtoDCCP     = 33
-	ProtoRouting  = 43
-	ProtoFragment = 44
-	ProtoGRE      = 47
-	ProtoESP      = 50
-	ProtoAH       = 51
-	ProtoICMPv6   = 58
-	ProtoNone     = 59
-	ProtoDstOpts  = 60
-	ProtoSCTP     = 132
-	ProtoUDPLite  = 136
+	ProtoHopByHop = unix.IPPROTO_HOPOPTS
+	ProtoICMP     = unix.IPPROTO_ICMP
+	ProtoTCP      = unix.IPPROTO_TCP
+	ProtoUDP      = unix.IPPROTO_UDP
+	ProtoDCCP     = unix.IPPROTO_DCCP
+	ProtoRouting  = unix.IPPROTO_ROUTING
+	ProtoFragment = unix.IPPROTO_FRAGMENT
+	ProtoGRE      = unix.IPPROTO_GRE
+	ProtoESP      = unix.IPPROTO_ESP
+	ProtoAH       = unix.IPPROTO_AH
+	ProtoICMPv6   = unix.IPPROTO_ICMPV6
+	ProtoNone     = unix.IPPROTO_NONE
+	ProtoDstOpts  = unix.IPPROTO_DSTOPTS
+	ProtoSCTP     = unix.IPPROTO_SCTP
+	ProtoUDPLite  = unix.IPPROTO_UDPLITE
 )
 
 // maxHeaders bounds the walk along IPv6 extension headers. RFC 8200 has use for

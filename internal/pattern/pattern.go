@@ -17,25 +17,26 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"nfctl/internal/field"
 	"nfctl/internal/value"
 )
 
 // Protocol numbers with ports, keys or ICMP words (linux/in.h).
 const (
-	protoICMP    = 1
-	protoTCP     = 6
-	protoUDP     = 17
-	protoDCCP    = 33
-	protoGRE     = 47
-	protoICMPv6  = 58
-	protoSCTP    = 132
-	protoUDPLite = 136
+	protoICMP    = unix.IPPROTO_ICMP
+	protoTCP     = unix.IPPROTO_TCP
+	protoUDP     = unix.IPPROTO_UDP
+	protoDCCP    = unix.IPPROTO_DCCP
+	protoGRE     = unix.IPPROTO_GRE
+	protoICMPv6  = unix.IPPROTO_ICMPV6
+	protoSCTP    = unix.IPPROTO_SCTP
+	protoUDPLite = unix.IPPROTO_UDPLITE
 )
 
-// HasPorts reports whether conntrack keeps ports, or for gre keys, of a
-// protocol.
-func HasPorts(proto uint8) bool {
+// HasEnds reports whether a flow in words has ports of a protocol, or for gre keys.
+func HasEnds(proto uint8) bool {
 	switch proto {
 	case protoTCP, protoUDP, protoDCCP, protoGRE, protoSCTP, protoUDPLite:
 		return true
@@ -294,7 +295,7 @@ func (p *Pattern) end(e *End, s string) error {
 	if !hasPort || port == "*" {
 		return nil
 	}
-	if p.Has&Proto != 0 && !HasPorts(p.Proto) {
+	if p.Has&Proto != 0 && !HasEnds(p.Proto) {
 		return &value.Error{What: "end of a flow", Text: s, Valid: "no port: " + string(value.Protocols.Append(nil, uint64(p.Proto))) + " has none"}
 	}
 	read := value.Ports
@@ -381,7 +382,7 @@ func (p *Pattern) Flow() (Flow, error) {
 	f.Src = addr(&p.Src.Addrs, "source address")
 	f.Dst = addr(&p.Dst.Addrs, "destination address")
 	ports := len(p.Src.Ports.Nums)+len(p.Dst.Ports.Nums) > 0
-	if p.Has&Proto != 0 && HasPorts(p.Proto) || ports {
+	if p.Has&Proto != 0 && HasEnds(p.Proto) || ports {
 		word := PortWord(p.Proto)
 		f.SPort = port(&p.Src.Ports, "source "+word)
 		f.DPort = port(&p.Dst.Ports, "destination "+word)
@@ -428,7 +429,7 @@ func Append(b []byte, f *Flow) []byte {
 }
 
 func appendEnd(b []byte, f *Flow, a netip.Addr, port uint16) []byte {
-	if f.Has&Ports == 0 || !HasPorts(f.Proto) {
+	if f.Has&Ports == 0 || !HasEnds(f.Proto) {
 		return a.AppendTo(b)
 	}
 	if a.Is4() {

@@ -276,7 +276,7 @@ func FuzzFlow(f *testing.F) {
 			return
 		}
 		fl := Flow{Proto: proto, Src: a, Dst: b, Zone: zone, Has: Proto}
-		if HasPorts(proto) {
+		if HasEnds(proto) {
 			fl.SPort, fl.DPort, fl.Has = sport, dport, fl.Has|Ports
 		}
 		if HasICMP(proto) {

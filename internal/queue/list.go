@@ -47,7 +47,7 @@ func List() ([]Info, error) {
 	var list []Info
 	for line := range bytes.Lines(b) {
 		if i, ok := parseInfo(line); ok {
-			i.Owner = nl.FindOwner(i.Owner.Port)
+			i.Owner = nl.FindOwner(i.Owner.Port, nil)
 			list = append(list, i)
 		}
 	}

@@ -376,9 +376,6 @@ func (q *Queue) wake() {
 // Num returns the queue's number.
 func (q *Queue) Num() uint16 { return q.conf.Num }
 
-// PortID returns the port id of the queue's socket.
-func (q *Queue) PortID() uint32 { return q.conn.PortID() }
-
 // Unbind gives the queue up. The kernel drops what still waits for a verdict.
 func (q *Queue) Unbind() error {
 	if !q.bound {
