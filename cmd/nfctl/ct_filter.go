@@ -344,6 +344,9 @@ func findFlag[T any](flags []filterFlag[T], name string) *filterFlag[T] {
 }
 
 func (ff *filterFlag[T]) read(reg *field.Registry[T], text string) ([]field.Cond, func(*T) bool, error) {
+	if strings.HasPrefix(text, "!") { // '!A,!B' is '!A,B': neither
+		text = strings.ReplaceAll(text, ",!", ",")
+	}
 	if ff.make != nil {
 		return ff.make(text)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -198,5 +200,81 @@ func TestCtZones(t *testing.T) {
 	}
 	if _, errs, _ := call("ct", "delete", "udp > orig-zone 7"); !strings.Contains(errs, "1 flow deleted") {
 		t.Errorf("orig-zone 7: %s", errs)
+	}
+}
+
+// TestCtProtocolNames: what /etc/protocols calls a protocol is taken and said.
+func TestCtProtocolNames(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	for _, c := range [][2]string{{"vrrp", "vrrp"}, {"ospf", "ospf"}, {"112", "vrrp"}, {"esp", "esp"}} {
+		good(t, "ct", "flush", "--all")
+		good(t, "ct", "create", c[0]+" 10.0.0.1 > 10.0.0.2", "-q")
+		if out := good(t, "ct", "list", "-p", c[0], "-o", "json"); !strings.Contains(out, `"proto":"`+c[1]+`"`) {
+			t.Errorf("%s: %s", c[0], out)
+		}
+		saved := good(t, "ct", "save")
+		good(t, "ct", "flush", "--all")
+		loaded(t, saved)
+		if out := good(t, "ct", "list", "-o", "flow"); out != c[1]+" 10.0.0.1 > 10.0.0.2\n" {
+			t.Errorf("%s: %s", c[0], out)
+		}
+	}
+	good(t, "ct", "create", "ipv6-icmp fd00::1 > fd00::2 type 128 code 0 id 1", "-q")
+	if out := good(t, "ct", "list", "-p", "ipv6-icmp", "-o", "json"); !strings.Contains(out, `"proto":"icmpv6"`) {
+		t.Errorf("ipv6-icmp: %s", out)
+	}
+}
+
+// TestCtSmallThings are texts that were refused.
+func TestCtSmallThings(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	loaded(t, "\ufeff-A -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 2 -t 60 -u SEEN_REPLY\n")
+	good(t, "ct", "create", "udp 10.0.0.1:3 > 10.0.0.2:4", "-q")
+	good(t, "ct", "create", "udp 10.0.0.1:5 > 10.0.0.2:6", "--status", "ASSURED", "-q")
+	for _, args := range [][]string{{"--status", "!SEEN_REPLY,!ASSURED"}, {"--status", "!SEEN_REPLY,ASSURED"}, {"--dport", "!2,!6"}} {
+		if out := good(t, append([]string{"ct", "list", "-o", "flow"}, args...)...); out != "udp 10.0.0.1:3 > 10.0.0.2:4\n" {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+}
+
+// TestStreamOfGoneNamespace: what follows a namespace ends with its name, and does
+// not keep it alive.
+func TestStreamOfGoneNamespace(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "ip")
+	if os.Geteuid() != 0 || os.Getenv("NFCTL_TEST_INNER") != "" {
+		t.Skip("names of network namespaces need root")
+	}
+	ns := nstest.New(t)
+	nf := nstest.Build(t)
+	for _, again := range []bool{false, true} {
+		name := fmt.Sprintf("nfctl-test-%d-%v", os.Getpid(), again)
+		ns.Run("ip", "netns", "add", name)
+		t.Cleanup(func() { ns.Exec("ip", "netns", "del", name) })
+		var procs []*nstest.Proc
+		for i, args := range []string{"ct watch", "expect watch", "watch", "queue --num 0"} {
+			ready := filepath.Join(t.TempDir(), fmt.Sprint(i))
+			procs = append(procs, ns.Start(nf, append(append([]string{"--netns", name}, strings.Fields(args)...), "--ready-file", ready)...))
+			nstest.WaitFile(t, ready)
+		}
+		procs = append(procs, ns.Start(nf, "--netns", name, "ct", "stats", "--interval", "1h"))
+		procs[4].WaitOutput("insert")
+		for _, p := range procs {
+			if p.Ended() {
+				t.Errorf("ended at once: %s", p.Stderr())
+			}
+		}
+		ns.Run("ip", "netns", "del", name)
+		if again {
+			ns.Run("ip", "netns", "add", name)
+		}
+		for _, p := range procs {
+			if status := p.Wait(); status != exitFailed || !strings.Contains(p.Stderr(), "namespace is gone") {
+				t.Errorf("status %d: %s", status, p.Stderr())
+			}
+		}
 	}
 }

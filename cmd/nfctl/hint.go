@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,10 @@ func hintFor(err error, code int) string {
 		var path *os.PathError
 		if errors.As(err, &path) {
 			return "needs the right to read or write that file; try sudo"
+		}
+		var op *nl.OpError
+		if errors.As(err, &op) && strings.HasPrefix(op.Object, "network namespace ") {
+			return "needs the right to read the namespace's file, and CAP_SYS_ADMIN to enter it; try sudo"
 		}
 		return "needs CAP_NET_ADMIN in this network namespace; try sudo, or setcap cap_net_admin+ep on nfctl"
 	case errors.Is(err, unix.ENOBUFS):

@@ -291,7 +291,7 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 	}
 	none := ns.StartCmd(ordinaryUser(t, admin, "--netns", strconv.Itoa(os.Getpid()), "ct", "list"))
-	if status := none.Wait(); status != exitPermission || !strings.Contains(none.Stderr(), "hint:") {
+	if status := none.Wait(); status != exitPermission || !strings.Contains(none.Stderr(), "CAP_SYS_ADMIN") {
 		t.Errorf("--netns: status %d: %s", status, none.Stderr())
 	}
 	p.Signal(unix.SIGTERM)

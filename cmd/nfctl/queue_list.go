@@ -55,6 +55,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 	var before []queue.Info
 	then := time.Now()
 	st := o.stream.start(ctx, func() {})
+	go st.endWithNamespace(a.netns)
 	defer st.stop()
 	for {
 		list, err := queue.List()

@@ -96,6 +96,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 
 	r.begun = time.Now()
 	r.stream = o.stream.start(c.Context(), r.totals)
+	go r.stream.endWithNamespace(r.a.netns)
 	defer r.stream.stop()
 	var sinks []func() error
 	for i, q := range r.queues {

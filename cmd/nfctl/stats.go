@@ -77,6 +77,7 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 	}
 	st := o.stream.start(c.Context(), func() {})
 	defer st.stop()
+	go st.endWithNamespace(a.netns)
 	if o.interval > 0 && !o.keep {
 		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every request
 	}

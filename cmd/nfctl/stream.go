@@ -13,9 +13,11 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"nfctl/internal/nl"
 )
 
-// Why a stream ended: none is a failure.
+// Why a stream ended: none but the last is a failure.
 var (
 	errSignal   = errors.New("signal")
 	errCount    = errors.New("--count")
@@ -23,6 +25,7 @@ var (
 	errDuration = errors.New("--duration")
 	errIdle     = errors.New("--idle")
 	errReader   = errors.New("reader gone")
+	errGone     = errors.New("the network namespace is gone")
 )
 
 // streamFlags say when a stream ends by itself.
@@ -142,6 +145,27 @@ func (s *stream) endWithReader(w io.Writer) {
 	}
 }
 
+// endWithNamespace ends the stream when what --netns named is gone: nothing more
+// will come, and the stream would keep the namespace and its interfaces alive.
+func (s *stream) endWithNamespace(spec string) {
+	if spec == "" {
+		return
+	}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if nl.NamespaceGone(spec) {
+				s.cancel(errGone)
+				return
+			}
+		case <-s.Done():
+			return
+		}
+	}
+}
+
 // stop gives the stream's resources back.
 func (s *stream) stop() { s.cancel(context.Canceled) }
 
@@ -152,6 +176,9 @@ func (s *stream) met() { s.cancel(errUntil) }
 // something else ended the stream by itself.
 func (s *stream) result() error {
 	cause := context.Cause(s)
+	if cause == errGone {
+		return &statusError{code: exitFailed, err: errGone}
+	}
 	wanted := s.flags.count > 0 || s.flags.until != ""
 	if wanted && (cause == errDuration || cause == errIdle) {
 		return &statusError{code: exitNotFound}

@@ -182,6 +182,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	}
 	w.stream = w.o.stream.start(ctx, w.summary)
 	defer w.stream.stop()
+	go w.stream.endWithNamespace(w.a.netns)
 	if !w.silent {
 		w.k.b = w.begin(w.k.b)
 		go w.stream.endWithReader(w.a.out)

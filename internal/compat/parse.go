@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"nfctl/internal/lazy"
 	"nfctl/internal/value"
 )
 
@@ -331,21 +330,10 @@ func (p *parser) given(name string) (string, bool) {
 	return "", false
 }
 
-// others are protocols by the names that /etc/protocols has for them.
-var others = lazy.Value[map[string]uint8]{Make: func() map[string]uint8 {
-	return map[string]uint8{"ipv6-icmp": 58, "icmp6": 58, "ipencap": 4, "ip-encap": 4, "ipcomp": 108, "ospf": 89, "vrrp": 112, "eigrp": 88,
-		"ipv6-route": 43, "ipv6-frag": 44, "ipv6-nonxt": 59, "ipv6-opts": 60, "hopopt": 0, "isis": 124, "st": 5, "ggp": 3, "skip": 57, "etherip": 97,
-		"mpls-in-ip": 137, "manet": 138, "shim6": 140, "wesp": 141, "rohc": 142, "hip": 139, "rspf": 73, "vmtp": 81, "ax.25": 93, "fc": 133}
-}}
-
 func (p *parser) protocol(text string) error {
 	n, err := value.Protocols.Parse(text)
 	if err != nil || n > 255 {
-		other, ok := others.Get()[strings.ToLower(text)]
-		if !ok {
-			return bad("`%s' unsupported protocol", text)
-		}
-		n = uint64(other)
+		return bad("`%s' unsupported protocol", text)
 	}
 	p.num, p.has, p.proto = uint8(n), true, findProtocol(uint8(n))
 	p.c.Proto = strconv.FormatUint(n, 10)

@@ -62,7 +62,11 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 		var words []string
 		var j *jsonFlow
 		for line := 1; sc.Scan(); line++ {
-			b := bytes.TrimSpace(sc.Bytes())
+			b := sc.Bytes()
+			if line == 1 {
+				b = bytes.TrimPrefix(b, []byte("\ufeff")) // byte order mark of some editors
+			}
+			b = bytes.TrimSpace(b)
 			if len(b) == 0 || b[0] == '#' {
 				continue
 			}

@@ -25,17 +25,9 @@ func OpenNamespace(spec string) (*os.File, error) {
 	fail := func(err error) (*os.File, error) {
 		return nil, &OpError{Op: "open", Object: "network namespace " + strconv.Quote(spec), Err: err}
 	}
-	var path, missing string
-	pid, err := strconv.ParseUint(spec, 10, 31)
-	switch {
-	case spec == "" || spec == "." || spec == "..":
+	path, missing := namespacePath(spec)
+	if path == "" {
 		return fail(errors.New("not a name, process id or path"))
-	case strings.Contains(spec, "/"):
-		path = spec
-	case err == nil:
-		path, missing = fmt.Sprintf("/proc/%d/ns/net", pid), "no such process"
-	default:
-		path, missing = NamespaceDir+"/"+spec, "no such name in "+NamespaceDir
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,6 +46,35 @@ func OpenNamespace(spec string) (*os.File, error) {
 		return fail(errors.New("not a network namespace"))
 	}
 	return f, nil
+}
+
+// namespacePath returns where a namespace is opened, "" for what names none, and
+// what is missing when that is not there.
+func namespacePath(spec string) (path, missing string) {
+	pid, err := strconv.ParseUint(spec, 10, 31)
+	switch {
+	case spec == "" || spec == "." || spec == "..":
+		return "", ""
+	case strings.Contains(spec, "/"):
+		return spec, ""
+	case err == nil:
+		return fmt.Sprintf("/proc/%d/ns/net", pid), "no such process"
+	}
+	return NamespaceDir + "/" + spec, "no such name in " + NamespaceDir
+}
+
+// NamespaceGone reports whether what spec named (see OpenNamespace) when the program
+// entered it is gone, or leads elsewhere by now: then this program may be all that
+// keeps the namespace alive.
+func NamespaceGone(spec string) bool {
+	path, _ := namespacePath(spec)
+	here, err := threadNamespaceID()
+	if err != nil {
+		return false
+	}
+	var s unix.Stat_t
+	err = unix.Stat(path, &s)
+	return err == unix.ENOENT || err == nil && fmt.Sprintf("%d:%d", s.Dev, s.Ino) != here
 }
 
 // namespaceID identifies a namespace by device and inode.

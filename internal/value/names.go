@@ -180,7 +180,8 @@ var Families = NewNames("family", 255,
 	Name{"xdp", 44}, Name{"mctp", 45},
 )
 
-// Protocols are the transport protocols of the seed's table (netinet/in.h).
+// Protocols are the transport protocols of the seed's table (netinet/in.h), and by
+// the names that /etc/protocols has for them those of IANA that are in use.
 var Protocols = NewNames("protocol", 255,
 	Name{"ip", 0}, Name{"hopopts", 0}, Name{"icmp", 1}, Name{"igmp", 2}, Name{"ipip", 4},
 	Name{"tcp", 6}, Name{"egp", 8}, Name{"pup", 12}, Name{"udp", 17}, Name{"idp", 22},
@@ -190,4 +191,12 @@ var Protocols = NewNames("protocol", 255,
 	Name{"beetph", 94}, Name{"encap", 98}, Name{"pim", 103}, Name{"comp", 108},
 	Name{"l2tp", 115}, Name{"sctp", 132}, Name{"mh", 135}, Name{"udplite", 136},
 	Name{"mpls", 137}, Name{"ethernet", 143}, Name{"raw", 255}, Name{"mptcp", 262},
+	Name{"hopopt", 0}, Name{"ggp", 3}, Name{"ipencap", 4}, Name{"ip-encap", 4}, Name{"st", 5}, Name{"igp", 9},
+	Name{"hmp", 20}, Name{"xns-idp", 22}, Name{"rdp", 27}, Name{"iso-tp4", 29}, Name{"xtp", 36}, Name{"ddp", 37},
+	Name{"idpr-cmtp", 38}, Name{"ipv6-route", 43}, Name{"ipv6-frag", 44}, Name{"idrp", 45}, Name{"ipsec-esp", 50},
+	Name{"ipsec-ah", 51}, Name{"skip", 57}, Name{"ipv6-icmp", 58}, Name{"icmp6", 58}, Name{"ipv6-nonxt", 59},
+	Name{"ipv6-opts", 60}, Name{"rspf", 73}, Name{"vmtp", 81}, Name{"eigrp", 88}, Name{"ospf", 89}, Name{"ospfigp", 89},
+	Name{"ax.25", 93}, Name{"etherip", 97}, Name{"ipcomp", 108}, Name{"vrrp", 112}, Name{"isis", 124}, Name{"fc", 133},
+	Name{"mobility-header", 135}, Name{"mpls-in-ip", 137}, Name{"manet", 138}, Name{"hip", 139}, Name{"shim6", 140},
+	Name{"wesp", 141}, Name{"rohc", 142},
 )
