@@ -70,13 +70,14 @@ func parseEvents(s, words string) (ct.Events, error) {
 
 // A choice is which objects of one kind a watch shows, and which ends it.
 type choice[T any] struct {
+	conds []field.Cond  // what must hold, as far as conditions say it
 	show  func(*T) bool // nil: all
 	until func(*T) bool // nil: none
 }
 
 // chosen returns the choice of a compiled filter and --until's expression.
 func chosen[T any](reg *field.Registry[T], c *chooser[T], until string) (choice[T], error) {
-	out := choice[T]{show: c.match}
+	out := choice[T]{conds: c.conds, show: c.match}
 	if until == "" {
 		return out, nil
 	}
@@ -93,6 +94,11 @@ Each event is written at once when traffic is slow, and in large pieces when it
 is fast. Events that came faster than they were read and did not fit the receive
 buffer are lost; how many were lost stands where they are missing, and in the
 totals on standard error at the end and at SIGUSR1.
+
+What a pattern and filters say of events, family, protocol, addresses, ports, mark
+and status is also told to the kernel, which then leaves other events out of the
+buffer, and out of the totals. --with-existing and --resync need to see all changes
+of a flow: with them mark and status are not.
 `
 
 func newCtWatch(a *app) *cobra.Command {
@@ -124,7 +130,7 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 			if slices.ContainsFunc(fo.given, func(g given) bool { return g.flag == "timeout" }) {
 				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some time say --duration")
 			}
-			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events}}
+			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Match: flows.conds}}
 			return watchOne(w, c, format.Flows, flows, &w.h.Flow)
 		},
 	}

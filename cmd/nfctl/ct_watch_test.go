@@ -462,3 +462,31 @@ func TestEitherFields(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestWatchFiltered: what a watch is not about never gets into its buffer, so that
+// a stopped watch with little room loses none of what it is about.
+func TestWatchFiltered(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	track(ns)
+	w := startWatch(t, ns, "ct", "watch", "-o", "json", "--buffer", "64KiB", "--events", "new,destroy", "tcp > :7777")
+	w.Signal(syscall.SIGSTOP)
+	nf := nstest.Build(t)
+	list := entries(t, 3000) // of UDP
+	do(t, ns, list, make1)
+	do(t, ns, list, end1)
+	ns.Run(nf, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:7777", "--state", "ESTABLISHED", "-q")
+	ns.Run(nf, "ct", "delete", "tcp > :7777", "-q")
+	w.Signal(syscall.SIGCONT)
+	w.WaitOutput(`"event":"destroy"`)
+	w.Signal(os.Interrupt)
+	if status := w.Wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if all := records(t, w.Stdout()); len(all) != 2 || all[0].Event != "new" || all[1].Event != "destroy" || all[1].Orig.Dport != 7777 {
+		t.Errorf("%+v", all)
+	}
+	if !strings.Contains(w.Stderr(), "2 events (the kernel left out others)") || !strings.Contains(w.Stderr(), "2 shown, 0 lost") {
+		t.Errorf("totals: %s", w.Stderr())
+	}
+}

@@ -32,7 +32,7 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 			if err != nil {
 				return err
 			}
-			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Expects: o.events &^ ct.EventUpdate}}
+			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Expects: o.events &^ ct.EventUpdate, Match: flows.conds}}
 			out, err := a.outputOf(true)
 			if err != nil {
 				return err
@@ -78,8 +78,8 @@ func chooseEither(fo *filterOptions, until string) (flows choice[ct.Flow], expec
 		}
 		return func(x *ct.Expect) bool { e.flow, e.expect = nil, x; return test(e) }
 	}
-	flows = choice[ct.Flow]{ofFlow(both.show), ofFlow(both.until)}
-	expects = choice[ct.Expect]{ofExpect(both.show), ofExpect(both.until)}
+	flows = choice[ct.Flow]{both.conds, ofFlow(both.show), ofFlow(both.until)}
+	expects = choice[ct.Expect]{both.conds, ofExpect(both.show), ofExpect(both.until)}
 	if words == "" {
 		return flows, expects, nil
 	}
@@ -87,29 +87,33 @@ func chooseEither(fo *filterOptions, until string) (flows choice[ct.Flow], expec
 	if err != nil {
 		return flows, expects, err
 	}
-	flow, err := patternPredicate(ct.FlowFields, p, pattern.FlowPaths)
+	conds, err := p.Conds(pattern.FlowPaths)
 	if err != nil {
 		return flows, expects, err
 	}
-	tuple, err := patternPredicate(ct.ExpectFields, p, expectPaths("tuple"))
+	flow, err := filter.Conds(ct.FlowFields, conds...)
 	if err != nil {
 		return flows, expects, err
 	}
-	master, err := patternPredicate(ct.ExpectFields, p, expectPaths("master"))
+	tuple, err := expectPredicate(p, expectPaths("tuple"))
 	if err != nil {
 		return flows, expects, err
 	}
-	flows.show = and(flow, flows.show)
+	master, err := expectPredicate(p, expectPaths("master"))
+	if err != nil {
+		return flows, expects, err
+	}
+	flows.show, flows.conds = and(flow, flows.show), append(conds, flows.conds...)
 	expects.show = and(func(x *ct.Expect) bool { return tuple(x) || master(x) }, expects.show)
 	return flows, expects, nil
 }
 
-func patternPredicate[T any](reg *field.Registry[T], p *pattern.Pattern, paths pattern.Paths) (func(*T) bool, error) {
+func expectPredicate(p *pattern.Pattern, paths pattern.Paths) (func(*ct.Expect) bool, error) {
 	conds, err := p.Conds(paths)
 	if err != nil {
 		return nil, err
 	}
-	return filter.Conds(reg, conds...)
+	return filter.Conds(ct.ExpectFields, conds...)
 }
 
 // and joins two predicates, each of which may be nil.

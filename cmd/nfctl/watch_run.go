@@ -33,6 +33,7 @@ type watchRun struct {
 	opened  func(size int) // is told of the buffer's size; nil: nobody
 
 	begun                             time.Time
+	filtered                          bool // by the kernel
 	events, listed, shown, lost, gaps atomic.Uint64
 	unknown                           atomic.Bool
 }
@@ -173,6 +174,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	case w.a.verbose > 0:
 		w.a.warn("receive buffer is %d bytes", watcher.Buffer)
 	}
+	if w.filtered = watcher.Filtered; w.a.verbose > 0 && watcher.Unfiltered != nil {
+		w.a.warn("the kernel does not filter the events, nfctl does: %v", watcher.Unfiltered)
+	}
 	if watcher.EventsFrom == ct.PolicyNone {
 		w.a.hint("no flow of this network namespace sends events: sysctl net.netfilter.nf_conntrack_events is 0")
 	}
@@ -236,7 +240,11 @@ func (w *watchRun) olderFlows(p ct.Policy, n uint64) {
 // totals prints what was seen. It may be called beside the watch.
 func (w *watchRun) totals() {
 	secs := time.Since(w.begun).Seconds()
-	b := fmt.Appendf(nil, "nfctl: %d events in %.1f s", w.events.Load(), secs)
+	b := fmt.Appendf(nil, "nfctl: %d events", w.events.Load())
+	if w.filtered {
+		b = append(b, " (the kernel left out others)"...)
+	}
+	b = fmt.Appendf(b, " in %.1f s", secs)
 	if n := w.listed.Load(); n > 0 {
 		b = fmt.Appendf(b, ", %d listed", n)
 	}

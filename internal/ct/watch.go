@@ -7,6 +7,7 @@ import (
 
 	"github.com/ti-mo/netfilter"
 
+	"nfctl/internal/field"
 	"nfctl/internal/nl"
 )
 
@@ -36,6 +37,10 @@ type WatchOptions struct {
 	// not fit fold into the flow's next event. Expectation events gain nothing.
 	// Ended flows stay in memory until then, and whoever makes events is slowed.
 	Reliable bool
+
+	// Match are conditions on flows, all of which must hold. The kernel leaves out
+	// what it can; whoever is told of flows checks them again.
+	Match []field.Cond
 
 	// Existing lists what is there at the beginning, merged into the stream: no
 	// flow is missed, and none comes both ways.
@@ -102,6 +107,11 @@ type Watcher struct {
 	Buffer int
 	// EventsFrom tells which flows send events.
 	EventsFrom Policy
+	// Filtered says that the kernel leaves out events of flows that
+	// WatchOptions.Match does not hold for; Unfiltered why it does not, if it was
+	// asked to.
+	Filtered   bool
+	Unfiltered error
 
 	h       Handler
 	f       Flow
@@ -158,6 +168,15 @@ func OpenWatch(o WatchOptions) (*Watcher, error) {
 		if err := w.c.SetReliable(); err != nil {
 			return fail(err)
 		}
+	}
+	if o.Flows != 0 && len(o.Match) > 0 {
+		// A listing is merged with what happens to its flows: it must see them change.
+		f := FilterEvents(o.Match, !o.Existing && o.Resync == 0)
+		if len(f.Program) > 0 {
+			w.Unfiltered = w.c.SetFilter(f.Program)
+			w.Filtered = w.Unfiltered == nil
+		}
+		o.Flows &= eventsOf(o.Match)
 	}
 	if w.r, err = w.c.NewReceiver(watchSlots, watchSlot); err != nil {
 		return fail(err)
