@@ -331,6 +331,9 @@ func (p *parser) given(name string) (string, bool) {
 }
 
 func (p *parser) protocol(text string) error {
+	if strings.EqualFold(text, "icmp6") { // an alias that old files of protocols have
+		text = "icmpv6"
+	}
 	n, err := value.Protocols.Parse(text)
 	if err != nil || n > 255 {
 		return bad("`%s' unsupported protocol", text)
