@@ -14,7 +14,7 @@ SOAKTIME ?= 10m
 PKGS     ?= ./...
 TESTARGS ?=
 
-.PHONY: help build demo setup test race bench bench-peers bench-growth fuzz lint gen check vuln soak vmtest release install clean
+.PHONY: help build demo setup test race bench bench-peers bench-growth fuzz lint ports gen check vuln soak vmtest release install clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 
 lint: ## gofmt, go vet, staticcheck, shellcheck, tidy go.mod files
 	scripts/lint.sh
+
+ports: ## the other processors: builds, go vet, tests that need no kernel
+	scripts/ports.sh
 
 gen: ## write docs/man, docs/reference.md, docs/licenses.md and completions anew
 	scripts/gen.sh

@@ -32,6 +32,7 @@ list() {
 		curl            curl
 		man-db          man
 		shellcheck      shellcheck
+		qemu-user       qemu-s390x
 		END
 		;;
 	bench)
