@@ -83,7 +83,7 @@ func (r *compatRun) result(err error) error {
 	default:
 		line = &compat.Error{Status: 1, Text: err.Error()}
 	}
-	fmt.Fprintf(r.a.err, "%s: %s\n", compat.Name, line.Text)
+	r.a.line("%s: %s", compat.Name, line.Text)
 	if line.Status == exitUsage {
 		fmt.Fprintln(r.a.err, "Try `conntrack -h' or 'conntrack --help' for more information.")
 	}
@@ -120,7 +120,7 @@ func failed(verb byte, err error) error {
 
 // done prints how many there were, in the line that programs match.
 func (r *compatRun) done(n uint64, what, verb string) {
-	fmt.Fprintf(r.a.err, "%s: %d %s have been %s.\n", compat.Name, n, what, verb)
+	r.a.line("%s: %d %s have been %s.", compat.Name, n, what, verb)
 }
 
 // some is the status of a command that found nothing to do.
@@ -151,9 +151,12 @@ func (r *compatRun) main(args []string) error {
 	return r.run(c)
 }
 
+// compatDone are the commands that change many flows, and what they do to them.
+var compatDone = map[byte]string{'D': "deleted", 'U': "updated", 'F': "flushed"}
+
 func (r *compatRun) run(c *compat.Command) error {
 	for _, w := range c.Warnings {
-		fmt.Fprintf(r.a.err, "WARNING: %s\n", w)
+		r.a.line("WARNING: %s", w)
 	}
 	out, err := format.ParseOutput(cmp.Or(c.Output, "text"))
 	if err != nil {
@@ -165,7 +168,7 @@ func (r *compatRun) run(c *compat.Command) error {
 			fmt.Fprintln(r.a.err, "nfct_labelmap_new: No such file or directory")
 		}
 	}
-	ctx, stop := interruptible(r.cmd)
+	ctx, stop := r.a.interruptible(r.cmd, compatDone[c.Verb])
 	defer stop()
 	expect := c.Table == "expect"
 	switch c.Verb {
@@ -214,7 +217,7 @@ func (r *compatRun) flush(ctx context.Context, c *compat.Command, expect bool) e
 		if err := r.flushed(ctx, c); err != nil {
 			return err
 		}
-		fmt.Fprintf(r.a.err, "%s: connection tracking table has been emptied.\n", compat.Name)
+		r.a.line("%s: connection tracking table has been emptied.", compat.Name)
 		return nil
 	}
 	conn, err := r.dial()
@@ -224,7 +227,7 @@ func (r *compatRun) flush(ctx context.Context, c *compat.Command, expect bool) e
 	if err := conn.FlushExpects(); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.a.err, "%s: expectation table has been emptied.\n", compat.Name)
+	r.a.line("%s: expectation table has been emptied.", compat.Name)
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (r *compatRun) load(file string) error {
 	if err != nil || len(lines) == 0 {
 		return err
 	}
-	ctx, stop := interruptible(r.cmd)
+	ctx, stop := r.a.interruptible(r.cmd, "changed")
 	defer stop()
 	conn, err := r.dial()
 	if err != nil {
@@ -54,7 +54,7 @@ func (r *compatRun) load(file string) error {
 	bad := 0
 	fail := func(n int, err error) {
 		bad++
-		fmt.Fprintf(r.a.err, "%s: line %d: %v\n", compat.Name, n, err)
+		r.a.line("%s: line %d: %v", compat.Name, n, err)
 	}
 	var waiting []*compatLine // whose requests are on their way
 	batch := conn.NewBatch(batchSize, func(_ *ct.Flow, err error) {
@@ -106,7 +106,7 @@ func (r *compatRun) do(ctx context.Context, c *compat.Command) error {
 		_, err = r.updated(ctx, c, out)
 	default:
 		if err = r.flushed(ctx, c); err == nil {
-			fmt.Fprintf(r.a.err, "%s: connection tracking table has been emptied.\n", compat.Name)
+			r.a.line("%s: connection tracking table has been emptied.", compat.Name)
 		}
 	}
 	return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -49,12 +48,12 @@ func (r *compatRun) watch(c *compat.Command, out format.Output, expect bool) err
 	}
 	if c.Buffer > 0 {
 		w.opened = func(size int) { // the kernel counts double what is asked for
-			fmt.Fprintf(r.a.err, "NOTICE: Netlink socket buffer size has been set to %d bytes.\n", 2*size)
+			r.a.line("NOTICE: Netlink socket buffer size has been set to %d bytes.", 2*size)
 		}
 	}
 	err := w.run(r.cmd.Context(), out)
 	if lost() > 0 {
-		fmt.Fprintf(r.a.err, "WARNING: We have hit ENOBUFS! %d events were lost: the netlink socket buffer is too small, see --buffer-size.\n", lost())
+		r.a.line("WARNING: We have hit ENOBUFS! %d events were lost: the netlink socket buffer is too small, see --buffer-size.", lost())
 	}
 	if errors.Is(err, unix.EPERM) {
 		return &compat.Error{Status: 1, Text: "Can't open netlink socket: " + failed('E', err).Error()}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -39,7 +41,7 @@ be the flow's; '!' before a value means every other.`,
 
 // total prints how a command went, also with -q.
 func (a *app) total(format string, args ...any) {
-	fmt.Fprintf(a.err, "%s: %s\n", a.me(), fmt.Sprintf(format, args...))
+	a.line(a.me()+": "+format, args...)
 }
 
 // flows says how many there are.
@@ -52,9 +54,57 @@ func plural(n uint64, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// interruptible returns a context that SIGINT and SIGTERM end.
-func interruptible(c *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+// interruptible returns a context that SIGINT and SIGTERM end. Where the command
+// does not end in turn, because whoever reads its output has stalled, the program
+// ends: soon, when it only reads; at a second signal, when it changes something, and
+// then it says how much it has changed. done is what it does to flows: "deleted";
+// "" when it only reads.
+func (a *app) interruptible(c *cobra.Command, done string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(c.Context())
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	stopped := make(chan struct{})
+	go func() {
+		var late <-chan time.Time
+		for n := 1; ; n++ {
+			var sig os.Signal
+			select {
+			case sig = <-signals:
+			case <-stopped:
+				return
+			}
+			cancel()
+			if n == 1 && done == "" {
+				late = time.After(endPatience)
+				select {
+				case <-late:
+				case <-stopped:
+					return
+				}
+			} else if n == 1 {
+				continue
+			}
+			if done != "" {
+				a.total("%s %s so far", flows(a.changed.Load()), done)
+			}
+			a.line("nfctl: interrupted: output was not read to its end")
+			a.exit(128 + int(sig.(unix.Signal)))
+		}
+	}()
+	return ctx, sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(stopped)
+		cancel()
+	})
+}
+
+// cutShort makes an error of a reader that has gone, where that kept a command from
+// changing all that it was to change.
+func cutShort(err error) error {
+	if errors.Is(err, unix.EPIPE) {
+		return &statusError{code: exitFailed, err: errors.New("standard output was closed: not all was done")}
+	}
+	return err
 }
 
 // ended is what a command that was interrupted returns: what was asked for was
@@ -81,7 +131,7 @@ func (x *failures) add(err error) {
 		x.first = err
 	}
 	if x.n <= maxFailures {
-		fmt.Fprintf(x.a.err, "%s: %v\n", x.a.me(), err)
+		x.a.line("%s: %v", x.a.me(), err)
 	}
 }
 

@@ -62,7 +62,7 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 		count.Count, count.Max = uint64(n), uint64(most)
 	} else {
 		l := &lister{a: a, choose: choose, silent: true}
-		ctx, stop := interruptible(c)
+		ctx, stop := a.interruptible(c, "")
 		defer stop()
 		if err := cmp.Or(l.parallel(ctx, dumpOptions(choose)), l.end()); err != nil {
 			return ended(ctx, err)

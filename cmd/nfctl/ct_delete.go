@@ -66,7 +66,11 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 		return err
 	}
 	a.idleNote(choose)
-	ctx, stop := interruptible(c)
+	done := "deleted"
+	if o.dryRun {
+		done = ""
+	}
+	ctx, stop := a.interruptible(c, done)
 	defer stop()
 	if o.dryRun {
 		return a.only(ctx, choose, w, "deleted", o.failEmpty)
@@ -158,7 +162,7 @@ func (a *app) deleteListed(ctx context.Context, l *lister) (matched, deleted uin
 	w := newDeleter(conn, l.worker(), l.choose, bad)
 	l.result, err = ct.Dump(ctx, dumpOptions(l.choose), w.flow)
 	err = cmp.Or(err, w.batch.Flush())
-	err = cmp.Or(err, w.failed, l.end())
+	err = cmp.Or(cutShort(cmp.Or(err, w.failed)), l.end())
 	a.dumpNote(l.result)
 	if err == nil {
 		err = bad.result()
@@ -181,6 +185,7 @@ func newDeleter(conn *ct.Conn, print *listWorker, choose *chooser[ct.Flow], bad 
 		switch {
 		case err == nil:
 			w.deleted++
+			bad.a.changed.Add(1)
 			w.failed = cmp.Or(w.failed, print.Flow(f))
 		case !gone(err):
 			bad.add(err)
@@ -241,7 +246,11 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 	if o.all && o.filter.any() {
 		return usagef("--all deletes everything: it does not go with a filter")
 	}
-	ctx, stop := interruptible(c)
+	done := "deleted"
+	if o.dryRun {
+		done = ""
+	}
+	ctx, stop := a.interruptible(c, done)
 	defer stop()
 	if o.dryRun {
 		n, err := a.each(ctx, choose, func(*ct.Flow) error { return nil })

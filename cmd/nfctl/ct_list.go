@@ -117,7 +117,11 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	case o.unconfirmed:
 		d.Table = ct.Unconfirmed
 	}
-	ctx, stop := interruptible(c)
+	done := ""
+	if o.zero {
+		done = "set to zero"
+	}
+	ctx, stop := a.interruptible(c, done)
 	defer stop()
 	if len(o.groupBy) > 0 {
 		return ended(ctx, a.ctGroups(ctx, o, out, choose, d))
@@ -283,7 +287,7 @@ func (l *lister) zero(ctx context.Context, d ct.DumpOptions) error {
 		}
 		return cmp.Or(b.Get(f, true), failed)
 	})
-	return cmp.Or(err, b.Flush(), failed, bad.result())
+	return cmp.Or(cutShort(cmp.Or(err, b.Flush(), failed)), bad.result())
 }
 
 // batchSize is how many requests are sent to the kernel at once.

@@ -87,16 +87,16 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		}
 		name, in = o.file, f
 	}
-	ctx, stop := interruptible(c)
+	ctx, stop := a.interruptible(c, "made")
 	defer stop()
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{
 		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, Progress: bar,
 		Failed: func(bad *format.LineError) {
 			if bad.Text != "" {
-				fmt.Fprintf(a.err, "nfctl: %s: %v\n", name, bad)
+				a.line("nfctl: %s: %v", name, bad)
 			} else {
-				fmt.Fprintf(a.err, "nfctl: %s: line %d: %v\n", name, bad.Line, bad.Err)
+				a.line("nfctl: %s: line %d: %v", name, bad.Line, bad.Err)
 			}
 		},
 		Lost: func(line int, l format.Loss) {
@@ -170,15 +170,20 @@ func (a *app) bar(name string, size int64) (tick func(read int64), end func()) {
 	if !isTerminal(a.err) || a.quiet {
 		return nil, func() {}
 	}
+	show := func(s string) {
+		if m, ok := a.err.(*messages); ok {
+			m.raw([]byte(s))
+		}
+	}
 	n := 0
 	tick = func(read int64) {
 		if n++; n > 4 { // short loads show nothing
-			fmt.Fprintf(a.err, "\r\x1b[K%s: %s", name, progress(read, size))
+			show("\r\x1b[K" + harmless(name, false) + ": " + progress(read, size))
 		}
 	}
 	return tick, func() {
 		if n > 4 {
-			fmt.Fprint(a.err, "\r\x1b[K")
+			show("\r\x1b[K")
 		}
 	}
 }

@@ -181,7 +181,11 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 		return err
 	}
 	a.idleNote(choose)
-	ctx, stop := interruptible(c)
+	done := "updated"
+	if o.dryRun {
+		done = ""
+	}
+	ctx, stop := a.interruptible(c, done)
 	defer stop()
 	if o.dryRun {
 		return a.only(ctx, choose, w, "changed", o.failEmpty)
@@ -219,6 +223,7 @@ func (a *app) updateEach(ctx context.Context, choose *chooser[ct.Flow], ch *chan
 		case err != nil:
 			bad.add(err)
 		default:
+			a.changed.Add(1)
 			if changed++; w != nil {
 				failed = cmp.Or(failed, again.Get(f, false))
 			}
@@ -240,7 +245,7 @@ func (a *app) updateEach(ctx context.Context, choose *chooser[ct.Flow], ch *chan
 		return nil
 	})
 	err = cmp.Or(err, b.Flush())
-	if err = cmp.Or(err, again.Flush(), failed); err == nil {
+	if err = cutShort(cmp.Or(err, again.Flush(), failed)); err == nil {
 		err = bad.result()
 	}
 	return matched, changed, err

@@ -42,7 +42,8 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f.StringSliceVar(&o.notBy, "not-by", nil, "leave out events that these `programs` caused: load (every 'nfctl ct load'),\n"+
 		"process ids, names of processes")
 	size := func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }
-	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, text: "64MiB", kind: "size"}, "buffer", "b", "receive buffer: room for what comes faster than it is read")
+	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, kind: "size"}, "buffer", "b", "receive buffer: room for what comes faster than it is read (default 64MiB,\n"+
+		"or 1/32 of the machine's memory where that is less)")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when nothing that happens is missed any more")
 	keepPrivilegesFlag(f, &o.keep)
 	o.stream.register(f, "events")

@@ -64,6 +64,9 @@ func (o *ordered) Set(s string) error { return o.add(s) }
 
 // isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
+	if m, ok := w.(*messages); ok {
+		w = m.w
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -36,7 +36,7 @@ that it starts have no more. --keep-privileges leaves all.`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFiles,
 		RunE: func(c *cobra.Command, args []string) error {
-			o.In, o.Out, o.Err = a.in, a.out, a.err
+			o.In, o.Out, o.Err = a.in, a.out, a.stderr()
 			o.Warn = func(text string) { a.warn("lua: %s", text) }
 			if !keep {
 				o.Loaded = func() { a.lessPrivileges(unix.CAP_NET_ADMIN) }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -21,12 +22,34 @@ func main() {
 	// A reader that goes away is told by EPIPE, not by a signal: a stream ends
 	// with its totals and status 0.
 	signal.Ignore(unix.SIGPIPE)
+	if err := descriptors(); err != nil {
+		// Not through package os, which opens some itself, and Go ends where it cannot.
+		_, _ = unix.Write(2, fmt.Appendf(nil, "nfctl: open files: %v\nnfctl: hint: raise the limit with ulimit -n\n", err))
+		os.Exit(exitFailed)
+	}
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// descriptors reports whether there is room for the files that any command opens.
+func descriptors() (err error) {
+	var fds []int
+	for range 7 {
+		fd, e := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err = e; err != nil {
+			break
+		}
+		fds = append(fds, fd)
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+	return err
 }
 
 // run executes one command line and returns its exit status.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{args: args, in: in, out: out, err: errOut}
+	a := &app{args: args, in: in, out: out, err: &messages{w: errOut}}
+	defer a.flush()
 	words := args[1:]
 	if filepath.Base(args[0]) == "conntrack" { // without the time that making commands takes
 		c := &cobra.Command{}
@@ -39,7 +62,7 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	help := &helpWriter{w: out}
 	root.SetOut(help)
-	root.SetErr(errOut)
+	root.SetErr(a.err)
 	err := root.Execute()
 	if err == nil {
 		err = help.err

@@ -54,7 +54,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 	}
 	var before []queue.Info
 	then := time.Now()
-	st := o.stream.start(ctx, func() {})
+	st := o.stream.start(a, ctx, func() {}, endPatience)
 	go st.endWithNamespace(a.netns)
 	defer st.stop()
 	for {

@@ -83,6 +83,10 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if o.check {
 		return r.check(c.Flags().Changed("num"))
 	}
+	if err := a.notReady(o.ready); err != nil {
+		return err
+	}
+	defer a.unready()
 	if err := r.open(c.Flags().Changed("num")); err != nil {
 		return err
 	}
@@ -95,7 +99,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 
 	r.begun = time.Now()
-	r.stream = o.stream.start(c.Context(), r.totals)
+	r.stream = o.stream.start(a, c.Context(), r.totals, 0)
 	go r.stream.endWithNamespace(r.a.netns)
 	defer r.stream.stop()
 	var sinks []func() error
@@ -126,11 +130,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		ending = queue.Ending{DeleteRules: r.table.DeleteRules, Close: r.table.Close}
 	}
 	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready
-	if slices.ContainsFunc(o.sources, func(s ruleSource) bool { return s.file }) {
-		signal.Notify(hup, unix.SIGHUP)
-	}
+	signal.Notify(hup, unix.SIGHUP)
 	go r.watch(hup)
-	if err := ready(o.ready); err != nil {
+	if err := a.readyNow(o.ready); err != nil {
 		return err
 	}
 	if !o.keep {
@@ -304,7 +306,9 @@ func (r *queueRun) watch(hup <-chan os.Signal) {
 		case <-r.stream.Done():
 			return
 		case <-hup:
-			if err := r.reload(); err != nil {
+			if !slices.ContainsFunc(r.o.sources, func(s ruleSource) bool { return s.file }) {
+				r.a.warn("SIGHUP: there is no file of rules to read again")
+			} else if err := r.reload(); err != nil {
 				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)
 			} else {
 				r.a.warn("rules reloaded: %d", r.set.Load().Len())

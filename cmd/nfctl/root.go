@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -34,6 +35,11 @@ type app struct {
 	quiet    bool   // -q
 	verbose  int    // -v
 
+	ready     os.FileInfo // of readyFile, when that was made
+	readyFile string
+
+	changed atomic.Uint64 // what a command has changed so far
+
 	name string // under which messages are printed; "": nfctl
 }
 
@@ -42,7 +48,7 @@ func (a *app) me() string { return cmp.Or(a.name, "nfctl") }
 
 // warn prints one line on standard error.
 func (a *app) warn(format string, args ...any) {
-	fmt.Fprintf(a.err, "%s: %s\n", a.me(), fmt.Sprintf(format, args...))
+	a.line(a.me()+": "+format, args...)
 }
 
 // hint prints what to do about something, unless -q was given.
@@ -61,7 +67,12 @@ func (a *app) finish(err error) int {
 	if err == nil || code == exitOK || err.Error() == "" {
 		return code
 	}
-	fmt.Fprintf(a.err, "nfctl: %v\n", err)
+	for i, l := range linesOf(err) {
+		if l = harmless(shortened(l, mostMessage), false); i == 0 {
+			l = "nfctl: " + l
+		}
+		fmt.Fprintln(a.err, l)
+	}
 	if h := hintFor(err, code); h != "" {
 		fmt.Fprintf(a.err, "nfctl: hint: %s\n", h)
 	}

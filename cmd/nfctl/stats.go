@@ -75,7 +75,7 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 	if err != nil {
 		return err
 	}
-	st := o.stream.start(c.Context(), func() {})
+	st := o.stream.start(a, c.Context(), func() {}, endPatience)
 	defer st.stop()
 	go st.endWithNamespace(a.netns)
 	if o.interval > 0 && !o.keep {

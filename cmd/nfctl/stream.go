@@ -64,13 +64,21 @@ type stream struct {
 	cancel context.CancelCauseFunc
 	seen   atomic.Uint64
 	last   atomic.Int64 // unix nanoseconds of the latest object
+
+	a        *app
+	patience time.Duration
 }
 
-// start begins a stream. totals is called at SIGUSR1; a second SIGINT or
-// SIGTERM ends the program at once. The caller calls stop in the end.
-func (s streamFlags) start(parent context.Context, totals func()) *stream {
+// endPatience is how long a command that only reads may take to end after a signal:
+// its reader may have stalled.
+const endPatience = 500 * time.Millisecond
+
+// start begins a stream. totals is called at SIGUSR1; a second SIGINT or SIGTERM
+// ends the program at once, as does, with a patience, the first when that has
+// passed: for what only reads. The caller calls stop in the end.
+func (s streamFlags) start(a *app, parent context.Context, totals func(), patience time.Duration) *stream {
 	ctx, cancel := context.WithCancelCause(parent)
-	st := &stream{Context: ctx, flags: s, cancel: cancel}
+	st := &stream{Context: ctx, flags: s, cancel: cancel, patience: patience, a: a}
 	st.last.Store(time.Now().UnixNano())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGUSR1)
@@ -79,7 +87,8 @@ func (s streamFlags) start(parent context.Context, totals func()) *stream {
 }
 
 func (s *stream) wait(signals chan os.Signal, totals func()) {
-	var end, idle <-chan time.Time
+	var end, idle, late <-chan time.Time
+	var first os.Signal
 	if s.flags.duration > 0 {
 		end = time.After(s.flags.duration)
 	}
@@ -95,11 +104,18 @@ func (s *stream) wait(signals chan os.Signal, totals func()) {
 			case sig == unix.SIGUSR1:
 				totals()
 			case ended:
-				os.Exit(128 + int(sig.(unix.Signal)))
+				totals()
+				s.a.exit(128 + int(sig.(unix.Signal)))
 			default:
-				ended = true
+				ended, first = true, sig
 				s.cancel(errSignal)
+				if s.patience > 0 {
+					late = time.After(s.patience)
+				}
 			}
+		case <-late:
+			totals()
+			s.a.exit(128 + int(first.(unix.Signal)))
 		case <-end:
 			s.cancel(errDuration)
 		case <-idle:
@@ -186,22 +202,57 @@ func (s *stream) result() error {
 	return nil
 }
 
-// ready tells whoever started nfctl that it works: a file that it names is
-// made, and systemd is notified when it asked to be.
-func ready(path string) error {
+// notReady takes a file away that an earlier run has left to say that it was ready.
+func (a *app) notReady(path string) error {
+	st, err := os.Lstat(path)
+	switch {
+	case path == "" || errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+	case st.Mode().Type()&^os.ModeSymlink != 0: // a folder, /dev/null
+		return usagef("--ready-file %s: it is there, and no file that may be made anew", path)
+	default:
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return fmt.Errorf("--ready-file: %w", err)
+	}
+	return nil
+}
+
+// readyNow tells whoever started nfctl that it works: a file that it names is made,
+// which goes at the end, and systemd is notified when it asked to be.
+func (a *app) readyNow(path string) error {
 	if path != "" {
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-		if err == nil {
-			err = f.Close()
-		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 		if err != nil {
 			return fmt.Errorf("--ready-file: %w", err)
 		}
+		a.ready, err = f.Stat()
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("--ready-file: %w", err)
+		}
+		a.readyFile = path
 	}
-	addr := os.Getenv("NOTIFY_SOCKET")
-	if addr == "" {
-		return nil
+	if addr := os.Getenv("NOTIFY_SOCKET"); addr != "" {
+		if err := notify(addr); err != nil {
+			a.warn("systemd is not told that nfctl is ready: %v", err)
+		}
 	}
+	return nil
+}
+
+// unready takes the file away, if it is the one that was made.
+func (a *app) unready() {
+	if a.ready == nil {
+		return
+	}
+	if st, err := os.Lstat(a.readyFile); err == nil && os.SameFile(st, a.ready) {
+		_ = os.Remove(a.readyFile)
+	}
+}
+
+func notify(addr string) error {
 	// sd_notify(3): an abstract address is written with a leading '@', which
 	// is how the net package writes it too.
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: addr, Net: "unixgram"})
@@ -209,6 +260,7 @@ func ready(path string) error {
 		return err
 	}
 	defer c.Close()
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 	_, err = c.Write([]byte("READY=1"))
 	return err
 }

@@ -156,6 +156,10 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		}
 		return nil
 	}
+	if err := w.a.notReady(w.o.ready); err != nil {
+		return err
+	}
+	defer w.a.unready()
 	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable, w.o.existing, w.o.resync
 	if watcher, err = ct.OpenWatch(w.opt); err != nil {
 		return err
@@ -166,7 +170,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	}
 	asked := w.opt.Buffer
 	if asked == 0 {
-		asked = ct.DefaultBuffer
+		asked = ct.DefaultBuffer()
 	}
 	switch {
 	case watcher.Buffer < asked:
@@ -184,14 +188,18 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if w.summary == nil {
 		w.summary = w.totals
 	}
-	w.stream = w.o.stream.start(ctx, w.summary)
+	patience := endPatience
+	if w.o.existing && w.o.resync > 0 { // it lists once more
+		patience = 20 * endPatience
+	}
+	w.stream = w.o.stream.start(w.a, ctx, w.summary, patience)
 	defer w.stream.stop()
 	go w.stream.endWithNamespace(w.a.netns)
 	if !w.silent {
 		w.k.b = w.begin(w.k.b)
 		go w.stream.endWithReader(w.a.out)
 	}
-	if err := ready(w.o.ready); err != nil {
+	if err := w.a.readyNow(w.o.ready); err != nil {
 		return err
 	}
 	if !w.o.keep {

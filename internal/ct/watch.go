@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ti-mo/netfilter"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/field"
 	"nfctl/internal/nl"
@@ -22,15 +23,26 @@ const (
 	AllEvents = EventNew | EventUpdate | EventDestroy
 )
 
-// DefaultBuffer is the receive buffer of a watch, in bytes: room for some
-// hundred thousand events.
-const DefaultBuffer = 64 << 20
+// DefaultBuffer returns the receive buffer of a watch, in bytes: 64 MiB, room for
+// some hundred thousand events, or 1/32 of the machine's memory where that is less.
+// The kernel may take twice as much for it.
+func DefaultBuffer() int {
+	var i unix.Sysinfo_t
+	if unix.Sysinfo(&i) != nil {
+		return mostBuffer
+	}
+	return bufferFor(uint64(i.Totalram) * uint64(i.Unit))
+}
+
+const mostBuffer = 64 << 20
+
+func bufferFor(memory uint64) int { return int(min(mostBuffer, memory/32)) }
 
 // WatchOptions say what to watch, and how.
 type WatchOptions struct {
 	Flows   Events // event types of flows
 	Expects Events // event types of expectations, which know no update
-	Buffer  int    // receive buffer in bytes; 0: DefaultBuffer
+	Buffer  int    // receive buffer in bytes; 0: DefaultBuffer()
 
 	// Reliable asks the kernel to keep what does not fit (nl.Conn.SetReliable):
 	// every destroy of a flow arrives, late if need be; new and update that did
@@ -152,7 +164,7 @@ const (
 // from then on is read by Run.
 func OpenWatch(o WatchOptions) (*Watcher, error) {
 	if o.Buffer == 0 {
-		o.Buffer = DefaultBuffer
+		o.Buffer = DefaultBuffer()
 	}
 	w := &Watcher{o: o, EventsFrom: policy()}
 	var err error

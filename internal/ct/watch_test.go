@@ -61,7 +61,7 @@ func TestEvents(t *testing.T) {
 	c := dial(t)
 	w := openWatch(t, WatchOptions{Flows: AllEvents, Expects: AllEvents})
 	// A user namespace may not go over net.core.rmem_max.
-	if w.Buffer < DefaultBuffer && os.Getenv("NFCTL_TEST_INNER") == "" || w.Buffer == 0 {
+	if w.Buffer < DefaultBuffer() && os.Getenv("NFCTL_TEST_INNER") == "" || w.Buffer == 0 {
 		t.Errorf("receive buffer of %d bytes", w.Buffer)
 	}
 	tcp, udp := ns.TCPEcho("127.0.0.1:0"), ns.UDPEcho("127.0.0.1:0")
@@ -472,4 +472,12 @@ func TestGather(t *testing.T) {
 		t.Errorf("%d events were shown in %d goes", most, rests)
 	}
 	t.Logf("%d events were shown in %d goes", most, rests)
+}
+
+func TestBufferForMemory(t *testing.T) {
+	for memory, want := range map[uint64]int{64 << 20: 2 << 20, 256 << 20: 8 << 20, 2 << 30: 64 << 20, 1 << 40: 64 << 20} {
+		if got := bufferFor(memory); got != want {
+			t.Errorf("%d bytes of memory: %d, want %d", memory, got, want)
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfctl/internal/ct"
 	"nfctl/internal/nl"
 )
 
@@ -125,7 +126,7 @@ func (d *doctor) buffer() {
 	defer c.Close()
 	reached, _ := c.SetBuffer(want)
 	if reached >= want {
-		d.add(OK, check, "", "%d MiB can be had", want>>20)
+		d.add(OK, check, "", "%d MiB can be had; a watch takes %d KiB unless --buffer says another size", want>>20, ct.DefaultBuffer()>>10)
 		return
 	}
 	d.add(Warn, check, fmt.Sprintf("sysctl -w net.core.rmem_max=%d", want),

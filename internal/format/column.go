@@ -157,6 +157,7 @@ func appendBits(b, d []byte, name func(int) string) []byte {
 type separated[T any] struct {
 	cols []Column[T]
 	sep  byte
+	safe bool // see Output.Terminal
 	cell []byte
 }
 
@@ -188,6 +189,9 @@ func (s *separated[T]) append(b []byte, t *T) []byte {
 // finish quotes or escapes the cell that begins at start, when it must be: csv
 // as RFC 4180 says, tsv with \t, \n, \r and \\.
 func (s *separated[T]) finish(b []byte, start int) []byte {
+	if s.safe {
+		b = printable(b, start)
+	}
 	for i := start; i < len(b); i++ {
 		if special[b[i]] {
 			return s.quote(b, start)

@@ -291,8 +291,10 @@ var Findings = &Subject[Finding]{
 			if color := colorOf(f.Status); opt.Color && color != "" {
 				b = paint(b[:start], color, f.Status)
 			}
-			b = append(append(blanks(b, 8-len(f.Status)), f.Check...), ": "...)
-			b = append(append(b, f.Text...), '\n')
+			b = blanks(b, 8-len(f.Status))
+			start = len(b)
+			b = append(append(append(b, f.Check...), ": "...), f.Text...)
+			b = append(printable(b, start), '\n')
 			if f.Hint != "" {
 				b = append(append(append(blanks(b, 8), "hint: "...), f.Hint...), '\n')
 			}

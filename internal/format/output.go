@@ -43,6 +43,10 @@ type Output struct {
 	KTimestamp bool // start and stop
 	Labels     bool // connection labels by name
 	Userspace  bool // accepted as conntrack(8) does; who caused an event is always shown when known
+
+	// Terminal says that a terminal shows it: no format sends that what controls it.
+	// Elsewhere csv, tsv and templates hold values as they are.
+	Terminal bool
 }
 
 type modifier struct {
@@ -157,6 +161,7 @@ func (o *Output) Select(fields, template string) error {
 // Resolve chooses the format when none was named. terminal says that standard
 // output is one, stream that the command goes on until it is ended.
 func (o *Output) Resolve(terminal, stream bool) {
+	o.Terminal = terminal
 	switch {
 	case o.Format != Default:
 	case len(o.Fields) > 0 && terminal:

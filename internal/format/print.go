@@ -132,7 +132,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 			p.add, p.flush = t.append, t.flush
 			return p, nil
 		}
-		c := &separated[T]{cols: cols, sep: ','}
+		c := &separated[T]{cols: cols, sep: ',', safe: o.Terminal}
 		if o.Format == TSV {
 			c.sep = '\t'
 		}
@@ -148,6 +148,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 	case Template:
 		w, err := newTemplate(reg(), o.Template, opt.Others)
 		if err == nil {
+			w.safe = o.Terminal
 			p.add, p.err = w.Append, w.Err
 		}
 		return p, err

@@ -36,6 +36,7 @@ type TemplateWriter[T any] struct {
 	rows []reachable[T]
 
 	others []string // names that objects of other kinds have
+	safe   bool     // see Output.Terminal
 	root   object
 	out    bytes.Buffer
 	err    error
@@ -102,6 +103,9 @@ func (w *TemplateWriter[T]) Append(b []byte, t *T) []byte {
 	for i := range w.rows {
 		r := &w.rows[i]
 		r.value = r.load(t)
+		if text, ok := r.value.(string); ok && w.safe {
+			r.value = string(printable([]byte(text), 0))
+		}
 		if _, no := r.value.(absent); !no {
 			set(w.root, r.Path, r.value)
 		}

@@ -159,7 +159,7 @@ func (v *vm) ctOpen(L *lua.LState) int {
 	}
 	c := nl.Config{Groups: groups}
 	if groups != 0 {
-		c.Buffer = ct.DefaultBuffer
+		c.Buffer = ct.DefaultBuffer()
 	}
 	conn, err := nl.Dial(c)
 	if err != nil {

@@ -15,10 +15,6 @@ import (
 // NamespaceDir holds the named network namespaces, as ip-netns(8) makes them.
 const NamespaceDir = "/run/netns"
 
-// entered carries, over the re-execution, which namespace was entered, so that a
-// name which by then leads elsewhere (a process that ended) is not asked again.
-const entered = "NFCTL_NETNS"
-
 // OpenNamespace opens a network namespace: a path when spec has a slash in it, a
 // process when it is a number, else a name in NamespaceDir.
 func OpenNamespace(spec string) (*os.File, error) {
@@ -105,7 +101,8 @@ func threadNamespaceID() (string, error) {
 // from there, with args (the first is its name) and the same environment. So
 // every thread is inside, and /proc/net, which shows the leading thread's
 // namespace, too. It returns nil when the program is there already, which is so
-// after the execution; else it returns only an error. It needs CAP_SYS_ADMIN and
+// after the execution: that is seen by the namespace itself, since whoever starts
+// the program chooses its environment. Else it returns only an error. It needs CAP_SYS_ADMIN and
 // is to be called first of all: what is open without O_CLOEXEC stays open, all
 // else of the program's state is lost.
 func EnterNamespace(spec string, args []string) error {
@@ -117,11 +114,6 @@ func EnterNamespace(spec string, args []string) error {
 	here, err := threadNamespaceID()
 	if err != nil {
 		return fail("compare", err)
-	}
-	marker := os.Getenv(entered)
-	_ = os.Unsetenv(entered)
-	if marker == here+" "+spec {
-		return nil
 	}
 	f, err := OpenNamespace(spec)
 	if err != nil {
@@ -143,7 +135,7 @@ func EnterNamespace(spec string, args []string) error {
 	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fail("enter", err)
 	}
-	env := append(os.Environ(), entered+"="+there+" "+spec)
+	env := os.Environ()
 	// By its own name, which is what the process is then called; by the link where
 	// the name leads nowhere any more.
 	if self, e := os.Executable(); e == nil {

@@ -640,9 +640,18 @@ func TestEnterNamespace(t *testing.T) {
 	}
 	for _, marker := range []string{"", "1:2 x", "garbage"} {
 		out, pid := run(to.Path(), marker)
-		if want := fmt.Sprintf("%s %d [one two words] \n", there, pid); out != want {
+		if want := fmt.Sprintf("%s %d [one two words] %s\n", there, pid, marker); out != want {
 			t.Errorf("entered: %q, want %q", out, want)
 		}
+	}
+	// Nothing in the environment says that it is there already.
+	var st unix.Stat_t
+	if err := unix.Stat(from.Path(), &st); err != nil {
+		t.Fatal(err)
+	}
+	marker := fmt.Sprintf("%d:%d %s", st.Dev, st.Ino, to.Path())
+	if out, _ := run(to.Path(), marker); !strings.HasPrefix(out, there+" ") {
+		t.Errorf("with NFCTL_NETNS=%s: %q, want %s", marker, out, there)
 	}
 	here, _ := os.Readlink(from.Path())
 	if out, pid := run(from.Path(), ""); out != fmt.Sprintf("%s %d [one two words] \n", here, pid) {
