@@ -88,7 +88,7 @@ func TestOffloadedFailover(t *testing.T) {
 		from := got.Load()
 		nstest.Until(t, "the transfer goes on", func() bool { return got.Load() >= from+2<<20 })
 	}
-	for _, form := range []string{"save", "json", "save"} {
+	for i, form := range []string{"save", "json", "save"} {
 		goesOn()
 		nstest.Until(t, "the flowtable has the flow", func() bool {
 			return strings.Contains(router.Run(nf, "ct", "list", "-o", "json"), `"OFFLOAD"`)
@@ -99,6 +99,9 @@ func TestOffloadedFailover(t *testing.T) {
 		}
 		router.Run("nft", "add rule inet f held drop")
 		router.Run(nf, "ct", "flush", "--all")
+		if i == 2 { // whoever takes over may have no flowtable, which would pass over windows too
+			router.Run("nft", "flush chain inet f forward; delete flowtable inet f ft; add rule inet f forward ct state invalid counter name invalid drop")
+		}
 		if _, errs, status := pipeTo(router, saved, nf, "ct", "load"); status != 0 {
 			t.Fatalf("load: status %d: %s", status, errs)
 		}
