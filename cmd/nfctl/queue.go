@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/nft"
 	"nfctl/internal/queue"
@@ -30,6 +31,7 @@ type queueOptions struct {
 	buffer   uint64
 	failOpen bool
 	noGSO    bool
+	gso      bool
 	uidGID   bool
 	secctx   bool
 	ct       bool
@@ -144,6 +146,8 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }, "receive buffer of each queue's socket")
 	f.BoolVar(&o.failOpen, "fail-open", false, "let packets pass unseen when the queue is full, instead of dropping them")
 	f.BoolVar(&o.noGSO, "no-gso", false, "have the kernel cut large segments before they are queued")
+	f.BoolVar(&o.gso, "gso", false, "take large segments uncut, though rules judge each datagram of UDP by itself")
+	c.MarkFlagsMutuallyExclusive("gso", "no-gso")
 	f.BoolVar(&o.uidGID, "uid-gid", false, "ask for user and group of local sockets")
 	f.BoolVar(&o.secctx, "secctx", false, "ask for security contexts")
 	f.BoolVar(&o.ct, "conntrack", false, "ask for the packets' connections: ct.* in output and expressions")
@@ -215,8 +219,11 @@ func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
 }
 
 // needs says what output and --until want of each packet.
-func (o *queueOptions) needs(out *format.Output, silent bool, until []string) rule.Needs {
-	n := rule.NeedsOf(until...)
+func (o *queueOptions) needs(out *format.Output, silent bool, until *filter.Program[queue.Packet]) rule.Needs {
+	var n rule.Needs
+	if until != nil {
+		n = rule.ExprNeeds(until, onlyProto(o.attach))
+	}
 	switch {
 	case silent:
 	case len(out.Fields) > 0:
@@ -237,7 +244,7 @@ func (o *queueOptions) needs(out *format.Output, silent bool, until []string) ru
 func (o *queueOptions) config(n rule.Needs) queue.Config {
 	c := n.Config(queue.Config{
 		MaxLen: o.maxLen, Buffer: int(min(o.buffer, 1<<30)), DefaultDrop: o.dflt == queue.Drop,
-		FailOpen: o.failOpen, NoGSO: o.noGSO, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct, DryRun: o.dryRun,
+		FailOpen: o.failOpen, NoGSO: o.noGSO, GSO: o.gso, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct, DryRun: o.dryRun,
 	})
 	switch {
 	case o.meta:

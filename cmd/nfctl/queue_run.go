@@ -64,15 +64,13 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	r.set.Store(set)
-	var untilFields []string
 	if o.stream.until != "" {
 		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
 			return named("--until", err)
 		}
-		untilFields = r.until.Fields()
 	}
 	silent := a.quiet || discards(a.out)
-	r.needs = o.needs(&out, silent, untilFields)
+	r.needs = o.needs(&out, silent, r.until)
 	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0, Color: a.colored()}
 	if o.payload != "" {
 		extra.Extra = []string{"payload"}
@@ -140,9 +138,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	if a.verbose > 0 {
 		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
-		if !r.queues[0].GSO() && !o.noGSO {
-			a.warn("queue %s: large segments are cut before they are queued, which is slower: this kernel cannot leave them whole, or not when rules edit", numbers(o.nums))
-		}
+		r.segments(set)
+	} else if o.gso && !r.queues[0].GSO() {
+		a.warn("--gso: large segments are cut all the same: this kernel loses datagrams of many segments when they were edited")
 	}
 	err = queue.Serve(r.stream, ending, r.queues...)
 	for _, end := range sinks {
@@ -165,6 +163,21 @@ func onlyProto(specs []nft.Spec) (proto uint8) {
 		proto = s.Pattern.Proto
 	}
 	return proto
+}
+
+// segments says why large segments are cut before they are queued, if they are.
+func (r *queueRun) segments(set *rule.Set) {
+	const cut = "queue %s: large segments are cut before they are queued, which is slower for TCP: "
+	nums := numbers(r.o.nums)
+	switch n := set.Apart(); {
+	case r.o.noGSO:
+	case n > 0 && !r.o.gso:
+		r.a.warn(cut+"rule %d (%s) judges each datagram of UDP by itself, and may meet some; behind a flow of TCP it would not, and --gso keeps them", nums, n, set.Name(n))
+	case r.needs.Apart && !r.needs.Uncut && !r.o.gso:
+		r.a.warn(cut+"--until judges each datagram of UDP by itself; --gso keeps them", nums)
+	case !r.queues[0].GSO():
+		r.a.warn(cut+"this kernel cannot leave them whole, or not when rules edit", nums)
+	}
 }
 
 // open binds the queues.
@@ -312,6 +325,9 @@ func (r *queueRun) watch(hup <-chan os.Signal) {
 				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)
 			} else {
 				r.a.warn("rules reloaded: %d", r.set.Load().Len())
+				if r.a.verbose > 0 {
+					r.segments(r.set.Load())
+				}
 			}
 		case <-early:
 			r.hints()
@@ -425,7 +441,8 @@ func (r *queueRun) totals() {
 			n    uint64
 			text string
 		}{
-			{s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"}, {s.Undecoded, "malformed messages, decided by default"},
+			{s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"},
+			{s.Returned, "came twice, since what a tunnel carries had to be finished before they could be edited; large segments are cut from then on"}, {s.Undecoded, "malformed messages, decided by default"},
 			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},
 			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {max(s.SocketLost, uint64(s.UserDropped)), "lost: receive buffer full, see --buffer"},
 			{s.Vanished, "vanished: the kernel dropped them before their verdict"},

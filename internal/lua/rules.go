@@ -37,7 +37,7 @@ func (l *Rules) Open(file string) (rule.Opener, error) {
 			}
 			return x, nil
 		},
-		Needs: rule.NeedsOf(f.Fields()...).Add(rule.Needs{Edits: true}),
+		Needs: rule.NeedsToJudge(f.Fields()...).Add(rule.Needs{Edits: true}),
 	}, nil
 }
 

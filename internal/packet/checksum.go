@@ -190,6 +190,33 @@ func (h *Headers) addressed() bool {
 	return false
 }
 
+// unfinished reports whether the checksum of the transport header is one that was
+// left to the device. TCP and UDP then hold the sum of the pseudo-header in its place,
+// not complemented. What a tunnel carries may have been left so instead: then the
+// outer header has a checksum, or none. (A finished one of UDP is taken for unfinished
+// once in 65,536 packets: it may have any value.)
+func (h *Headers) unfinished() bool {
+	at, size := checksumAt(h.l4)
+	if size == 0 {
+		return false
+	}
+	b := h.header(h.l4, size)
+	if b == nil {
+		return true // malformed: another error's
+	}
+	n := len(b)
+	switch h.l4 {
+	case ProtoTCP:
+	case ProtoUDP:
+		if l := int(binary.BigEndian.Uint16(b[4:])); l != 0 {
+			n = l
+		}
+	default:
+		return true // no tunnel is carried by it
+	}
+	return binary.LittleEndian.Uint16(b[at:]) == fold(h.pseudo(n))
+}
+
 // fixTransport computes the checksum of a whole packet's transport message anew.
 func (h *Headers) fixTransport(m Meta) error {
 	at, size := checksumAt(h.l4)

@@ -224,12 +224,13 @@ func Replace(old, new []byte, resize bool) (*Edit, error) {
 type Editor struct {
 	changed change
 	begun   bool
+	inner   bool   // the checksum that is left to the device is not the transport's own
 	old     uint64 // of a first fragment: Headers.headerSum before the first change
 	buf     [2][]byte
 }
 
 // Reset forgets the packet at hand. Finish does it too.
-func (e *Editor) Reset() { e.changed, e.begun = 0, false }
+func (e *Editor) Reset() { e.changed, e.begun, e.inner = 0, false, false }
 
 // Changed reports that an edit has changed the packet at hand: it then needs
 // Finish, and its bytes must go with the verdict.
@@ -282,7 +283,7 @@ func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error {
 		if h.Fragment() && p.version == 0 && h.l4 == ProtoSCTP {
 			return ErrFragment // a CRC over all fragments
 		}
-		e.begin(h)
+		e.begin(h, m)
 		if ed.store(p, b[p.off:]) {
 			e.changed |= p.changes
 		}
@@ -291,9 +292,10 @@ func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error {
 	return ErrAbsent
 }
 
-func (e *Editor) begin(h *Headers) {
+func (e *Editor) begin(h *Headers, m Meta) {
 	if !e.begun {
 		e.begun = true
+		e.inner = m.CsumNotReady && !m.GSO && !h.Fragment() && !h.unfinished()
 		if h.Fragment() {
 			e.old = h.headerSum()
 		}
@@ -348,7 +350,7 @@ func (e *Editor) replace(h *Headers, m Meta, ed *Edit) error {
 	if err := payloadFixed(h, m, len(ed.old) != len(ed.new), ed.resize); err != nil {
 		return err
 	}
-	e.begin(h)
+	e.begin(h, m)
 	if len(ed.old) == len(ed.new) {
 		for at >= 0 {
 			copy(p[at:], ed.new)
@@ -379,7 +381,7 @@ func (e *Editor) SetPayload(h *Headers, m Meta, payload []byte, resize bool) err
 	if err := payloadFixed(h, m, len(payload) != to-from, resize); err != nil {
 		return err
 	}
-	e.begin(h)
+	e.begin(h, m)
 	if len(payload) == to-from {
 		copy(h.Data[from:to], payload)
 		e.changed |= chTransport
@@ -481,10 +483,13 @@ func (e *Editor) resized(h *Headers, to int, buf []byte) error {
 // segments gets the sum of its pseudo-header, not complemented, on which the
 // kernel builds those of the segments; all others get the full checksum.
 func (e *Editor) Finish(h *Headers, m Meta) ([]byte, error) {
-	changed := e.changed
+	changed, inner := e.changed, e.inner
 	e.Reset()
 	if changed == 0 {
 		return h.Data, nil
+	}
+	if inner {
+		return nil, ErrOffload
 	}
 	if changed&chIP != 0 {
 		h.fixIP()

@@ -206,23 +206,31 @@ func TestEdits(t *testing.T) {
 	}
 }
 
-// spoil makes the transport checksum as the kernel leaves it for a device: not
-// ready.
+// spoil makes the transport checksum of TCP or UDP as the kernel leaves it for a
+// device: the sum of the pseudo-header, not complemented. That and the finished
+// message add up to 0xffff.
 func spoil(b []byte) {
 	h := parse(b)
-	from, _ := h.Payload()
-	off := len(b) - len(from)
+	payload, ok := h.Payload()
+	if !ok || h.Fragment() {
+		return
+	}
+	off := len(b) - len(payload)
+	at := 0
 	switch p, _ := h.Proto(); p {
 	case packet.ProtoTCP:
-		off -= 4 + 20*(int(b[20+12]>>4)-5)/5
-		if h.Version() == 4 {
-			b[20+16] ^= 0x5a
-		} else if b[6] == 6 {
-			b[40+16] ^= 0x5a
+		for n := 20; at == 0; n += 4 {
+			if int(b[off-n+12]>>4)*4 == n {
+				off, at = off-n, off-n+16
+			}
 		}
 	case packet.ProtoUDP:
-		b[off-2] ^= 0x5a
+		off, at = off-8, off-2
+	default:
+		return
 	}
+	sum := packettest.Checksum(b[off:])
+	b[at], b[at+1] = byte(sum>>8), byte(sum)
 }
 
 func TestEditErrors(t *testing.T) {
@@ -345,6 +353,39 @@ func TestGSO(t *testing.T) {
 			}
 			if err := packettest.Verify(out); err != nil {
 				t.Errorf("%s: %v", edit, err)
+			}
+		}
+	}
+}
+
+// TestTunnels: what the kernel left for the device is not finished in the outer
+// header's place: the packet cannot be edited as it came.
+func TestTunnels(t *testing.T) {
+	inner := pkt(6, packettest.TCP(1, 2, 16, nil, "x"))
+	spoil(inner)
+	carried := string(inner)
+	none := pkt(17, packettest.UDP(1, 4789, "12345678"+carried))
+	none[26], none[27] = 0, 0
+	gre := append([]byte{0, 0, 8, 0}, inner...)
+	for name, b := range map[string][]byte{
+		"vxlan": pkt(17, packettest.UDP(1, 4789, "12345678"+carried)), "vxlan without a checksum": none,
+		"vxlan over IPv6": pkt6(17, packettest.UDP(1, 4789, "12345678"+carried)),
+		"ipip":            pkt(4, inner), "ip4 in ip6": pkt6(4, inner), "gre": pkt(47, gre), "gre over IPv6": pkt6(47, gre),
+		"tcp with another checksum": pkt(6, packettest.TCP(1, 2, 16, nil, carried)),
+	} {
+		for _, edit := range []string{"ip.ttl=9", "ip.dscp=ef"} {
+			if _, err := apply(b, packet.Meta{CsumNotReady: true}, set(t, edit)); !errors.Is(err, packet.ErrOffload) {
+				t.Errorf("%s, %s: %v", name, edit, err)
+			}
+			if out, err := apply(b, packet.Meta{}, set(t, edit)); err != nil || !bytes.HasSuffix(out, inner) {
+				t.Errorf("%s, %s, finished: %v", name, edit, err)
+			}
+			ttl := "ip.ttl=" + fmt.Sprint(b[8])
+			if b[0]>>4 == 6 {
+				ttl = "ip.ttl=" + fmt.Sprint(b[7])
+			}
+			if out, err := apply(b, packet.Meta{CsumNotReady: true}, set(t, ttl)); err != nil || !bytes.Equal(out, b) {
+				t.Errorf("%s, no change: %v", name, err)
 			}
 		}
 	}
@@ -513,7 +554,9 @@ func TestChecksumLengths(t *testing.T) {
 			case 1:
 				l4 = packettest.ICMP(8, 0, 1, 2, string(b[:n]))
 			}
-			out, err := apply(pkt(proto, l4), packet.Meta{CsumNotReady: true}, set(t, "ip.ttl=9"))
+			in := pkt(proto, l4)
+			spoil(in)
+			out, err := apply(in, packet.Meta{CsumNotReady: true}, set(t, "ip.ttl=9"))
 			if err == nil {
 				err = packettest.Verify(out)
 			}

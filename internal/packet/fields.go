@@ -263,10 +263,12 @@ func Rows() []field.Row[Headers] {
 	return rows
 }
 
-// What the rows' Asks stand for: how much of a packet must be there.
+// What the rows' Asks stand for: how much of a packet must be there, and whether
+// many datagrams that come as one give another value than each by itself.
 const (
 	AsksHeaders = 1 << iota // its IP and transport headers
 	AsksPayload             // all of it
+	AsksApart               // to judge by it, datagrams one by one
 )
 
 func rows() []row {
@@ -293,7 +295,7 @@ func rows() []row {
 				off, _, ok := h.frag()
 				return uint64(off), ok && h.Fragment()
 			}},
-		{Path: "ip.length", Kind: field.Uint, Max: 40 + 1<<32 - 1, Doc: "length of the packet by its IP header, bytes",
+		{Path: "ip.length", Kind: field.Uint, Max: 40 + 1<<32 - 1, Asks: AsksApart, Doc: "length of the packet by its IP header, bytes",
 			Num: func(h *Headers) (uint64, bool) { return uint64(h.total), h.version != 0 }},
 
 		port(ProtoTCP, "tcp.sport", 0, "source port"),
@@ -326,7 +328,7 @@ func rows() []row {
 
 		port(ProtoUDP, "udp.sport", 0, "source port"),
 		port(ProtoUDP, "udp.dport", 2, "destination port"),
-		{Path: "udp.length", Kind: field.Uint, Max: 0xffff, Doc: "length of header and payload, bytes", Num: u16(ProtoUDP, 4)},
+		{Path: "udp.length", Kind: field.Uint, Max: 0xffff, Asks: AsksApart, Doc: "length of header and payload, bytes", Num: u16(ProtoUDP, 4)},
 
 		{Path: "icmp.type", Kind: field.Uint, Max: 255, Parse: named(icmpTypes), Doc: "message type, as 8 or echo-request", Num: u8(ProtoICMP, 0)},
 		{Path: "icmp.code", Kind: field.Uint, Max: 255, Doc: "message code", Num: u8(ProtoICMP, 1)},
@@ -361,7 +363,7 @@ func rows() []row {
 			Num: func(h *Headers) (uint64, bool) { s, _, ok := h.Ports(); return uint64(s), ok }},
 		{Path: "dport", Kind: field.Uint, Max: 0xffff, Parse: value.Ports, Hidden: true, Doc: "destination port of TCP, UDP, UDP-Lite, SCTP, DCCP",
 			Num: func(h *Headers) (uint64, bool) { _, d, ok := h.Ports(); return uint64(d), ok }},
-		{Path: "payload", Kind: field.Bytes, Hidden: true, Asks: AsksPayload, Doc: "the transport's payload, as far as it was captured",
+		{Path: "payload", Kind: field.Bytes, Hidden: true, Asks: AsksPayload | AsksApart, Doc: "the transport's payload, as far as it was captured",
 			Data: func(h *Headers) ([]byte, bool) { return h.Payload() }},
 	})
 }

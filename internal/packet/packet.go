@@ -17,9 +17,11 @@ import (
 const (
 	ProtoHopByHop = unix.IPPROTO_HOPOPTS
 	ProtoICMP     = unix.IPPROTO_ICMP
+	ProtoIPIP     = unix.IPPROTO_IPIP
 	ProtoTCP      = unix.IPPROTO_TCP
 	ProtoUDP      = unix.IPPROTO_UDP
 	ProtoDCCP     = unix.IPPROTO_DCCP
+	ProtoIPv6     = unix.IPPROTO_IPV6
 	ProtoRouting  = unix.IPPROTO_ROUTING
 	ProtoFragment = unix.IPPROTO_FRAGMENT
 	ProtoGRE      = unix.IPPROTO_GRE

@@ -29,10 +29,12 @@ var CtInfos = value.NewWords("conntrack relation", 7,
 const (
 	AsksHeaders   = packet.AsksHeaders
 	AsksPayload   = packet.AsksPayload
-	AsksLength    = 1 << (iota + 6) // any copy: the kernel says the length only beside one
-	AsksConntrack                   // Config.Conntrack
-	AsksUIDGID                      // Config.UIDGID
-	AsksSecCtx                      // Config.SecCtx
+	AsksApart     = packet.AsksApart // to judge by it, Config.Apart
+	AsksLength    = 1 << (iota + 6)  // any copy: the kernel says the length only beside one
+	AsksConntrack                    // Config.Conntrack
+	AsksUIDGID                       // Config.UIDGID
+	AsksSecCtx                       // Config.SecCtx
+	AsksUncut                        // to judge by it, segments as they are
 )
 
 type row = field.Row[Packet]
@@ -152,11 +154,11 @@ func messageTable() []messageRow {
 		{row: row{Path: "secctx", Kind: field.String, Asks: AsksSecCtx, Doc: "security context of the local socket; with --secctx",
 			Data: bytesOf(func(p *Packet) []byte { return p.SecCtx })}},
 		{attr: attrCapLen, at: func(p *Packet) *uint32 { return &p.Length }, has: HasLength,
-			row: row{Path: "length", Kind: field.Uint, Max: 1<<32 - 1, Asks: AsksLength,
+			row: row{Path: "length", Kind: field.Uint, Max: 1<<32 - 1, Asks: AsksLength | AsksApart,
 				Doc: "length of the packet from the IP header on, bytes"}},
-		{row: row{Path: "captured", Kind: field.Uint, Max: 0xffff, Doc: "bytes of the packet that were copied",
+		{row: row{Path: "captured", Kind: field.Uint, Max: 0xffff, Asks: AsksApart, Doc: "bytes of the packet that were copied",
 			Num: func(p *Packet) (uint64, bool) { return uint64(len(p.Data)), true }}},
-		{row: row{Path: "gso", Kind: field.Bool, Max: 1, Hidden: true, Doc: "many segments at once, which the kernel will cut apart",
+		{row: row{Path: "gso", Kind: field.Bool, Max: 1, Hidden: true, Asks: AsksUncut, Doc: "many segments at once, which the kernel will cut apart",
 			Num: flag(GSO)}},
 		{row: row{Path: "csum_ready", Kind: field.Bool, Max: 1, Hidden: true,
 			Doc: "the transport checksum is in the packet, not left to the device",

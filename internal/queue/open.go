@@ -37,6 +37,7 @@ type Config struct {
 
 	FailOpen  bool // accept what does not fit in the full queue, instead of dropping it
 	NoGSO     bool // have the kernel cut large segments before they are queued
+	GSO       bool // refuse to do without large segments; Apart does not ask for it then
 	UIDGID    bool // send user and group of local sockets
 	SecCtx    bool // send their security context
 	Conntrack bool // send the connection; needs CONFIG_NETFILTER_NETLINK_GLUE_CT
@@ -44,6 +45,10 @@ type Config struct {
 	// Edits says that decisions will change packets: as NoGSO, on a kernel that
 	// loses datagrams of many segments when they were changed.
 	Edits bool
+	// Apart says that decisions look at datagrams of UDP one by one: as NoGSO. It is
+	// set as well when a packet is to be edited whose checksum only the kernel can
+	// finish.
+	Apart bool
 
 	// DryRun accepts every packet as it is, whatever was decided.
 	DryRun bool
@@ -58,7 +63,9 @@ var flags = []struct {
 }{
 	{nfqueue.NfQaCfgFlagFailOpen, "fail-open", "needs Linux 3.6", func(c *Config) bool { return c.FailOpen }},
 	{nfqueue.NfQaCfgFlagConntrack, "conntrack data", "needs CONFIG_NETFILTER_NETLINK_GLUE_CT", func(c *Config) bool { return c.Conntrack || c.Connmark }},
-	{nfqueue.NfQaCfgFlagGSO, "GSO", "needs Linux 3.10", func(c *Config) bool { return !c.NoGSO && !(c.Edits && !c.DryRun && losesEditedGSO.Get()) }},
+	{nfqueue.NfQaCfgFlagGSO, "GSO", "needs Linux 3.10", func(c *Config) bool {
+		return !c.NoGSO && (c.GSO || !c.Apart) && !(c.Edits && !c.DryRun && losesEditedGSO.Get())
+	}},
 	{nfqueue.NfQaCfgFlagUIDGid, "user and group", "needs Linux 3.14", func(c *Config) bool { return c.UIDGID }},
 	{nfqueue.NfQaCfgFlagSecCx, "security context", "needs CONFIG_NETWORK_SECMARK", func(c *Config) bool { return c.SecCtx }},
 }
@@ -216,7 +223,7 @@ func (q *Queue) bind() error {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		_ = q.ask(q.command(nfqnlUnbind)) // older kernels bind before they look at the flags
 		refused := q.refused(want)
-		if refused == nfqueue.NfQaCfgFlagGSO { // not asked for by the user
+		if refused == nfqueue.NfQaCfgFlagGSO && !q.conf.GSO { // not asked for by the user
 			want &^= refused
 			err = q.ask(q.bindMessage(want))
 		}

@@ -19,7 +19,7 @@ type reload struct {
 }
 
 // Reload is SetDecider for rules that may need more of the packets: c's CopyRange,
-// Conntrack, Connmark, UIDGID, SecCtx and Edits are asked of the kernel, where they are
+// Conntrack, Connmark, UIDGID, SecCtx, Edits and Apart are asked of the kernel, where they are
 // more than what is in force, and the rules are in force from the first packet on
 // that comes with what they need. With an error, as those of Open, the rules
 // before stay in force. One Reload at a time may be under way. Before Serve it waits
@@ -51,6 +51,7 @@ func (w *worker) askReload(r *reload) error {
 	now.UIDGID = was.UIDGID || r.conf.UIDGID
 	now.SecCtx = was.SecCtx || r.conf.SecCtx
 	now.Edits = was.Edits || r.conf.Edits
+	now.Apart = was.Apart || r.conf.Apart
 	r.conf = now
 	var bits, mask uint32
 	for _, f := range flags {
@@ -90,7 +91,8 @@ func (w *worker) answerReload(err error) {
 	w.asked = nil
 	if err == nil {
 		c := &w.q.conf // what other goroutines read of it stays as it is
-		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx, c.Edits = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx, r.conf.Edits
+		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx
+		c.Edits, c.Apart = r.conf.Edits, r.conf.Apart || c.Apart
 		w.q.SetDecider(r.decider)
 	} else if errors.Is(err, unix.EOPNOTSUPP) {
 		for _, f := range flags {

@@ -10,9 +10,11 @@ import (
 	"syscall"
 	"time"
 
+	nfqueue "github.com/florianl/go-nfqueue/v2"
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nl"
+	"nfctl/internal/packet"
 )
 
 func errno(n uint64) error { return syscall.Errno(n) }
@@ -94,6 +96,7 @@ type worker struct {
 	asked     *reload // a change of settings that the kernel has not answered
 	abandon   func(error)
 	blind     bool // OnIdle has failed: nobody watches any more
+	mayReturn int  // packets that may still be given back to the queue: see finishFirst
 }
 
 // work serves q until it is to end, and unbinds it. abandon is told of what went
@@ -319,6 +322,10 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	} else {
 		w.rules.decider.Decide(p, d)
 	}
+	if d.Why != nil && errors.Is(d.Why, packet.ErrOffload) && w.finishFirst() {
+		n[cReturned]++
+		return nil
+	}
 	p.Verdict, p.Rule, p.Decided = d.Verdict, d.Rule, true
 	k := d.Verdict.Kind()
 	if k >= Kinds {
@@ -378,6 +385,34 @@ const farID = 1 << 16
 func (w *worker) given(id uint32) bool {
 	i, ok := w.q.kernelInfo()
 	return !ok || int32(i.LastID-id) >= 0
+}
+
+// finishFirst gives a packet that is to be edited back to the queue, so that it comes
+// again with its checksums finished: one that is left to the device and is a tunnel's
+// inner one only the kernel can find. It finishes them where segments are not taken
+// uncut, which is so from then on. False: that has been tried, or may not be.
+//
+// A packet can return only if it was on its way already when the kernel was asked,
+// so that few do.
+func (w *worker) finishFirst() bool {
+	q := w.q
+	switch {
+	case q.conf.GSO:
+		return false
+	case !q.conf.Apart:
+		q.conf.Apart = true
+		w.mayReturn = int(q.conf.MaxLen) + 2*slots
+		a := &w.answers
+		at := len(a.out)
+		a.out = nl.AppendHeader(a.out, msgConfig, 0, unix.AF_UNSPEC, q.conf.Num)
+		a.out = nl.Finish(appendFlags(a.out, 0, nfqueue.NfQaCfgFlagGSO), at)
+	}
+	if w.mayReturn == 0 {
+		return false
+	}
+	w.mayReturn--
+	w.answers.add(w.p.ID, &Decision{Verdict: ToQueue(q.conf.Num, false)})
+	return true
 }
 
 // count adds a packet to what a rule decided. Rules that decide many packets in

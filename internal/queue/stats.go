@@ -32,6 +32,7 @@ type Stats struct {
 	Marked     uint64 // went on with a mark of their own
 	Edited     uint64 // went on with other contents
 	Uneditable uint64 // ought to have been edited and could not be
+	Returned   uint64 // came twice: at first with the checksum of a tunnel's inner packet unfinished; counted here alone then
 	Truncated  uint64 // copied in part
 	Undecoded  uint64 // malformed messages, decided by default
 	Unread     uint64 // messages without so much as an id; not answered
@@ -61,6 +62,7 @@ const (
 	cEdited
 	cUneditable
 	cTruncated
+	cReturned
 	cUndecoded
 	cUnread
 	cWithCT
@@ -190,7 +192,7 @@ func (q *Queue) Stats() Stats {
 	for i := range n {
 		n[i] = q.public[i].Load()
 	}
-	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable], Truncated: n[cTruncated],
+	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable], Returned: n[cReturned], Truncated: n[cTruncated],
 		Undecoded: n[cUndecoded], Unread: n[cUnread], WithCT: n[cWithCT], SocketLost: n[cSocketLost],
 		Vanished: n[cVanished], Vanishing: n[cVanishing], Refused: n[cRefused]}
 	if n[cErrno] != 0 {

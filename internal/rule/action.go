@@ -38,7 +38,7 @@ var actionTable = [...]actionRow{
 	{Action: Action{"mark", "V[/M]", "set the packet's mark, under the mask M", false}, read: readMark},
 	{Action: Action{"connmark", "V[/M]", "set the connection's mark, under the mask M", false}, needs: Needs{Connmark: true}, read: readConnmark},
 	{Action: Action{"set", "FIELD=VALUE…", "change header fields, as ip.ttl=64; 'nfctl help fields' names them", false}, needs: edits, read: readSet},
-	{Action: Action{"replace", `"A" "B" [resize]`, "put B in the place of each A in the payload; with resize TCP payloads may change their length", false}, needs: edits, read: readReplace},
+	{Action: Action{"replace", `"A" "B" [resize]`, "put B in the place of each A in the payload; with resize TCP payloads may change their length", false}, needs: edits.Add(Needs{Apart: true}), read: readReplace},
 	{Action: Action{"log", "", "print the packet; then only packets that a log met are printed", false}, read: readLog},
 	{Action: Action{"expect", `"REGEX" [timeout D] [proto P] [permanent]`, "make an expectation for the port that the expression captures in the payload", false}, read: readExpect},
 	{Action: Action{"lua", "FILE", "ask a Lua script", false}, read: readLua},

@@ -15,6 +15,7 @@ type Set struct {
 	steps []step
 	opts  Options
 	needs Needs
+	apart int // the first rule that needs datagrams apart, from 1; 0: none
 	logs  bool
 }
 
@@ -45,7 +46,7 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		if n-i >= minRun {
 			r := &run{}
 			for ; i < n; i++ {
-				s.needs = s.needs.Add(rules[i].needs())
+				s.add(i)
 				r.add(&rules[i], uint32(i))
 			}
 			r.build()
@@ -56,7 +57,7 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		if err := r.never(o.Proto); err != nil {
 			return nil, &Error{Text: r.Text, File: r.File, Line: r.Line, Err: err}
 		}
-		s.needs = s.needs.Add(r.needs())
+		s.add(i)
 		st := step{rule: r, index: i + 1, ext: exts}
 		for k := range r.actions {
 			switch r.actions[k].kind {
@@ -74,6 +75,24 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		i++
 	}
 	return s, nil
+}
+
+// add adds what rule i needs.
+func (s *Set) add(i int) {
+	n := s.rules[i].needs(s.opts.Proto)
+	s.needs = s.needs.Add(n)
+	if n.Apart && s.apart == 0 {
+		s.apart = i + 1
+	}
+}
+
+// Apart returns the first rule for which datagrams of UDP must come apart, from 1; 0:
+// there is none, or a rule looks at gso itself.
+func (s *Set) Apart() int {
+	if s.needs.Uncut {
+		return 0
+	}
+	return s.apart
 }
 
 // matcher compiles the rule's condition.
@@ -141,7 +160,7 @@ func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rul
 func (s *Set) Name(n int) queue.RuleName { return s.rules[n-1].name() }
 
 // NeedsOf returns what rule n, from 1, must be given of each packet.
-func (s *Set) NeedsOf(n int) Needs { return s.rules[n-1].needs() }
+func (s *Set) NeedsOf(n int) Needs { return s.rules[n-1].needs(s.opts.Proto) }
 
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
@@ -213,8 +232,12 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 		}
 		d.Matched = append(d.Matched, s.index)
 	}
-	if e.set.needs.Edits && e.edit.Changed() {
-		e.finish(p, d)
+	if e.set.needs.Edits {
+		if e.edit.Changed() {
+			e.finish(p, d)
+		} else {
+			e.edit.Reset() // of a packet on which an edit changed nothing
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func (x *Expects) Parse(words []string) (Opener, int, error) {
 		}
 	}
 	open := func() (Extension, error) { return r, nil }
-	return Opener{Open: open, Needs: NeedsOf("payload")}, used, nil
+	return Opener{Open: open, Needs: NeedsToJudge("payload")}, used, nil
 }
 
 // regexText takes the quotes off: inside them only \" is special, all else is the

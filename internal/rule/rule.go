@@ -167,6 +167,8 @@ type Needs struct {
 	UIDGID    bool
 	SecCtx    bool
 	Edits     bool // that packets can be given back changed
+	Apart     bool // each datagram of UDP as a packet of its own: see apart
+	Uncut     bool // segments as they are: a rule asks for gso itself
 }
 
 // headerCopy holds the IP and transport headers of any packet but those with
@@ -176,7 +178,7 @@ const headerCopy = 256
 // Add joins two needs.
 func (n Needs) Add(o Needs) Needs {
 	return Needs{max(n.CopyRange, o.CopyRange), n.Conntrack || o.Conntrack, n.Connmark || o.Connmark,
-		n.UIDGID || o.UIDGID, n.SecCtx || o.SecCtx, n.Edits || o.Edits}
+		n.UIDGID || o.UIDGID, n.SecCtx || o.SecCtx, n.Edits || o.Edits, n.Apart || o.Apart, n.Uncut || o.Uncut}
 }
 
 // Config returns c with what n needs added.
@@ -187,6 +189,7 @@ func (n Needs) Config(c queue.Config) queue.Config {
 	c.UIDGID = c.UIDGID || n.UIDGID
 	c.SecCtx = c.SecCtx || n.SecCtx
 	c.Edits = c.Edits || n.Edits
+	c.Apart = c.Apart || n.Apart && !n.Uncut
 	return c
 }
 
@@ -205,21 +208,6 @@ func NeedsOf(fields ...string) Needs {
 		n.CopyRange = headerCopy
 	case bits&queue.AsksLength != 0:
 		n.CopyRange = 1
-	}
-	return n
-}
-
-// needs returns what the rule needs.
-func (r *Rule) needs() Needs {
-	n := r.asks
-	for _, c := range r.conds {
-		n = n.Add(NeedsOf(c.Paths...))
-	}
-	if r.expr != nil {
-		n = n.Add(NeedsOf(r.expr.Fields()...))
-	}
-	for i := range r.actions {
-		n = n.Add(r.actions[i].opener.Needs)
 	}
 	return n
 }

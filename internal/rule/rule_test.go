@@ -213,10 +213,10 @@ func TestNeeds(t *testing.T) {
 		{"accept", Needs{}}, {"mark 1", Needs{}}, {"drop if mark == 1", Needs{}},
 		{"drop tcp > *:22", Needs{CopyRange: headerCopy}}, {"drop if ip.ttl < 3", Needs{CopyRange: headerCopy}},
 		{"drop if tcp != nil", Needs{CopyRange: headerCopy}},
-		{"drop if payload contains \"x\"", Needs{CopyRange: queue.MaxCopy}}, {"set ip.ttl=1", Needs{CopyRange: queue.MaxCopy, Edits: true}},
-		{"replace \"a\" \"b\"", Needs{CopyRange: queue.MaxCopy, Edits: true}}, {"connmark 1", Needs{Connmark: true}},
+		{"drop if payload contains \"x\"", Needs{CopyRange: queue.MaxCopy, Apart: true}}, {"set ip.ttl=1", Needs{CopyRange: queue.MaxCopy, Edits: true}},
+		{"replace \"a\" \"b\"", Needs{CopyRange: queue.MaxCopy, Edits: true, Apart: true}}, {"connmark 1", Needs{Connmark: true}},
 		{"drop if uid == 0", Needs{UIDGID: true}}, {"drop if ct.mark == 1", Needs{Conntrack: true}},
-		{"drop if length > 100", Needs{CopyRange: 1}},
+		{"drop if length > 100", Needs{CopyRange: 1, Apart: true}},
 	} {
 		s, err := Compile(mustParse(t, Options{}, c.rule), Options{})
 		if err != nil {

@@ -1,0 +1,96 @@
+package rule
+
+import (
+	"slices"
+	"strings"
+
+	"nfctl/internal/field"
+	"nfctl/internal/filter"
+	"nfctl/internal/packet"
+	"nfctl/internal/queue"
+	"nfctl/internal/value"
+)
+
+// The kernel may queue many segments as one packet (GSO). Those of TCP are pieces of
+// a stream, and rules may well see them in one piece. Datagrams of UDP are not: a rule
+// that looks at their payload or length, or changes that, judges each by itself.
+
+// NeedsToJudge is NeedsOf for fields that are not only shown, but decided by.
+func NeedsToJudge(fields ...string) Needs {
+	n := NeedsOf(fields...)
+	for _, f := range fields {
+		bits := queue.Fields.Asks(f)
+		n.Apart = n.Apart || bits&queue.AsksApart != 0
+		n.Uncut = n.Uncut || bits&queue.AsksUncut != 0
+	}
+	return n
+}
+
+// needs returns what the rule needs of packets, all of which are of one protocol
+// (0: of any).
+func (r *Rule) needs(proto uint8) Needs {
+	n := r.asks
+	conds := r.conds
+	for _, c := range r.conds {
+		n = n.Add(NeedsToJudge(c.Paths...))
+	}
+	if r.expr != nil {
+		for _, f := range r.expr.Fields() {
+			if queue.Fields.Group(f) { // whether it is there
+				n = n.Add(NeedsOf(f))
+			} else {
+				n = n.Add(NeedsToJudge(f))
+			}
+		}
+		of, _ := r.expr.Conds()
+		conds = append(slices.Clip(conds), of...)
+	}
+	for i := range r.actions {
+		n = n.Add(r.actions[i].opener.Needs)
+	}
+	n.Apart = n.Apart && meetsDatagrams(conds, proto)
+	return n
+}
+
+// ExprNeeds returns what an expression needs that is no rule's, as --until.
+func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
+	return (&Rule{expr: e}).needs(proto)
+}
+
+// datagrams are the protocols whose segments, where many come as one packet, are
+// packets of their own: UDP, and tunnels that may carry it.
+var datagrams = []uint8{packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
+
+// meetsDatagrams reports whether packets that meet all conditions can be of such a
+// protocol, as far as that can be known.
+func meetsDatagrams(conds []field.Cond, proto uint8) bool {
+	return slices.ContainsFunc(datagrams, func(p uint8) bool {
+		return (proto == 0 || proto == p) && !slices.ContainsFunc(conds, func(c field.Cond) bool { return excludes(&c, p) })
+	})
+}
+
+// excludes reports whether no packet of a protocol can meet a condition.
+func excludes(c *field.Cond, proto uint8) bool {
+	for _, path := range c.Paths {
+		if path == "ip.proto" && c.Set.Mask == 0 {
+			in := slices.ContainsFunc(c.Set.Nums, func(r value.Range) bool { return r.Lo <= uint64(proto) && uint64(proto) <= r.Hi })
+			if in == c.Set.Not {
+				continue
+			}
+			return false
+		}
+		head, _, of := strings.Cut(path, ".")
+		own, transport := transports[head]
+		if !of || !transport || own == proto {
+			return false
+		}
+	}
+	return true
+}
+
+// transports are the groups of fields that only packets of one protocol have.
+var transports = map[string]uint8{
+	"tcp": packet.ProtoTCP, "udp": packet.ProtoUDP, "udplite": packet.ProtoUDPLite, "icmp": packet.ProtoICMP,
+	"icmpv6": packet.ProtoICMPv6, "sctp": packet.ProtoSCTP, "dccp": packet.ProtoDCCP, "gre": packet.ProtoGRE,
+	"esp": packet.ProtoESP,
+}
