@@ -22,7 +22,7 @@ import (
 func TestQueueTunnels(t *testing.T) {
 	t.Parallel()
 	nstest.Need(t, "ip", "nft")
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		kind    string
 		v6      bool   // of the outer packets
 		link    string // what stands behind 'ip link add t0 type'
@@ -41,7 +41,11 @@ func TestQueueTunnels(t *testing.T) {
 		{"sit", false, "sit local L remote R", "6", "41 >"},
 		{"ipip and ip6ip6 over IPv6", true, "ip6tnl mode any local L remote R", "46", ""},
 	} {
-		for _, hook := range []string{"output", "postrouting", "forward"} {
+		hooks := []string{"output", "postrouting", "forward"}
+		if testing.Short() { // on an emulated processor: one for each kind
+			hooks = hooks[i%3 : i%3+1]
+		}
+		for _, hook := range hooks {
 			t.Run(tt.kind+", "+hook, func(t *testing.T) {
 				t.Parallel()
 				a, r, b := nstest.New(t), nstest.New(t), nstest.New(t)
