@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -77,7 +76,7 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 	if f.Has(ct.HasLabels) && f.Labels != [16]byte{} {
 		b = append(b, "--label-add "...)
 		start := len(b)
-		b = append(quoteWord(appendBits(b, f.Labels[:], loadable), start), ' ')
+		b = append(quoteWord(appendBits(b, f.Labels[:], ct.LabelName), start), ' ')
 	}
 	id := f.Reply.Has(ct.TupleID) // no flag of conntrack(8) stands for that of a reply
 	if spat && (!snat || id) {
@@ -321,13 +320,4 @@ func quoteWord(b []byte, start int) []byte {
 // flowWords appends a flow in the words that patterns are written in.
 func flowWords(b []byte, f *ct.Flow) []byte {
 	return append(ct.AppendFlow(b, f), '\n')
-}
-
-// loadable is the name of a label, where a line can hold it.
-func loadable(n int) string {
-	name := ct.LabelName(n)
-	if strings.IndexFunc(name, unicode.IsControl) >= 0 {
-		return ""
-	}
-	return name
 }
