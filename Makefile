@@ -3,24 +3,21 @@
 SHELL    := /bin/bash
 PREFIX   ?= /usr/local
 DESTDIR  ?=
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION)
+BINARY   ?= nfctl
 export CGO_ENABLED ?= 0
-
-# No VCS stamp: -X main.version says it, and a clone that git distrusts builds too.
-BUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 KERNELS  ?= linux-image-cloud-amd64 linux-image-6.12-cloud-amd64
 FUZZTIME ?= 30s
 SOAKTIME ?= 10m
 PKGS     ?= ./...
 TESTARGS ?=
 
-.PHONY: help build demo setup test race bench bench-peers bench-growth fuzz lint ports gen check vuln soak vmtest release install clean
+.PHONY: help build demo setup test race bench bench-peers bench-growth fuzz lint ports gen check vuln soak vmtest router release packages install uninstall clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 build: ## ./nfctl, static
-	$(BUILD) -o nfctl ./cmd/nfctl
+	scripts/build.sh nfctl
 
 demo: build ## nfctl at work in a network namespace of its own; needs root or user namespaces, nothing else
 	@go run -buildvcs=false ./scripts/demo ./nfctl
@@ -54,7 +51,7 @@ lint: ## gofmt, go vet, staticcheck, shellcheck, tidy go.mod files
 ports: ## the other processors: builds, go vet, tests that need no kernel
 	scripts/ports.sh
 
-gen: ## write docs/man, docs/reference.md, docs/licenses.md and completions anew
+gen: ## write all that is generated anew: man pages, reference, schema, completions, golden files
 	scripts/gen.sh
 
 check: ## fail if what gen writes is stale
@@ -70,19 +67,20 @@ soak: build ## mixed load for SOAKTIME (10m), a million Lua callbacks: memory, d
 vmtest: ## integration tests on Debian's stock kernels, in VMs; KERNELS="..." chooses
 	scripts/vmtest/run $(KERNELS)
 
-release: ## dist/: static binaries, built twice and compared, with checksums
-	scripts/release.sh $(VERSION)
+router: ## ./nfctl for small routers: without the description of packets by gopacket; GOARCH=mipsle chooses the processor
+	scripts/build.sh nfctl router
 
-install: build ## into DESTDIR and PREFIX (/usr/local); COMPAT=1 adds a conntrack link where there is none
-	install -D -m 755 nfctl $(DESTDIR)$(PREFIX)/bin/nfctl
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -D -m 644 completions/nfctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/nfctl
-	install -D -m 644 completions/nfctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_nfctl
-	install -D -m 644 completions/nfctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/nfctl.fish
-ifeq ($(COMPAT),1)
-	@scripts/compat-link.sh "$(DESTDIR)" "$(PREFIX)"
-endif
+release: ## dist/: static binaries for thirteen processors, built twice and compared, SBOM, checksums
+	scripts/release.sh
+
+packages: ## dist/packages/: deb, rpm, apk, ipk; ARCHES="amd64" FORMATS="deb" choose some
+	scripts/packages.sh
+
+install: ## what make build made, into DESTDIR and PREFIX (/usr/local); COMPAT=1 adds a conntrack link where there is none
+	@scripts/install.sh install "$(BINARY)" "$(DESTDIR)" "$(PREFIX)"
+
+uninstall: ## take away what make install put there; /etc/nfctl stays when it has files
+	@scripts/install.sh uninstall "$(BINARY)" "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## remove what is built here
 	rm -rf nfctl dist bench/bin bench/results

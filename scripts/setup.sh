@@ -33,6 +33,8 @@ list() {
 		man-db          man
 		shellcheck      shellcheck
 		qemu-user       qemu-s390x
+		debootstrap     debootstrap
+		lintian         lintian
 		END
 		;;
 	bench)

@@ -2,6 +2,9 @@
 // binary, with its licence in full, as their terms ask of who passes it on.
 //
 //	go run ./scripts/licenses >docs/licenses.md
+//	go run ./scripts/licenses -sbom VERSION >nfctl.cdx.json
+//
+// With -sbom it writes the same modules as a software bill of materials.
 package main
 
 import (
@@ -18,7 +21,11 @@ import (
 
 func main() {
 	out := bufio.NewWriter(os.Stdout)
-	err := write(out)
+	list := write
+	if len(os.Args) == 3 && os.Args[1] == "-sbom" {
+		list = func(out *bufio.Writer) error { return sbom(out, os.Args[2]) }
+	}
+	err := list(out)
 	if err == nil {
 		err = out.Flush()
 	}
