@@ -14,6 +14,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/pattern"
+	"nfctl/internal/table"
 	"nfctl/internal/value"
 )
 
@@ -383,7 +384,7 @@ func (a *app) attrSet() *cobra.Command {
 			// The protocol tells which states there are.
 			change := &ct.Flow{}
 			change.Orig.Proto = f.Orig.Proto
-			if err := onceEach(ct.FlowAttrs(), args[1:]); err != nil {
+			if err := table.OnceEach(ct.FlowAttrs(), args[1:]); err != nil {
 				return err
 			}
 			for _, s := range args[1:] {
@@ -473,7 +474,7 @@ several in their order:
 // in memory, so that also what no kernel would take can be set.
 func buildFlow(args []string) (*ct.Flow, error) {
 	f := &ct.Flow{}
-	if err := onceEach(ct.FlowAttrs(), args); err != nil {
+	if err := table.OnceEach(ct.FlowAttrs(), args); err != nil {
 		return nil, err
 	}
 	for _, s := range args {

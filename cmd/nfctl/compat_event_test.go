@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"testing"
 
-	"nfctl/internal/compat"
-	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
 )
 
@@ -238,17 +236,6 @@ func TestCompatUnprivileged(t *testing.T) {
 	}
 }
 
-func TestProcStats(t *testing.T) {
-	t.Parallel()
-	got := string(appendProcStats(nil, "entries  found new\n0000000a  00000000 ffffffff\n0000000a  00000001 00000002 00000003\n"))
-	if want := "cpu=0   \tentries=10 found=0 new=4294967295 \ncpu=1   \tentries=10 found=1 new=2 \n"; got != want {
-		t.Errorf("%q, not %q", got, want)
-	}
-	if got := appendProcStats(nil, ""); len(got) != 0 {
-		t.Errorf("%q", got)
-	}
-}
-
 // TestCompatLabels works with labels that have names, by both programs.
 func TestCompatLabels(t *testing.T) {
 	pair := twins(t)
@@ -273,21 +260,6 @@ func TestCompatLabels(t *testing.T) {
 		}
 		if did[0] != did[1] {
 			t.Errorf("conntrack %s\n--- conntrack(8): %s\n--- nfctl: %s", line, did[0], did[1])
-		}
-	}
-}
-
-// A DCCP flow's role goes to the kernel, whatever that makes of it.
-func TestCompatRole(t *testing.T) {
-	t.Parallel()
-	for word, role := range map[string]uint8{"client": 0, "server": 1} {
-		c, err := compat.Parse(strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p dccp --sport 1 --dport 2 -t 5 --state OPEN --role " + word))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := (&compatRun{}).entry(c)
-		if err != nil || !f.Has(ct.HasDCCPRole) || f.DCCPRole != role {
-			t.Errorf("%s: %+v, %v", word, f, err)
 		}
 	}
 }

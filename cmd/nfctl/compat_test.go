@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -107,12 +106,11 @@ type twin struct {
 // flowsOf are the flows that lines for conntrack -R make.
 func flowsOf(t *testing.T, lines string) (flows []*ct.Flow) {
 	t.Helper()
-	list, err := (&compatRun{}).lines(strings.NewReader(lines))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range list {
-		flows = append(flows, l.flow)
+	for l, err := range format.Load(strings.NewReader(lines)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		flows = append(flows, l.Flow.Clone())
 	}
 	return flows
 }
@@ -321,43 +319,4 @@ func TestGeneratedCompat(t *testing.T) {
 		b = fmt.Appendf(b, "| %s | %s | %s | %s |\n", d.name, d.theirs, d.ours, d.why)
 	}
 	gentest.Between(t, "docs/compat-conntrack.md", "differences", b)
-}
-
-// TestCompatPlain: lines for -R that are read by the short road are those that
-// the option tables take, and mean the same by them.
-func TestCompatPlain(t *testing.T) {
-	r := &compatRun{}
-	plain := 0
-	for _, verb := range []string{"-A", "-I"} {
-		for _, proto := range []string{"tcp", "udp"} {
-			for _, addrs := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"fd00::1", "fd00::2"}, {"::ffff:1.2.3.4", "::1"}, {"0.0.0.0", "10.0.0.2"}} {
-				for _, status := range []string{"UNSET", "SEEN_REPLY", "SEEN_REPLY,ASSURED", "ASSURED", "CONFIRMED"} {
-					for _, more := range []string{"", " --state NONE", " --state SYN_SENT2", " --state LISTEN", " --state established", " -m 0", " -m 4294967295", " --mark 7", " -m 4294967296",
-						" -w 0", " -w 65535", " -w 65536", " -m 1 -w 2", " --state CLOSE -w 9 -m 8", " --state CLOSE -m 7/7"} {
-						for _, timeout := range []string{"0", "60", "2147483647", "2147483648", "4294967295", "4294967296"} {
-							line := fmt.Sprintf("%s -t %s -u %s -s %s -d %s -r %[5]s -q %[4]s -p %[6]s --sport 0 --dport 65535 --reply-port-src 65535 --reply-port-dst 0%[7]s", verb, timeout, status, addrs[0], addrs[1], proto, more)
-							got := new(ct.Flow)
-							if !format.ParsePlain(line, got) {
-								continue
-							}
-							plain++
-							relax(got)
-							c, err := compat.ParseLine(strings.Fields(line))
-							if err != nil {
-								t.Errorf("%s: %v", line, err)
-								continue
-							}
-							want, err := r.entry(c)
-							if err != nil || c.Verb != line[1] || len(c.Warnings) > 0 || !reflect.DeepEqual(got, want) {
-								t.Errorf("%s: %v\ngot  %+v\nwant %+v", line, err, got, want)
-							}
-						}
-					}
-				}
-			}
-		}
-	}
-	if plain < 1000 {
-		t.Errorf("%d plain lines", plain)
-	}
 }

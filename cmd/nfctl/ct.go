@@ -14,7 +14,6 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
-	"nfctl/internal/nl"
 )
 
 func newCt(a *app) *cobra.Command {
@@ -221,11 +220,4 @@ func (a *app) confirm(all bool, question string) error {
 		return &statusError{code: exitFailed, err: errors.New("nothing was deleted")}
 	}
 	return nil
-}
-
-// gone reports whether a flow that was read was not there any more when it was
-// to be changed.
-func gone(err error) bool {
-	var op *nl.OpError
-	return errors.As(err, &op) && errors.Is(err, unix.ENOENT)
 }

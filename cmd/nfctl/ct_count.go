@@ -7,6 +7,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 // ctCountOptions are the flags of 'nfctl ct count'.
@@ -49,7 +50,7 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 		return err
 	}
 	count := format.Count{Of: "flows"}
-	if choose.match == nil {
+	if choose.Match == nil {
 		conn, err := ct.Dial()
 		if err != nil {
 			return err
@@ -64,7 +65,7 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 		l := &lister{a: a, choose: choose, silent: true}
 		ctx, stop := a.interruptible(c, "")
 		defer stop()
-		if err := cmp.Or(l.parallel(ctx, dumpOptions(choose)), l.end()); err != nil {
+		if err := cmp.Or(l.parallel(ctx, table.DumpOptions(choose)), l.end()); err != nil {
 			return ended(ctx, err)
 		}
 		a.dumpNote(l.result)

@@ -58,11 +58,11 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if o.orUpdate && o.ifMissing {
 		return usagef("--or-update and --if-missing: one of them")
 	}
-	f, err := o.flow.read()
+	f, err := o.flow.Read()
 	if err != nil {
 		return err
 	}
-	if err := o.flow.check(f); err != nil {
+	if err := o.flow.Check(f); err != nil {
 		return err
 	}
 	w, _, err := a.flowPrinter()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 // ctDeleteOptions are the flags of 'nfctl ct delete'.
@@ -56,27 +56,27 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 	if err != nil {
 		return err
 	}
-	if !o.filter.any() && !o.dryRun {
+	if !o.filter.Any() && !o.dryRun {
 		if err := a.confirm(o.all, "Delete every flow of this network namespace?"); err != nil {
 			return err
 		}
 	}
-	w, out, err := a.flowPrinter()
+	w, _, err := a.flowPrinter()
 	if err != nil {
 		return err
 	}
 	a.idleNote(choose)
-	done := "deleted"
+	did := "deleted"
 	if o.dryRun {
-		done = ""
+		did = ""
 	}
-	ctx, stop := a.interruptible(c, done)
+	ctx, stop := a.interruptible(c, did)
 	defer stop()
 	if o.dryRun {
 		return a.only(ctx, choose, w, "deleted", o.failEmpty)
 	}
 	if a.quiet && !o.failEmpty {
-		done, err := a.kernelFlush(choose)
+		done, err := table.Flush(choose)
 		if done && err == nil {
 			a.total("the kernel deleted what matched")
 		}
@@ -84,122 +84,21 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 			return err
 		}
 	}
-	if w != nil { // deleteEach writes; this only begins
-		if err := w.flush(); err != nil {
-			return err
-		}
-	}
-	return ended(ctx, a.deleteEach(ctx, choose, out, o.failEmpty))
+	return ended(ctx, a.deleteEach(ctx, choose, w, o.failEmpty))
 }
 
-// kernelFlush has the kernel delete what was chosen, where its filter says all of
-// it and a probe showed that this kernel heeds it. It reports whether it did.
-func (a *app) kernelFlush(choose *chooser[ct.Flow]) (done bool, err error) {
-	family, k, exact := flushFilter(choose)
-	if !exact {
-		return false, nil
-	}
-	conn, err := ct.Dial()
-	if err != nil {
-		return false, err
-	}
-	defer conn.Close()
-	if family != 0 || !k.IsZero() {
-		if ok, err := ct.CanFlush(family != 0, k); err != nil || !ok {
-			return false, nil // by hand, then
-		}
-	}
-	return true, conn.Flush(family, k)
-}
-
-// flushFilter returns the filter of a flush that says all that was chosen.
-func flushFilter(choose *chooser[ct.Flow]) (family uint8, k ct.KernelFilter, exact bool) {
-	if choose.tests > 0 {
-		return 0, k, false
-	}
-	seen := map[string]bool{}
-	for _, c := range choose.conds {
-		if len(c.Paths) != 1 || c.Set.Not || seen[c.Paths[0]] {
-			return 0, k, false
-		}
-		switch path := c.Paths[0]; path {
-		case "mark", "status", "zone", "family":
-			if _, single := c.Set.Num(); !single {
-				return 0, k, false
-			}
-			seen[path] = true
-		default:
-			return 0, k, false
-		}
-	}
-	k, families := ct.FilterFrom(choose.conds)
-	if len(families) == 1 {
-		family = families[0]
-	} else if seen["family"] {
-		return 0, k, false
-	}
-	// What was said must be in the filter, which cannot say zone 0.
-	return family, k, k.MarkMask != 0 == seen["mark"] && k.StatusMask != 0 == seen["status"] && k.Zone != 0 == seen["zone"]
-}
-
-// deleteEach reads what was chosen and deletes it, flow by flow.
-func (a *app) deleteEach(ctx context.Context, choose *chooser[ct.Flow], out format.Output, failEmpty bool) error {
-	matched, deleted, err := a.deleteListed(ctx, &lister{a: a, choose: choose, out: out, silent: a.quiet})
-	a.total("%s deleted", flows(deleted))
-	return cmp.Or(err, notFound(failEmpty, matched))
-}
-
-// deleteListed deletes what l would list, and prints it as l would. One dump is
-// read for it, not one for each family side by side: the kernel deletes one flow
-// at a time anyway, and reading goes on meanwhile.
-func (a *app) deleteListed(ctx context.Context, l *lister) (matched, deleted uint64, err error) {
-	conn, err := ct.Dial()
-	if err != nil {
-		return 0, 0, err
-	}
-	defer conn.Close()
+// deleteEach reads what was chosen and deletes it, flow by flow; w prints what was
+// deleted.
+func (a *app) deleteEach(ctx context.Context, choose *table.Choice[ct.Flow], w *flowPrinter, failEmpty bool) error {
 	bad := &failures{a: a}
-	w := newDeleter(conn, l.worker(), l.choose, bad)
-	l.result, err = ct.Dump(ctx, dumpOptions(l.choose), w.flow)
-	err = cmp.Or(err, w.batch.Flush())
-	err = cmp.Or(cutShort(cmp.Or(err, w.failed)), l.end())
-	a.dumpNote(l.result)
-	if err == nil {
-		err = bad.result()
+	done, err := table.Delete(ctx, choose, table.Edit{Edited: a.edit, Done: w.print, Failed: bad.add})
+	a.dumpNote(done.Dump)
+	err = a.edited(err, w, bad)
+	a.total("%s deleted", flows(done.Done))
+	if err != nil {
+		return err
 	}
-	return w.matched, w.deleted, err
-}
-
-// A deleter deletes flows and prints those that it deleted.
-type deleter struct {
-	batch            *ct.Batch
-	choose           *chooser[ct.Flow]
-	failed           error
-	matched, deleted uint64
-}
-
-func newDeleter(conn *ct.Conn, print *listWorker, choose *chooser[ct.Flow], bad *failures) *deleter {
-	print.keep = nil
-	w := &deleter{choose: choose}
-	w.batch = conn.NewBatch(batchSize, func(f *ct.Flow, err error) {
-		switch {
-		case err == nil:
-			w.deleted++
-			bad.a.changed.Add(1)
-			w.failed = cmp.Or(w.failed, print.Flow(f))
-		case !gone(err):
-			bad.add(err)
-		}
-	})
-	return w
-}
-
-func (w *deleter) flow(f *ct.Flow) error {
-	if !w.choose.keep(f) {
-		return nil
-	}
-	w.matched++
-	return cmp.Or(w.batch.Delete(f), w.failed)
+	return notFound(failEmpty, done.Matched)
 }
 
 // ctFlushOptions are the flags of 'nfctl ct flush'.
@@ -227,9 +126,9 @@ cannot be tried, the flows are read and deleted one by one.`,
 	f := c.Flags()
 	f.SortFlags = false
 	f.BoolVar(&o.all, "all", false, "delete everything, unasked")
-	var some []filterFlag[ct.Flow]
-	for _, ff := range flowFlags {
-		if slices.Contains([]string{"family", "zone", "mark", "status"}, ff.name) {
+	var some []table.Flag[ct.Flow]
+	for _, ff := range table.FlowFlags {
+		if slices.Contains([]string{"family", "zone", "mark", "status"}, ff.Name) {
 			some = append(some, ff)
 		}
 	}
@@ -243,19 +142,20 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.all && o.filter.any() {
+	if o.all && o.filter.Any() {
 		return usagef("--all deletes everything: it does not go with a filter")
 	}
-	done := "deleted"
+	did := "deleted"
 	if o.dryRun {
-		done = ""
+		did = ""
 	}
-	ctx, stop := a.interruptible(c, done)
+	ctx, stop := a.interruptible(c, did)
 	defer stop()
 	if o.dryRun {
-		n, err := a.each(ctx, choose, func(*ct.Flow) error { return nil })
+		got, err := table.Each(ctx, choose, func(*ct.Flow) error { return nil })
+		a.dumpNote(got.Dump)
 		if err == nil {
-			a.total("%s would be deleted", flows(n))
+			a.total("%s would be deleted", flows(got.Matched))
 		}
 		return ended(ctx, err)
 	}
@@ -264,7 +164,7 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 		return err
 	}
 	defer conn.Close()
-	if !o.filter.any() {
+	if !o.filter.Any() {
 		n, _, err := conn.Count()
 		if err != nil {
 			return err
@@ -278,7 +178,7 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 		a.total("flushed, of %s", flows(uint64(n)))
 		return nil
 	}
-	if done, err := a.kernelFlush(choose); done || err != nil {
+	if done, err := table.Flush(choose); done || err != nil {
 		if err == nil {
 			a.total("flushed what matched")
 		}
@@ -287,6 +187,5 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 	if a.verbose > 0 {
 		a.warn("this kernel is not known to heed the filter of a flush: deleting one by one")
 	}
-	a.quiet = true
-	return ended(ctx, a.deleteEach(ctx, choose, format.Output{Format: format.Text}, false))
+	return ended(ctx, a.deleteEach(ctx, choose, nil, false))
 }

@@ -13,6 +13,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
+	"nfctl/internal/table"
 )
 
 // callWith is call with standard input.
@@ -134,8 +135,8 @@ var protoNumbers = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "
 
 // byHand says, without any of the code that filters, whether f has what a flag
 // asks for.
-func byHand(t *testing.T, f *ct.Flow, g given) bool {
-	text, not := strings.CutPrefix(g.text, "!")
+func byHand(t *testing.T, f *ct.Flow, g table.Given) bool {
+	text, not := strings.CutPrefix(g.Text, "!")
 	here, is := true, false
 	for _, one := range strings.Split(text, ",") {
 		number := func(has bool, n uint64) {
@@ -164,7 +165,7 @@ func byHand(t *testing.T, f *ct.Flow, g given) bool {
 			}
 			number(tu.Has(ct.TupleSport), uint64(p))
 		}
-		switch g.flag {
+		switch g.Flag {
 		case "proto":
 			is = is || f.Orig.Proto == protoNumbers[one]
 		case "src":
@@ -241,19 +242,19 @@ func byHand(t *testing.T, f *ct.Flow, g given) bool {
 				return false
 			}
 		case "src-nat", "dst-nat", "any-nat":
-			s := g.flag != "dst-nat" && (f.Reply.Dst != f.Orig.Src || f.Orig.Has(ct.TupleSport) && f.Reply.Dport != f.Orig.Sport)
-			d := g.flag != "src-nat" && (f.Reply.Src != f.Orig.Dst || f.Orig.Has(ct.TupleSport) && f.Reply.Sport != f.Orig.Dport)
+			s := g.Flag != "dst-nat" && (f.Reply.Dst != f.Orig.Src || f.Orig.Has(ct.TupleSport) && f.Reply.Dport != f.Orig.Sport)
+			d := g.Flag != "src-nat" && (f.Reply.Src != f.Orig.Dst || f.Orig.Has(ct.TupleSport) && f.Reply.Sport != f.Orig.Dport)
 			here = s || d
-			is = is || one == anyValue && here || one != anyValue && (s && inside(f.Reply.Dst) || d && inside(f.Reply.Src))
+			is = is || one == table.AnyValue && here || one != table.AnyValue && (s && inside(f.Reply.Dst) || d && inside(f.Reply.Src))
 		default:
-			t.Fatalf("flag %s", g.flag)
+			t.Fatalf("flag %s", g.Flag)
 		}
 	}
 	return here && is != not
 }
 
 // randomFilter makes some flags, half of them about what one flow has.
-func randomFilter(r *rand.Rand, all []*ct.Flow) (out []given) {
+func randomFilter(r *rand.Rand, all []*ct.Flow) (out []table.Given) {
 	f := all[r.IntN(len(all))]
 	g := all[r.IntN(len(all))]
 	used := map[string]bool{}
@@ -275,25 +276,25 @@ func randomFilter(r *rand.Rand, all []*ct.Flow) (out []given) {
 		return "tcp"
 	}
 	for range 1 + r.IntN(4) {
-		o := []given{
-			{"proto", protoWord(f.Orig.Proto)}, {"proto", pick("tcp,udp", "icmp,icmpv6", "gre")},
-			{"src", prefix(f.Orig.Src)}, {"dst", prefix(f.Orig.Dst)}, {"reply-src", prefix(f.Reply.Src)}, {"reply-dst", prefix(f.Reply.Dst)},
-			{"host", prefix(f.Reply.Src)}, {"port", port(f.Orig.Dport)},
-			{"sport", port(f.Orig.Sport)}, {"dport", port(f.Orig.Dport)}, {"dport", "80"}, {"reply-port-src", port(f.Reply.Sport)}, {"reply-port-dst", port(f.Reply.Dport)},
-			{"family", pick("ipv4", "ipv6")}, {"state", pick("ESTABLISHED", "SYN_SENT,SYN_RECV", "CLOSE")},
-			{"status", pick("ASSURED", "SEEN_REPLY", "UNREPLIED", "FIXED_TIMEOUT", "ASSURED,HELPER")},
-			{"mark", pick(fmt.Sprint(f.Mark), "0", "0x1/0x1", "0/0x3", "256")}, {"timeout", pick("0-9999", "10000-99999")},
-			{"zone", pick(fmt.Sprint(f.Zone), "0", "1", "1-2")}, {"orig-zone", pick("3", "0", "0-3")}, {"reply-zone", pick("4", "0")},
-			{"label", pick("5", "3,9")}, {"helper", "ftp"},
-			{"icmp-type", pick("8", "128", "8,128")}, {"icmp-id", fmt.Sprint(f.Orig.ID)}, {"src-key", pick(fmt.Sprint(f.Orig.Sport), "0-500")},
-			{"src-nat", pick(anyValue, f.Reply.Dst.String())}, {"dst-nat", pick(anyValue, f.Reply.Src.String())}, {"any-nat", pick(anyValue, f.Reply.Dst.String())},
+		o := []table.Given{
+			{Flag: "proto", Text: protoWord(f.Orig.Proto)}, {Flag: "proto", Text: pick("tcp,udp", "icmp,icmpv6", "gre")},
+			{Flag: "src", Text: prefix(f.Orig.Src)}, {Flag: "dst", Text: prefix(f.Orig.Dst)}, {Flag: "reply-src", Text: prefix(f.Reply.Src)}, {Flag: "reply-dst", Text: prefix(f.Reply.Dst)},
+			{Flag: "host", Text: prefix(f.Reply.Src)}, {Flag: "port", Text: port(f.Orig.Dport)},
+			{Flag: "sport", Text: port(f.Orig.Sport)}, {Flag: "dport", Text: port(f.Orig.Dport)}, {Flag: "dport", Text: "80"}, {Flag: "reply-port-src", Text: port(f.Reply.Sport)}, {Flag: "reply-port-dst", Text: port(f.Reply.Dport)},
+			{Flag: "family", Text: pick("ipv4", "ipv6")}, {Flag: "state", Text: pick("ESTABLISHED", "SYN_SENT,SYN_RECV", "CLOSE")},
+			{Flag: "status", Text: pick("ASSURED", "SEEN_REPLY", "UNREPLIED", "FIXED_TIMEOUT", "ASSURED,HELPER")},
+			{Flag: "mark", Text: pick(fmt.Sprint(f.Mark), "0", "0x1/0x1", "0/0x3", "256")}, {Flag: "timeout", Text: pick("0-9999", "10000-99999")},
+			{Flag: "zone", Text: pick(fmt.Sprint(f.Zone), "0", "1", "1-2")}, {Flag: "orig-zone", Text: pick("3", "0", "0-3")}, {Flag: "reply-zone", Text: pick("4", "0")},
+			{Flag: "label", Text: pick("5", "3,9")}, {Flag: "helper", Text: "ftp"},
+			{Flag: "icmp-type", Text: pick("8", "128", "8,128")}, {Flag: "icmp-id", Text: fmt.Sprint(f.Orig.ID)}, {Flag: "src-key", Text: pick(fmt.Sprint(f.Orig.Sport), "0-500")},
+			{Flag: "src-nat", Text: pick(table.AnyValue, f.Reply.Dst.String())}, {Flag: "dst-nat", Text: pick(table.AnyValue, f.Reply.Src.String())}, {Flag: "any-nat", Text: pick(table.AnyValue, f.Reply.Dst.String())},
 		}[r.IntN(29)]
-		if used[o.flag] {
+		if used[o.Flag] {
 			continue
 		}
-		used[o.flag] = true
-		if o.text != anyValue && r.IntN(4) == 0 {
-			o.text = "!" + o.text
+		used[o.Flag] = true
+		if o.Text != table.AnyValue && r.IntN(4) == 0 {
+			o.Text = "!" + o.Text
 		}
 		out = append(out, o)
 	}
@@ -316,23 +317,23 @@ func TestCtFilters(t *testing.T) {
 		flags := randomFilter(r, all)
 		var want []*ct.Flow
 		for _, f := range all {
-			if !slices.ContainsFunc(flags, func(g given) bool { return !byHand(t, f, g) }) {
+			if !slices.ContainsFunc(flags, func(g table.Given) bool { return !byHand(t, f, g) }) {
 				want = append(want, f)
 			}
 		}
-		c, err := flowFilter(&filterOptions{given: flags})
+		c, err := table.Flows(&table.Filter{Given: flags})
 		if err != nil {
 			t.Fatalf("%v: %v", flags, err)
 		}
 		var alone []*ct.Flow
 		for _, f := range all {
-			if c.keep(f) {
+			if c.Keep(f) {
 				alone = append(alone, f)
 			}
 		}
 		byKernel, read := alone, uint64(len(all))
-		if d := dumpOptions(c); !d.Filter.IsZero() || len(d.Families) > 0 {
-			byKernel, read = everyFlow(t, d, c.keep)
+		if d := table.DumpOptions(c); !d.Filter.IsZero() || len(d.Families) > 0 {
+			byKernel, read = everyFlow(t, d, c.Keep)
 		}
 		for _, got := range []struct {
 			how   string
@@ -353,7 +354,7 @@ func TestCtFilters(t *testing.T) {
 		}
 		args := []string{"ct", "list", "--fields", "id", "-o", "tsv"}
 		for _, g := range flags {
-			args = append(args, "--"+g.flag+"="+g.text)
+			args = append(args, "--"+g.Flag+"="+g.Text)
 		}
 		lines := strings.Fields(good(t, args...))[1:]
 		var printed []uint32
@@ -381,18 +382,18 @@ func TestCtKernelFilter(t *testing.T) {
 		lines = append(lines, fmt.Sprintf("-A -p tcp -s 10.0.0.%d -d 10.1.0.1 --sport %d --dport %d --mark %d", 1+i%3, 1000+i, 80+i%5, i%4))
 	}
 	loaded(t, strings.Join(lines, "\n"))
-	for _, o := range []filterOptions{
-		{given: []given{{"mark", "1"}}},
-		{given: []given{{"proto", "tcp"}, {"dport", "82"}}},
-		{pattern: "tcp 10.0.0.2 > :82"},
-		{exprs: []string{`proto == "tcp" and orig.dport == 82 and timeout > 0`}},
-		{given: []given{{"family", "ipv6"}}},
+	for _, o := range []table.Filter{
+		{Given: []table.Given{{Flag: "mark", Text: "1"}}},
+		{Given: []table.Given{{Flag: "proto", Text: "tcp"}, {Flag: "dport", Text: "82"}}},
+		{Pattern: "tcp 10.0.0.2 > :82"},
+		{Exprs: []string{`proto == "tcp" and orig.dport == 82 and timeout > 0`}},
+		{Given: []table.Given{{Flag: "family", Text: "ipv6"}}},
 	} {
-		c, err := flowFilter(&o)
+		c, err := table.Flows(&o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		flows, read := everyFlow(t, dumpOptions(c), c.keep)
+		flows, read := everyFlow(t, table.DumpOptions(c), c.Keep)
 		if read != uint64(len(flows)) || read == 300 {
 			t.Errorf("%+v: the kernel sent %d flows, %d match", o, read, len(flows))
 		}

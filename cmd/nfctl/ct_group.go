@@ -11,6 +11,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 	"nfctl/internal/value"
 )
 
@@ -104,7 +105,7 @@ func appendKey(b []byte, r *field.Row[ct.Flow], f *ct.Flow) []byte {
 	return append(b, 0)
 }
 
-func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output, choose *chooser[ct.Flow], d ct.DumpOptions) error {
+func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output, choose *table.Choice[ct.Flow], d ct.DumpOptions) error {
 	by, err := groupFields(o.groupBy)
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output,
 	}
 	var workers []*grouper
 	res, err := ct.DumpParallel(ctx, d, func() ct.Worker {
-		w := &grouper{keep: choose.match, by: by, groups: map[string]*flowGroup{}}
+		w := &grouper{keep: choose.Match, by: by, groups: map[string]*flowGroup{}}
 		workers = append(workers, w)
 		return w
 	})

@@ -11,6 +11,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 // ctListOptions are the flags of 'nfctl ct list'.
@@ -109,7 +110,7 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	if err != nil {
 		return err
 	}
-	d := dumpOptions(choose)
+	d := table.DumpOptions(choose)
 	d.Idle = d.Idle || slices.Contains(out.Fields, "idle") || strings.Contains(out.Template, ".idle") || slices.Contains(o.groupBy, "idle")
 	switch {
 	case o.dying:
@@ -117,11 +118,11 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	case o.unconfirmed:
 		d.Table = ct.Unconfirmed
 	}
-	done := ""
+	did := ""
 	if o.zero {
-		done = "set to zero"
+		did = "set to zero"
 	}
-	ctx, stop := a.interruptible(c, done)
+	ctx, stop := a.interruptible(c, did)
 	defer stop()
 	if len(o.groupBy) > 0 {
 		return ended(ctx, a.ctGroups(ctx, o, out, choose, d))
@@ -131,7 +132,7 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 		return err
 	}
 	switch {
-	case o.zero && choose.match != nil:
+	case o.zero && choose.Match != nil:
 		err = l.zero(ctx, d)
 	case out.Format == format.Table: // columns are aligned over all flows
 		err = l.one(ctx, d)
@@ -173,7 +174,7 @@ func (o *ctListOptions) check() error {
 // A lister lists flows, on several goroutines where it can.
 type lister struct {
 	a      *app
-	choose *chooser[ct.Flow]
+	choose *table.Choice[ct.Flow]
 	out    format.Output
 	silent bool
 	bare   bool                     // neither head nor end
@@ -195,7 +196,7 @@ type listWorker struct {
 
 func (l *lister) worker() *listWorker {
 	p, _ := format.New(cmp.Or(l.form, format.Flows), l.out, format.Options{Color: l.a.colored()}) // begin tried it
-	w := &listWorker{flowPrinter: flowPrinter{p, &sink{w: l.a.out, mu: &l.mu}}, keep: l.choose.match, quiet: l.silent}
+	w := &listWorker{flowPrinter: flowPrinter{p, &sink{w: l.a.out, mu: &l.mu}}, keep: l.choose.Match, quiet: l.silent}
 	l.workers = append(l.workers, w)
 	return w
 }
@@ -267,28 +268,11 @@ func (l *lister) one(ctx context.Context, d ct.DumpOptions) (err error) {
 // kernel sent before it set the counters to zero is what is printed.
 func (l *lister) zero(ctx context.Context, d ct.DumpOptions) error {
 	w := l.worker()
-	c, err := ct.Dial()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	bad := &failures{a: l.a}
-	var failed error
-	b := c.NewBatch(batchSize, func(_ *ct.Flow, err error) {
-		if err != nil && !gone(err) {
-			bad.add(err)
-		}
-	})
 	w.keep = nil
-	b.Reply(func(f *ct.Flow) { failed = cmp.Or(failed, w.Flow(f)) })
-	l.result, err = ct.Dump(ctx, d, func(f *ct.Flow) error {
-		if !l.choose.keep(f) {
-			return failed
-		}
-		return cmp.Or(b.Get(f, true), failed)
-	})
-	return cmp.Or(cutShort(cmp.Or(err, b.Flush(), failed)), bad.result())
+	bad := &failures{a: l.a}
+	done, err := table.Zero(ctx, l.choose, d, table.Edit{Done: w.Flow, Failed: bad.add})
+	if l.result, err = done.Dump, cutShort(err); err == nil {
+		err = bad.result()
+	}
+	return err
 }
-
-// batchSize is how many requests are sent to the kernel at once.
-const batchSize = 100

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
-	"nfctl/internal/value"
+	"nfctl/internal/table"
 )
 
 // ctUpdateOptions are the flags of 'nfctl ct update'.
@@ -53,223 +51,73 @@ be removed, by an empty name: '--set helper='`,
 	return c
 }
 
-// allLabels stands for every label where labels are taken away.
-const allLabels = "all"
-
-// A change is what an update does to flows; some of it depends on the protocol.
-type change struct {
-	o       *ctUpdateOptions
-	byProto map[uint8]*ct.Flow
-	errs    map[uint8]error
-	next    ct.Flow  // of the flow at hand
-	del     [16]byte // labels to take away
-	onlyDel bool     // nothing else is asked for
-}
-
-func (o *ctUpdateOptions) change() (*change, error) {
-	if err := onceEach(ct.FlowAttrs(), o.sets); err != nil {
-		return nil, err
-	}
-	if len(o.sets) == 0 && len(o.labelAdd) == 0 && len(o.labelDel) == 0 {
-		return nil, usagef("nothing to change: say what with --set NAME=VALUE, --label-add or --label-del")
-	}
-	c := &change{o: o, byProto: map[uint8]*ct.Flow{}, errs: map[uint8]error{}}
-	c.onlyDel = len(o.sets) == 0 && len(o.labelAdd) == 0
-	// Try it on protocols of all kinds: what fits none is a mistake.
-	var err error
-	for _, proto := range []uint8{ct.TCP, ct.SCTP, ct.DCCP} {
-		if _, err = c.of(&ct.Flow{Orig: ct.Tuple{Proto: proto, Present: ct.TupleProto}}); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		_, err = c.of(&ct.Flow{Orig: ct.Tuple{Proto: ct.TCP, Present: ct.TupleProto}})
-		return nil, &usageError{err}
-	}
-	return c, nil
-}
-
-// of returns the change for f. It is valid until the next call.
-func (c *change) of(f *ct.Flow) (*ct.Flow, error) {
-	proto := f.Orig.Proto
-	if d := c.byProto[proto]; d != nil {
-		c.next = *d
-		c.next.Complete(f)
-		return &c.next, nil
-	}
-	if err := c.errs[proto]; err != nil {
-		return nil, err
-	}
-	d, err := c.make(proto)
-	if err != nil {
-		c.errs[proto] = err
-		return nil, err
-	}
-	c.byProto[proto] = d
-	return c.of(f)
-}
-
-func (c *change) make(proto uint8) (*ct.Flow, error) {
-	d := &ct.Flow{Orig: ct.Tuple{Proto: proto, Present: ct.TupleProto}}
-	for _, set := range c.o.sets {
-		if err := ct.SetChange(d, set); err != nil {
-			return nil, fmt.Errorf("--set %s: %w", set, err)
-		}
-	}
-	for _, l := range []struct {
-		flag string
-		list []string
-		add  bool
-	}{{"--label-del", c.o.labelDel, false}, {"--label-add", c.o.labelAdd, true}} {
-		for _, text := range l.list {
-			bits, err := ct.ParseLabelBits(text)
-			if text == allLabels && !l.add {
-				for i := range bits {
-					bits[i] = 0xff
-				}
-				err = nil
-			} else if err == nil && bits == [16]byte{} {
-				err = &value.Error{What: "label", Text: text, Valid: "a name or a number from 0 to 127"}
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", l.flag, err)
-			}
-			for i, b := range bits {
-				if l.add {
-					d.Labels[i] |= b
-				} else {
-					c.del[i] |= b
-				}
-				d.LabelsMask[i] |= b
-			}
-			d.Present |= ct.HasLabels | ct.HasLabelsMask
-		}
-	}
-	return d, nil
-}
-
-// idle reports whether f need not be changed: labels that it does not have cannot
-// be taken away, and the kernel would refuse where nothing stores labels.
-func (c *change) idle(f *ct.Flow) bool {
-	if !c.onlyDel {
-		return false
-	}
-	for i, b := range c.del {
-		if f.Labels[i]&b != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 	choose, err := flowFilter(&o.filter)
 	if err != nil {
 		return err
 	}
-	ch, err := o.change()
+	ch, err := table.NewChange(o.sets, o.labelAdd, o.labelDel)
 	if err != nil {
 		return err
 	}
-	for _, d := range ch.byProto {
-		if err := ct.CheckStatus(d.Status, false); err != nil {
-			return named("--set", err)
-		}
+	if err := ch.Check(); err != nil {
+		return err
 	}
 	w, _, err := a.flowPrinter()
 	if err != nil {
 		return err
 	}
 	a.idleNote(choose)
-	done := "updated"
+	did := "updated"
 	if o.dryRun {
-		done = ""
+		did = ""
 	}
-	ctx, stop := a.interruptible(c, done)
+	ctx, stop := a.interruptible(c, did)
 	defer stop()
 	if o.dryRun {
 		return a.only(ctx, choose, w, "changed", o.failEmpty)
 	}
-	matched, changed, err := a.updateEach(ctx, choose, ch, w)
-	err = cmp.Or(err, w.end())
-	a.total("%s updated", flows(changed))
+	bad := &failures{a: a}
+	how := table.Edit{Edited: a.edit, Failed: bad.add}
+	if w != nil {
+		how.Done = w.print
+	}
+	done, err := table.Update(ctx, choose, ch, how)
+	a.dumpNote(done.Dump)
+	err = a.edited(err, w, bad)
+	a.total("%s updated", flows(done.Done))
 	if err != nil {
 		return ended(ctx, err)
 	}
-	return notFound(o.failEmpty, matched)
+	return notFound(o.failEmpty, done.Matched)
 }
 
-// updateEach changes what was chosen, and prints it as it then is.
-func (a *app) updateEach(ctx context.Context, choose *chooser[ct.Flow], ch *change, w *flowPrinter) (matched, changed uint64, err error) {
-	var conns [3]*ct.Conn
-	for i := range conns {
-		if conns[i], err = ct.Dial(); err != nil {
-			return 0, 0, err
-		}
-		defer conns[i].Close()
+// edited ends the output of an edit, and returns what went wrong: the edit as a whole,
+// the output, or single flows.
+func (a *app) edited(err error, w *flowPrinter, bad *failures) error {
+	err = cutShort(err)
+	if e := w.end(); err == nil {
+		err = e
 	}
-	edits, reads, single := conns[0], conns[1], conns[2]
-	bad := &failures{a: a}
-	var failed error // of output
-	again := reads.NewBatch(batchSize, nil)
-	again.Reply(func(f *ct.Flow) { failed = cmp.Or(failed, w.print(f)) })
-	b := edits.NewBatch(batchSize, func(f *ct.Flow, err error) {
-		if err != nil && !gone(err) { // by itself it gets a second try where that helps, and a reason
-			d, _ := ch.of(f)
-			err = single.Update(f, d)
-		}
-		switch {
-		case gone(err):
-		case err != nil:
-			bad.add(err)
-		default:
-			a.changed.Add(1)
-			if changed++; w != nil {
-				failed = cmp.Or(failed, again.Get(f, false))
-			}
-		}
-	})
-	_, err = a.each(ctx, choose, func(f *ct.Flow) error {
-		matched++
-		d, err := ch.of(f)
-		switch {
-		case err != nil:
-			bad.add(fmt.Errorf("%s: update: %w", ct.AppendTuple([]byte("flow "), &f.Orig), err))
-		case ch.idle(f):
-			changed++
-			err = w.print(f)
-			return err
-		default:
-			return cmp.Or(b.Update(f, d), failed)
-		}
-		return nil
-	})
-	err = cmp.Or(err, b.Flush())
-	if err = cutShort(cmp.Or(err, again.Flush(), failed)); err == nil {
+	if err == nil {
 		err = bad.result()
 	}
-	return matched, changed, err
+	return err
 }
+
+// edit counts a flow that was edited, for who interrupts.
+func (a *app) edit() { a.changed.Add(1) }
 
 // only prints what was chosen, and says that it would be changed or deleted.
-func (a *app) only(ctx context.Context, choose *chooser[ct.Flow], w *flowPrinter, done string, failEmpty bool) error {
-	n, err := a.each(ctx, choose, w.print)
-	if err = cmp.Or(err, w.end()); err != nil {
+func (a *app) only(ctx context.Context, choose *table.Choice[ct.Flow], w *flowPrinter, done string, failEmpty bool) error {
+	got, err := table.Each(ctx, choose, w.print)
+	a.dumpNote(got.Dump)
+	if e := w.end(); err == nil {
+		err = e
+	}
+	if err != nil {
 		return ended(ctx, err)
 	}
-	a.total("%s would be %s", flows(n), done)
-	return notFound(failEmpty, n)
-}
-
-// each hands every flow that was chosen to f, and returns how many there were.
-func (a *app) each(ctx context.Context, choose *chooser[ct.Flow], f func(*ct.Flow) error) (n uint64, err error) {
-	res, err := ct.Dump(ctx, dumpOptions(choose), func(g *ct.Flow) error {
-		if !choose.keep(g) {
-			return nil
-		}
-		n++
-		return f(g)
-	})
-	a.dumpNote(res)
-	return n, err
+	a.total("%s would be %s", flows(got.Matched), done)
+	return notFound(failEmpty, got.Matched)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,7 +10,7 @@ import (
 	"nfctl/internal/field"
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
-	"nfctl/internal/value"
+	"nfctl/internal/table"
 )
 
 // watchFlags are the flags that every watch has.
@@ -31,7 +30,7 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f := c.Flags()
 	f.SortFlags = false
 	o.events = ct.AllEvents
-	events := func(s string) (ct.Events, error) { return parseEvents(s, words) }
+	events := func(s string) (ct.Events, error) { return table.ParseEvents(s, words) }
 	f.VarP(&parsed[ct.Events]{dst: &o.events, parse: events, text: "all", kind: "events"}, "events", "e", "event types to watch: "+words)
 	f.VarPF(f.Lookup("events").Value, "event-mask", "", "").Hidden = true
 	f.BoolVar(&o.existing, "with-existing", false, "list what is there first, merged with the events: nothing is missed or doubled")
@@ -49,26 +48,6 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	o.stream.register(f, "events")
 }
 
-// parseEvents reads event types, ours and as conntrack(8) spells them.
-func parseEvents(s, words string) (ct.Events, error) {
-	var e ct.Events
-	for _, w := range strings.Split(s, ",") {
-		switch strings.ToLower(strings.TrimSpace(w)) {
-		case "new":
-			e |= ct.EventNew
-		case "update", "updates":
-			e |= ct.EventUpdate
-		case "destroy":
-			e |= ct.EventDestroy
-		case "all":
-			e |= ct.AllEvents
-		default:
-			return 0, &value.Error{What: "event type", Text: w, Valid: words, Near: value.Nearest(strings.ToLower(w), strings.FieldsFunc(words, func(r rune) bool { return r == ',' || r == ' ' }))}
-		}
-	}
-	return e, nil
-}
-
 // A choice is which objects of one kind a watch shows, and which ends it.
 type choice[T any] struct {
 	conds []field.Cond  // what must hold, as far as conditions say it
@@ -77,8 +56,8 @@ type choice[T any] struct {
 }
 
 // chosen returns the choice of a compiled filter and --until's expression.
-func chosen[T any](reg *field.Registry[T], c *chooser[T], until string) (choice[T], error) {
-	out := choice[T]{conds: c.conds, show: c.match}
+func chosen[T any](reg *field.Registry[T], c *table.Choice[T], until string) (choice[T], error) {
+	out := choice[T]{conds: c.Conds(), show: c.Match}
 	if until == "" {
 		return out, nil
 	}
@@ -121,14 +100,14 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 			if err != nil {
 				return err
 			}
-			if flt.fields["idle"] {
+			if flt.Looks("idle") {
 				return usagef("--filter: idle is known of flows that are listed, not of events: see 'nfctl help timeouts'")
 			}
 			flows, err := chosen(ct.FlowFields, flt, o.stream.until)
 			if err != nil {
 				return err
 			}
-			if slices.ContainsFunc(fo.given, func(g given) bool { return g.flag == "timeout" }) {
+			if slices.ContainsFunc(fo.Given, func(g table.Given) bool { return g.Flag == "timeout" }) {
 				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some time say --duration")
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Match: flows.conds}}

@@ -7,12 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nfctl/internal/filter"
 	"nfctl/internal/nl"
-	"nfctl/internal/pattern"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
-	"nfctl/internal/value"
+	"nfctl/internal/table"
 )
 
 // Exit statuses. They are a contract: docs and 'nfctl help exit-codes' are made
@@ -71,17 +69,14 @@ func (e *statusError) Unwrap() error { return e.err }
 func exitCode(err error) int {
 	var status *statusError
 	var usage *usageError
-	var val *value.Error
 	var op *nl.OpError
-	var expr *filter.Error
-	var pat *pattern.Error
 	var rul *rule.Error
 	switch {
 	case err == nil, errors.Is(err, unix.EPIPE):
 		return exitOK
 	case errors.As(err, &status):
 		return status.code
-	case errors.As(err, &usage), errors.As(err, &val), errors.As(err, &expr), errors.As(err, &pat), errors.As(err, &rul):
+	case errors.As(err, &usage), errors.As(err, &rul), table.IsUsage(err):
 		return exitUsage
 	case errors.Is(err, queue.ErrBusy):
 		return exitExists

@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,24 +10,15 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
-	"nfctl/internal/pattern"
+	"nfctl/internal/table"
 	"nfctl/internal/value"
 )
 
 // expectOptions are the flags of 'nfctl expect create'.
 type expectOptions struct {
-	zone    zoneFlag
-	master  string
-	words   []given // conntrack(8)'s --orig-…, --tuple-…, --mask-…
-	icmp    string  // behind the flows in words that these make
-	timeout time.Duration
-
-	permanent, inactive, userspace bool
-	helper, fn, nat, natDir        string
-	class                          uint32
-
-	createMaster, orUpdate, ifMissing, dryRun bool
-	masterTimeout                             time.Duration
+	table.NewExpect
+	orUpdate, ifMissing, dryRun bool
+	masterTimeout               time.Duration
 }
 
 // createFlags are conntrack(8)'s flags that describe an expectation part by part.
@@ -79,22 +67,25 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.master, "master", "", "the connection that expects, as a `flow` in words with all its parts")
-	f.VarP(&parsed[time.Duration]{dst: &o.timeout, parse: someTime, kind: "duration"}, "timeout", "t", "how long to wait for the connection (default: the helper's policy)")
-	f.BoolVar(&o.permanent, "permanent", false, "keep it when it was met, until its timeout or its master's end")
-	f.BoolVar(&o.inactive, "inactive", false, "store it, but let nothing meet it")
-	f.BoolVar(&o.userspace, "userspace", false, "mark it as a userspace helper's; current kernels clear this")
-	f.StringVar(&o.helper, "helper", "", "`name` of the helper that the master must have")
-	varFlag(f, &o.class, "class", "number", "", func(s string) (uint32, error) { n, err := number("class", s, 0, 1<<32-1); return uint32(n), err }, "which of the helper's policies limits it")
-	f.StringVar(&o.fn, "fn", "", "`function` of the kernel to call when the connection comes: nat-follow-master, sip, …")
-	f.StringVar(&o.nat, "nat", "", "`address:port` to translate the source of the connection to, see --nat-dir")
-	f.StringVar(&o.natDir, "nat-dir", "", "`direction` of the master that --nat belongs to: orig or reply")
-	f.BoolVar(&o.createMaster, "create-master", false, "make the master with --helper when it is not in the table")
+	f.StringVar(&o.Master, "master", "", "the connection that expects, as a `flow` in words with all its parts")
+	f.VarP(&parsed[time.Duration]{dst: &o.Timeout, parse: someTime, kind: "duration"}, "timeout", "t", "how long to wait for the connection (default: the helper's policy)")
+	f.BoolVar(&o.Permanent, "permanent", false, "keep it when it was met, until its timeout or its master's end")
+	f.BoolVar(&o.Inactive, "inactive", false, "store it, but let nothing meet it")
+	f.BoolVar(&o.Userspace, "userspace", false, "mark it as a userspace helper's; current kernels clear this")
+	f.StringVar(&o.Helper, "helper", "", "`name` of the helper that the master must have")
+	varFlag(f, &o.Class, "class", "number", "", func(s string) (uint32, error) {
+		n, err := value.NumberIn("class", s, 0, 1<<32-1)
+		return uint32(n), err
+	}, "which of the helper's policies limits it")
+	f.StringVar(&o.Fn, "fn", "", "`function` of the kernel to call when the connection comes: nat-follow-master, sip, …")
+	f.StringVar(&o.NAT, "nat", "", "`address:port` to translate the source of the connection to, see --nat-dir")
+	f.StringVar(&o.NATDir, "nat-dir", "", "`direction` of the master that --nat belongs to: orig or reply")
+	f.BoolVar(&o.CreateMaster, "create-master", false, "make the master with --helper when it is not in the table")
 	durationFlag(f, &o.masterTimeout, "master-timeout", "timeout of a master that is made (default: 5m, and at least --timeout)")
 	f.BoolVar(&o.orUpdate, "or-update", false, "set the timeout of one that is there already")
 	f.BoolVar(&o.ifMissing, "if-missing", false, "do nothing, and succeed, when it is there already")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be made, and make nothing")
-	o.zone.register(c)
+	registerZone(c, &o.Zone)
 	for _, cf := range createFlags {
 		for _, name := range append([]string{cf.name}, cf.aliases...) {
 			short := cf.short
@@ -102,7 +93,7 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 				short = ""
 			}
 			f.VarPF(&ordered{kind: cf.kind, add: func(s string) error {
-				o.words = append(o.words, given{cf.name, s})
+				o.Words = append(o.Words, table.Given{Flag: cf.name, Text: s})
 				return nil
 			}}, name, short, cf.usage).Hidden = name != cf.name || cf.usage == ""
 		}
@@ -112,208 +103,8 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 	return c
 }
 
-// word returns what was typed beside one of conntrack(8)'s flags, or "".
-func (o *expectOptions) word(name string) string {
-	for _, g := range slices.Backward(o.words) {
-		if g.flag == name {
-			return g.text
-		}
-	}
-	return ""
-}
-
-// flow writes a flow in words from the flags whose names begin with prefix.
-func (o *expectOptions) flow(prefix string) string {
-	end := func(addr, port string) string {
-		host, p := o.word(prefix+addr), o.word(prefix+port)
-		if p == "" {
-			return host
-		}
-		if strings.Contains(host, ":") {
-			host = "[" + host + "]"
-		}
-		return host + ":" + p
-	}
-	return strings.TrimSpace(o.word("proto")+" "+end("src", "port-src")+" > "+end("dst", "port-dst")) + o.icmp
-}
-
-func (o *expectOptions) given(prefix string) bool {
-	return slices.ContainsFunc(o.words, func(g given) bool { return strings.HasPrefix(g.flag, prefix) })
-}
-
-// expect reads flags and argument.
-func (o *expectOptions) expect(args []string) (*ct.Expect, error) {
-	e := &ct.Expect{}
-	words, master := "", o.master
-	switch {
-	case len(args) == 1 && o.given("tuple-"):
-		return nil, usagef("unexpected argument %q: --tuple-… says what to expect", args[0])
-	case len(args) == 1:
-		words = args[0]
-	case o.given("tuple-"):
-		words = o.flow("tuple-")
-	default:
-		return nil, usagef("what to expect is missing, as 'tcp 10.0.0.1 > 10.0.0.2:5000'")
-	}
-	switch {
-	case master != "" && o.given("orig-"):
-		return nil, usagef("--master: --orig-… says the same")
-	case o.given("orig-"):
-		master = o.flow("orig-")
-	case master == "":
-		return nil, usagef("--master is missing: the connection that expects, as 'tcp 10.0.0.1:1000 > 10.0.0.2:21'")
-	}
-	if len(args) == 1 && !strings.Contains(words, ">") {
-		return nil, unquoted(words)
-	}
-	p, err := pattern.Parse(words)
-	if err != nil {
-		return nil, err
-	}
-	if err := setTuple(e, p); err != nil {
-		return nil, err
-	}
-	w, err := pattern.ParseFlow(master)
-	if err != nil {
-		return nil, named("--master", err)
-	}
-	f := ct.FlowOf(w)
-	e.Master = f.Orig
-	if e.Master.Family != e.Tuple.Family {
-		return nil, usagef("flow '%s': a connection and its master are of one address family", words)
-	}
-	if f.Has(ct.HasZone) && f.Zone != 0 {
-		if e.Has(ct.ExpectHasZone) && e.Zone != f.Zone {
-			return nil, usagef("flow '%s': a connection and its master are of one zone", words)
-		}
-		e.Zone, e.Present = f.Zone, e.Present|ct.ExpectHasZone
-	}
-	if err := o.zone.set(e); err != nil {
-		return nil, err
-	}
-	if err := o.masks(e); err != nil {
-		return nil, err
-	}
-	return e, o.rest(e)
-}
-
-// masks reads --mask-….
-func (o *expectOptions) masks(e *ct.Expect) error {
-	for _, m := range []struct {
-		flag  string
-		at    *netip.Addr
-		whole bool
-	}{{"mask-src", &e.Mask.Src, false}, {"mask-dst", &e.Mask.Dst, true}} {
-		text := o.word(m.flag)
-		if text == "" {
-			continue
-		}
-		addr, err := value.Address(text)
-		switch {
-		case err != nil:
-			return named("--"+m.flag, err)
-		case addr.Is4() != e.Tuple.Dst.Is4():
-			return usagef("--%s: mask %s is of another address family", m.flag, text)
-		case m.whole && addr != *m.at:
-			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give all ones", m.flag, text)
-		}
-		*m.at = addr
-	}
-	for _, m := range []struct {
-		flag  string
-		at    *uint16
-		whole bool
-	}{{"mask-port-src", &e.Mask.Sport, false}, {"mask-port-dst", &e.Mask.Dport, true}} {
-		text := o.word(m.flag)
-		if text == "" {
-			continue
-		}
-		n, err := number("mask of a port", text, 0, 65535)
-		switch {
-		case err != nil:
-			return named("--"+m.flag, err)
-		case !pattern.HasEnds(e.Tuple.Proto):
-			return usagef("--%s: the protocol has no ports", m.flag)
-		case m.whole && uint16(n) != *m.at:
-			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag, text)
-		}
-		*m.at = uint16(n)
-	}
-	return nil
-}
-
-// rest reads what is neither tuple nor mask.
-func (o *expectOptions) rest(e *ct.Expect) error {
-	if o.timeout > 0 {
-		secs, err := value.WholeSeconds(o.timeout)
-		if err != nil {
-			return named("--timeout", err)
-		}
-		e.Timeout, e.Present = secs, e.Present|ct.ExpectHasTimeout
-	}
-	for _, fl := range []struct {
-		on  bool
-		bit uint32
-	}{{o.permanent, ct.Permanent}, {o.inactive, ct.Inactive}, {o.userspace, ct.Userspace}} {
-		if fl.on {
-			e.Flags, e.Present = e.Flags|fl.bit, e.Present|ct.ExpectHasFlags
-		}
-	}
-	if o.helper != "" {
-		e.Helper, e.Present = []byte(o.helper), e.Present|ct.ExpectHasHelper
-	}
-	if o.class != 0 {
-		e.Class, e.Present = o.class, e.Present|ct.ExpectHasClass
-	}
-	if o.fn != "" {
-		e.Fn, e.Present = []byte(o.fn), e.Present|ct.ExpectHasFn
-	}
-	if o.createMaster && o.helper == "" {
-		return usagef("--create-master: --helper NAME says which helper the master is to have")
-	}
-	if (o.nat == "") != (o.natDir == "") {
-		return usagef("--nat and --nat-dir go together: --nat 10.0.0.9:5000 --nat-dir orig")
-	}
-	if o.nat == "" {
-		return nil
-	}
-	dir, err := ct.DirNames.Parse(o.natDir)
-	if err != nil {
-		return named("--nat-dir", err)
-	}
-	p, err := pattern.Parse(string(value.Protocols.Append(nil, uint64(e.Tuple.Proto))) + " > " + o.nat)
-	addr, ok := p0(p, err)
-	if !ok || p.Has != pattern.Proto || strings.ContainsAny(o.nat, " >") {
-		return named("--nat", &value.Error{What: "translation", Text: o.nat, Valid: "an address or address:port, as 10.0.0.9:5000 or [fd00::9]:5000"})
-	}
-	if addr.Is4() != e.Tuple.Dst.Is4() {
-		return usagef("--nat: address %s is of another address family", addr)
-	}
-	e.NATDir, e.Present = uint32(dir), e.Present|ct.ExpectHasNATDir
-	e.NATTuple = ct.Tuple{Family: e.Tuple.Family, Proto: e.Tuple.Proto, Src: addr, Present: ct.TupleFamily | ct.TupleProto}
-	if pattern.HasEnds(e.Tuple.Proto) {
-		port, _ := p.Dst.Ports.Num()
-		e.NATTuple.Sport = uint16(port)
-		e.NATTuple.Present |= ct.TupleSport
-	}
-	return nil
-}
-
-// p0 returns the single address of a pattern's destination.
-func p0(p *pattern.Pattern, err error) (netip.Addr, bool) {
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	if n := len(p.Dst.Ports.Nums); n > 0 {
-		if _, one := p.Dst.Ports.Num(); !one {
-			return netip.Addr{}, false
-		}
-	}
-	return p.Dst.Addrs.Addr()
-}
-
 func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string) error {
-	e, err := o.expect(args)
+	e, err := o.Read(args)
 	if err != nil {
 		return err
 	}
@@ -324,8 +115,8 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 		return err
 	}
 	if o.dryRun {
-		if o.createMaster {
-			a.warn("would make the master %s with helper %s if it is not there", ct.AppendTuple(nil, &e.Master), o.helper)
+		if o.CreateMaster {
+			a.warn("would make the master %s with helper %s if it is not there", ct.AppendTuple(nil, &e.Master), o.Helper)
 		}
 		return a.printExpects(e)
 	}
@@ -335,7 +126,7 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	}
 	defer conn.Close()
 	var made *ct.Flow
-	if o.createMaster {
+	if o.CreateMaster {
 		if made, err = a.makeMaster(conn, o, e); err != nil {
 			return err
 		}
@@ -353,7 +144,7 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	for _, x := range res.Evicted {
 		a.warn("%s had to go: the helper's limit of expectations for this master is reached", expectWords(x))
 	}
-	if o.userspace && res.Stored != nil && res.Stored.Flags&ct.Userspace == 0 {
+	if o.Userspace && res.Stored != nil && res.Stored.Flags&ct.Userspace == 0 {
 		a.warn("the kernel cleared the flag userspace")
 	}
 	switch {
@@ -374,7 +165,7 @@ func createHint(err error, o *expectOptions) error {
 	}
 	hint := ""
 	switch {
-	case errors.Is(err, unix.EOPNOTSUPP) && o.helper == "":
+	case errors.Is(err, unix.EOPNOTSUPP) && o.Helper == "":
 		hint = "with --create-master --helper ftp nfctl makes the master itself; else a rule must give it a helper: iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp"
 	case errors.Is(err, unix.EOPNOTSUPP):
 		hint = "the helper is the master's own, and belongs to a family and a protocol; 'nfctl doctor' shows which this kernel has"
@@ -399,7 +190,7 @@ func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flo
 	}
 	var got ct.Flow
 	switch err := conn.Get(f, &got, false); {
-	case err == nil && string(got.Helper) == o.helper:
+	case err == nil && string(got.Helper) == o.Helper:
 		return nil, nil
 	case err == nil && len(got.Helper) > 0:
 		return nil, &statusError{code: exitExists, err: errors.New("master " + string(ct.AppendTuple(nil, &e.Master)) + ": it has another helper, " + string(got.Helper))}
@@ -420,7 +211,7 @@ func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flo
 		timeout = max(timeout, e.Timeout)
 	}
 	f.SetupReply()
-	f.Timeout, f.Status, f.Helper = timeout, ct.StatusSeenReply|ct.StatusAssured, []byte(o.helper)
+	f.Timeout, f.Status, f.Helper = timeout, ct.StatusSeenReply|ct.StatusAssured, []byte(o.Helper)
 	f.Present |= ct.HasTimeout | ct.HasStatus | ct.HasHelper
 	if e.Master.Proto == ct.TCP {
 		f.TCPState, f.Present = ct.TCPEstablished, f.Present|ct.HasTCPState

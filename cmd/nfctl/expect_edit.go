@@ -10,6 +10,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 func newExpectUpdate(a *app) *cobra.Command {
@@ -30,7 +31,7 @@ func newExpectUpdate(a *app) *cobra.Command {
 			if len(sets) == 0 {
 				return usagef("--set timeout=DURATION is missing: what to change")
 			}
-			if err := onceEach(ct.ExpectAttrs(), sets); err != nil {
+			if err := table.OnceEach(ct.ExpectAttrs(), sets); err != nil {
 				return err
 			}
 			for _, s := range sets {
@@ -76,7 +77,7 @@ func newExpectDelete(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !fo.any() && !dryRun {
+			if !fo.Any() && !dryRun {
 				if err := a.confirm(all, "Delete all expectations of this network namespace?"); err != nil {
 					return err
 				}
@@ -101,12 +102,12 @@ func newExpectDelete(a *app) *cobra.Command {
 
 // changeExpects makes one request about each chosen expectation and prints those
 // that were there. One that is gone meanwhile was not chosen.
-func (a *app) changeExpects(ctx context.Context, conn *ct.Conn, op string, fo *filterOptions, flt *chooser[ct.Expect], dryRun, failEmpty bool, request func(*ct.Expect) error) error {
+func (a *app) changeExpects(ctx context.Context, conn *ct.Conn, op string, fo *filterOptions, flt *table.Choice[ct.Expect], dryRun, failEmpty bool, request func(*ct.Expect) error) error {
 	p, k, err := a.expectPrinter()
 	if err != nil {
 		return err
 	}
-	list, err := chosenExpects(ctx, conn, fo, flt)
+	list, err := table.ChosenExpects(ctx, conn, &fo.Filter, flt)
 	if err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ func newExpectFlush(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			list, err := chosenExpects(c.Context(), conn, &filterOptions{}, &chooser[ct.Expect]{})
+			list, err := table.ChosenExpects(c.Context(), conn, &table.Filter{}, &table.Choice[ct.Expect]{})
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 func newExpectList(a *app) *cobra.Command {
@@ -33,7 +34,7 @@ func newExpectList(a *app) *cobra.Command {
 				return err
 			}
 			n := uint64(0)
-			res, err := eachExpect(c.Context(), conn, fo, flt, func(e *ct.Expect) error {
+			res, err := table.EachExpect(c.Context(), conn, &fo.Filter, flt, func(e *ct.Expect) error {
 				if n++; a.quiet {
 					return nil
 				}
@@ -98,10 +99,10 @@ func newExpectCount(a *app) *cobra.Command {
 			}
 			defer conn.Close()
 			n := format.Count{Of: "expectations"}
-			if _, err := eachExpect(c.Context(), conn, fo, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {
+			if _, err := table.EachExpect(c.Context(), conn, &fo.Filter, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {
 				return err
 			}
-			if !fo.any() {
+			if !fo.Any() {
 				n.Max = ct.ExpectMax()
 			}
 			return printAll(a, format.Counts, n)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -73,15 +72,6 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// number reads a whole number from lo to hi.
-func number(what, s string, lo, hi uint64) (uint64, error) {
-	n, err := strconv.ParseUint(s, 0, 64)
-	if err != nil || n < lo || n > hi {
-		return 0, &value.Error{What: what, Text: s, Valid: fmt.Sprintf("a number from %d to %d", lo, hi)}
-	}
-	return n, nil
 }
 
 // sizeUpTo reads a size of 1 to limit bytes.

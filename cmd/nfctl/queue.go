@@ -138,9 +138,9 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
 	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")
-	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) { return number("length", s, 1, queue.MaxCopy) }, "copy so much of each packet (default: as much as rules and output need)")
+	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) { return value.NumberIn("length", s, 1, queue.MaxCopy) }, "copy so much of each packet (default: as much as rules and output need)")
 	varFlag(f, &o.maxLen, "max-len", "packets", "4096", func(s string) (uint32, error) {
-		n, err := number("queue length", s, 1, 1<<32-1)
+		n, err := value.NumberIn("queue length", s, 1, 1<<32-1)
 		return uint32(n), err
 	}, "packets that may wait for a verdict")
 	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }, "receive buffer of each queue's socket")

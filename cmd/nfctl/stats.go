@@ -95,7 +95,7 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 		}
 		now := time.Now()
 		if st.take() && !a.quiet {
-			for _, line := range statLines(cpus, before, now.Sub(at)) {
+			for _, line := range format.StatLines(cpus, before, now.Sub(at)) {
 				k.b = p.Append(k.b, &line)
 			}
 			k.b = p.Flush(k.b)
@@ -115,37 +115,4 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 		break
 	}
 	return cmp.Or(finishPrint(p, k), st.result())
-}
-
-// statLines makes a line for each processor and one for all, with what they grew
-// by a second since before, if there was one.
-func statLines(cpus, before []ct.CPUStats, passed time.Duration) (lines []format.Stats) {
-	for i, c := range cpus {
-		line := format.Stats{CPU: c.CPU, Known: c.Known, Values: make([]uint64, len(c.Values))}
-		for j, n := range c.Values {
-			line.Values[j] = uint64(n)
-		}
-		if i < len(before) && before[i].CPU == c.CPU {
-			line.Rates = make([]uint64, len(c.Values))
-			for j, n := range c.Values { // the difference is right where a counter wrapped, too
-				line.Rates[j] = uint64(float64(n-before[i].Values[j])/passed.Seconds() + 0.5)
-			}
-		}
-		lines = append(lines, line)
-	}
-	total := format.Stats{CPU: -1}
-	total.Values, total.Known = ct.Total(cpus)
-	for _, l := range lines {
-		if l.Rates == nil {
-			total.Rates = nil
-			break
-		}
-		if total.Rates == nil {
-			total.Rates = make([]uint64, len(l.Rates))
-		}
-		for j, n := range l.Rates {
-			total.Rates[j] += n
-		}
-	}
-	return append(lines, total)
 }

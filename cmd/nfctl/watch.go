@@ -10,6 +10,7 @@ import (
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/pattern"
+	"nfctl/internal/table"
 )
 
 func newWatch(a *app) *cobra.Command {
@@ -55,9 +56,9 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 // chooseEither reads the choices of a watch of flows and expectations.
 func chooseEither(fo *filterOptions, until string) (flows choice[ct.Flow], expects choice[ct.Expect], err error) {
 	reg := eitherFields()
-	words := fo.pattern
-	fo.pattern = ""
-	flt, err := compileFilter(reg, nil, pattern.Paths{}, fo)
+	words := fo.Pattern
+	fo.Pattern = ""
+	flt, err := table.Compile(reg, nil, pattern.Paths{}, &fo.Filter)
 	if err != nil {
 		return flows, expects, err
 	}
@@ -95,16 +96,16 @@ func chooseEither(fo *filterOptions, until string) (flows choice[ct.Flow], expec
 	if err != nil {
 		return flows, expects, err
 	}
-	tuple, err := expectPredicate(p, expectPaths("tuple"))
+	tuple, err := expectPredicate(p, table.ExpectPaths("tuple"))
 	if err != nil {
 		return flows, expects, err
 	}
-	master, err := expectPredicate(p, expectPaths("master"))
+	master, err := expectPredicate(p, table.ExpectPaths("master"))
 	if err != nil {
 		return flows, expects, err
 	}
-	flows.show, flows.conds = and(flow, flows.show), append(conds, flows.conds...)
-	expects.show = and(func(x *ct.Expect) bool { return tuple(x) || master(x) }, expects.show)
+	flows.show, flows.conds = table.And(flow, flows.show), append(conds, flows.conds...)
+	expects.show = table.And(func(x *ct.Expect) bool { return tuple(x) || master(x) }, expects.show)
 	return flows, expects, nil
 }
 
@@ -114,17 +115,6 @@ func expectPredicate(p *pattern.Pattern, paths pattern.Paths) (func(*ct.Expect) 
 		return nil, err
 	}
 	return filter.Conds(ct.ExpectFields, conds...)
-}
-
-// and joins two predicates, each of which may be nil.
-func and[T any](a, b func(*T) bool) func(*T) bool {
-	switch {
-	case a == nil:
-		return b
-	case b == nil:
-		return a
-	}
-	return func(t *T) bool { return a(t) && b(t) }
 }
 
 // eitherPrinters are printers of flows and expectations whose output is one

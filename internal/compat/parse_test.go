@@ -2,9 +2,13 @@ package compat
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/format"
 )
 
 func TestParse(t *testing.T) {
@@ -77,4 +81,69 @@ func FuzzParse(f *testing.F) {
 			Help(c.Proto)
 		}
 	})
+}
+
+func TestProcStats(t *testing.T) {
+	t.Parallel()
+	got := string(appendProcStats(nil, "entries  found new\n0000000a  00000000 ffffffff\n0000000a  00000001 00000002 00000003\n"))
+	if want := "cpu=0   \tentries=10 found=0 new=4294967295 \ncpu=1   \tentries=10 found=1 new=2 \n"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	if got := appendProcStats(nil, ""); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}
+
+// A DCCP flow's role goes to the kernel, whatever that makes of it.
+func TestCompatRole(t *testing.T) {
+	t.Parallel()
+	for word, role := range map[string]uint8{"client": 0, "server": 1} {
+		c, err := Parse(strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p dccp --sport 1 --dport 2 -t 5 --state OPEN --role " + word))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := (&runner{}).entry(c)
+		if err != nil || !f.Has(ct.HasDCCPRole) || f.DCCPRole != role {
+			t.Errorf("%s: %+v, %v", word, f, err)
+		}
+	}
+}
+
+// TestCompatPlain: lines for -R that are read by the short road are those that
+// the option tables take, and mean the same by them.
+func TestCompatPlain(t *testing.T) {
+	r := &runner{}
+	plain := 0
+	for _, verb := range []string{"-A", "-I"} {
+		for _, proto := range []string{"tcp", "udp"} {
+			for _, addrs := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"fd00::1", "fd00::2"}, {"::ffff:1.2.3.4", "::1"}, {"0.0.0.0", "10.0.0.2"}} {
+				for _, status := range []string{"UNSET", "SEEN_REPLY", "SEEN_REPLY,ASSURED", "ASSURED", "CONFIRMED"} {
+					for _, more := range []string{"", " --state NONE", " --state SYN_SENT2", " --state LISTEN", " --state established", " -m 0", " -m 4294967295", " --mark 7", " -m 4294967296",
+						" -w 0", " -w 65535", " -w 65536", " -m 1 -w 2", " --state CLOSE -w 9 -m 8", " --state CLOSE -m 7/7"} {
+						for _, timeout := range []string{"0", "60", "2147483647", "2147483648", "4294967295", "4294967296"} {
+							line := fmt.Sprintf("%s -t %s -u %s -s %s -d %s -r %[5]s -q %[4]s -p %[6]s --sport 0 --dport 65535 --reply-port-src 65535 --reply-port-dst 0%[7]s", verb, timeout, status, addrs[0], addrs[1], proto, more)
+							got := new(ct.Flow)
+							if !format.ParsePlain(line, got) {
+								continue
+							}
+							plain++
+							relax(got)
+							c, err := ParseLine(strings.Fields(line))
+							if err != nil {
+								t.Errorf("%s: %v", line, err)
+								continue
+							}
+							want, err := r.entry(c)
+							if err != nil || c.Verb != line[1] || len(c.Warnings) > 0 || !reflect.DeepEqual(got, want) {
+								t.Errorf("%s: %v\ngot  %+v\nwant %+v", line, err, got, want)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	if plain < 1000 {
+		t.Errorf("%d plain lines", plain)
+	}
 }

@@ -3,6 +3,7 @@ package format
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -426,4 +427,37 @@ func NewAside[T any](s *Subject[T], o Output) (*Printer[T], error) {
 		return p, err
 	}
 	return &Printer[T]{add: func(b []byte, _ *T) []byte { return b }}, nil
+}
+
+// StatLines makes a line for each processor and one for all, with what they grew
+// by a second since before, if there was one.
+func StatLines(cpus, before []ct.CPUStats, passed time.Duration) (lines []Stats) {
+	for i, c := range cpus {
+		line := Stats{CPU: c.CPU, Known: c.Known, Values: make([]uint64, len(c.Values))}
+		for j, n := range c.Values {
+			line.Values[j] = uint64(n)
+		}
+		if i < len(before) && before[i].CPU == c.CPU {
+			line.Rates = make([]uint64, len(c.Values))
+			for j, n := range c.Values { // the difference is right where a counter wrapped, too
+				line.Rates[j] = uint64(float64(n-before[i].Values[j])/passed.Seconds() + 0.5)
+			}
+		}
+		lines = append(lines, line)
+	}
+	total := Stats{CPU: -1}
+	total.Values, total.Known = ct.Total(cpus)
+	for _, l := range lines {
+		if l.Rates == nil {
+			total.Rates = nil
+			break
+		}
+		if total.Rates == nil {
+			total.Rates = make([]uint64, len(l.Rates))
+		}
+		for j, n := range l.Rates {
+			total.Rates[j] += n
+		}
+	}
+	return append(lines, total)
 }

@@ -4,5 +4,44 @@
 // are told.
 package table
 
+import (
+	"errors"
+	"fmt"
+
+	"nfctl/internal/filter"
+	"nfctl/internal/pattern"
+	"nfctl/internal/value"
+)
+
+// A UsageError is a mistake of whoever asked: what was to be done makes no sense, and
+// nothing was done. Flags in its text are those of nfctl's commands.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the mistake itself.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+func usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// named says which flag err is about.
+func named(flag string, err error) error { return usagef("%s: %w", flag, err) }
+
 // BatchSize is how many requests go to the kernel in one send.
 const BatchSize = 100
+
+// Unquoted is the error of an argument that is no flow in words.
+func Unquoted(arg string) error {
+	return usagef("unexpected argument %q: a flow has a '>' in it, and must be quoted, or the shell takes the '>': 'tcp 10.0.0.1 > :22'", arg)
+}
+
+// IsUsage reports whether err says that what was asked for makes no sense: a value, a
+// flow in words or an expression that cannot be read, or several that do not go
+// together.
+func IsUsage(err error) bool {
+	var usage *UsageError
+	var val *value.Error
+	var expr *filter.Error
+	var words *pattern.Error
+	return errors.As(err, &usage) || errors.As(err, &val) || errors.As(err, &expr) || errors.As(err, &words)
+}

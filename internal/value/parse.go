@@ -1,6 +1,7 @@
 package value
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -404,4 +405,13 @@ func WholeSeconds(d time.Duration) (uint32, error) {
 		return 0, &Error{What: "duration here", Text: d.String(), Valid: "whole seconds, as 30s"}
 	}
 	return uint32(d / time.Second), nil
+}
+
+// NumberIn reads a whole number from lo to hi.
+func NumberIn(what, s string, lo, hi uint64) (uint64, error) {
+	n, err := strconv.ParseUint(s, 0, 64)
+	if err != nil || n < lo || n > hi {
+		return 0, &Error{What: what, Text: s, Valid: fmt.Sprintf("a number from %d to %d", lo, hi)}
+	}
+	return n, nil
 }

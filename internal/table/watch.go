@@ -2,8 +2,10 @@ package table
 
 import (
 	"strconv"
+	"strings"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/value"
 )
 
 // NotBy returns the test for events that none of these caused. A number is the
@@ -42,4 +44,24 @@ func NotBy(who []string) func(*ct.By) bool {
 		}
 		return true
 	}
+}
+
+// ParseEvents reads event types, ours and as conntrack(8) spells them.
+func ParseEvents(s, words string) (ct.Events, error) {
+	var e ct.Events
+	for _, w := range strings.Split(s, ",") {
+		switch strings.ToLower(strings.TrimSpace(w)) {
+		case "new":
+			e |= ct.EventNew
+		case "update", "updates":
+			e |= ct.EventUpdate
+		case "destroy":
+			e |= ct.EventDestroy
+		case "all":
+			e |= ct.AllEvents
+		default:
+			return 0, &value.Error{What: "event type", Text: w, Valid: words, Near: value.Nearest(strings.ToLower(w), strings.FieldsFunc(words, func(r rune) bool { return r == ',' || r == ' ' }))}
+		}
+	}
+	return e, nil
 }

@@ -1,4 +1,4 @@
-package main
+package compat
 
 import (
 	"cmp"
@@ -9,10 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nfctl/internal/compat"
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/pattern"
+	"nfctl/internal/table"
+	"nfctl/internal/value"
 )
 
 // expectPrinter prints expectations as conntrack(8) does: of the parts of -o only
@@ -41,12 +42,12 @@ func expectPrinter(out format.Output, opt format.Options) (*format.Printer[ct.Ex
 	}
 	p, err := format.New(&form, o, opt)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, &table.UsageError{Err: err}
 	}
 	return p, nil
 }
 
-func (r *compatRun) listExpects(ctx context.Context, c *compat.Command, out format.Output) error {
+func (r *runner) listExpects(ctx context.Context, c *Command, out format.Output) error {
 	p, err := expectPrinter(out, format.Options{})
 	if err != nil {
 		return err
@@ -59,7 +60,7 @@ func (r *compatRun) listExpects(ctx context.Context, c *compat.Command, out form
 	if c.Family == "ipv6" {
 		family = ct.IPv6
 	}
-	k, n := &sink{w: r.a.out}, uint64(0)
+	k, n := &sink{w: r.Out}, uint64(0)
 	_, err = conn.Expects(ctx, family, nil, func(e *ct.Expect) error {
 		if n == 0 {
 			k.b = p.Begin(k.b)
@@ -82,32 +83,32 @@ func (r *compatRun) listExpects(ctx context.Context, c *compat.Command, out form
 }
 
 // expectOptionsOf gathers conntrack(8)'s flags about a master and what it expects.
-func expectOptionsOf(c *compat.Command) (*expectOptions, error) {
-	o := &expectOptions{}
+func expectOptionsOf(c *Command) (*table.NewExpect, error) {
+	o := &table.NewExpect{}
 	for _, f := range c.Entry {
 		switch f.Name {
 		case "timeout":
-			d, err := number("timeout", f.Text, 1, 1<<32-1)
+			d, err := value.NumberIn("timeout", f.Text, 1, 1<<32-1)
 			if err != nil {
 				return nil, err
 			}
-			o.timeout = time.Duration(d) * time.Second
+			o.Timeout = time.Duration(d) * time.Second
 		default:
-			o.words = append(o.words, given{f.Name, f.Text})
+			o.Words = append(o.Words, table.Given{Flag: f.Name, Text: f.Text})
 		}
 	}
 	if n, err := strconv.ParseUint(c.Proto, 10, 8); err == nil && pattern.HasICMP(uint8(n)) {
-		o.icmp = " type 0 code 0 id 0" // conntrack(8) has no options for them here
+		o.Behind = " type 0 code 0 id 0" // conntrack(8) has no options for them here
 	}
 	return o, nil
 }
 
-func (r *compatRun) createExpect(c *compat.Command) error {
+func (r *runner) createExpect(c *Command) error {
 	o, err := expectOptionsOf(c)
 	if err != nil {
 		return err
 	}
-	e, err := o.expect(nil)
+	e, err := o.Read(nil)
 	if err != nil {
 		return err
 	}
@@ -120,12 +121,12 @@ func (r *compatRun) createExpect(c *compat.Command) error {
 }
 
 // expectNamed reads the expectation that -G or -D of conntrack(8) name, and dials.
-func (r *compatRun) expectNamed(c *compat.Command) (*ct.Expect, *ct.Conn, error) {
+func (r *runner) expectNamed(c *Command) (*ct.Expect, *ct.Conn, error) {
 	o, err := expectOptionsOf(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := expectKey(o.flow("orig-"))
+	key, err := table.ExpectKey(o.Flow("orig-"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -133,7 +134,7 @@ func (r *compatRun) expectNamed(c *compat.Command) (*ct.Expect, *ct.Conn, error)
 	return key, conn, err
 }
 
-func (r *compatRun) getExpect(c *compat.Command, out format.Output) error {
+func (r *runner) getExpect(c *Command, out format.Output) error {
 	key, conn, err := r.expectNamed(c)
 	if err != nil {
 		return err
@@ -146,12 +147,12 @@ func (r *compatRun) getExpect(c *compat.Command, out format.Output) error {
 	if err != nil {
 		return err
 	}
-	k := &sink{w: r.a.out}
+	k := &sink{w: r.Out}
 	k.b = p.Append(p.Begin(k.b), &got)
 	return finishPrint(p, k)
 }
 
-func (r *compatRun) deleteExpect(c *compat.Command) error {
+func (r *runner) deleteExpect(c *Command) error {
 	key, conn, err := r.expectNamed(c)
 	if err != nil {
 		return err
@@ -166,7 +167,7 @@ func (r *compatRun) deleteExpect(c *compat.Command) error {
 // noSuch is what conntrack(8) says of an expectation that is not there.
 func noSuch(err error) error {
 	if errors.Is(err, unix.ENOENT) {
-		return &compat.Error{Status: 1, Text: "Operation failed: No such file or directory"}
+		return &Error{Status: 1, Text: "Operation failed: No such file or directory"}
 	}
 	return err
 }

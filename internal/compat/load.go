@@ -1,4 +1,4 @@
-package main
+package compat
 
 import (
 	"bufio"
@@ -13,27 +13,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nfctl/internal/compat"
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 // A compatLine is a line of a file for -R.
 type compatLine struct {
 	number int
-	c      *compat.Command
+	c      *Command
 	flow   *ct.Flow // of -I and -A
 }
 
 // load does what the lines of a file say. All are read first, and nothing is done
 // when one of them cannot be; one that fails does not keep the next ones from
 // being done.
-func (r *compatRun) load(file string) error {
-	in := r.a.in
+func (r *runner) load(file string) error {
+	in := r.In
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return &compat.Error{Status: 2, Text: fmt.Sprintf("Failed to open file %s for reading", file)}
+			return &Error{Status: 2, Text: fmt.Sprintf("Failed to open file %s for reading", file)}
 		}
 		defer f.Close()
 		in = f
@@ -45,7 +45,7 @@ func (r *compatRun) load(file string) error {
 	if err != nil || len(lines) == 0 {
 		return err
 	}
-	ctx, stop := r.a.interruptible(r.cmd, "changed")
+	ctx, stop := r.Interrupt("changed")
 	defer stop()
 	conn, err := r.dial()
 	if err != nil {
@@ -54,10 +54,10 @@ func (r *compatRun) load(file string) error {
 	bad := 0
 	fail := func(n int, err error) {
 		bad++
-		r.a.line("%s: line %d: %v", compat.Name, n, err)
+		r.Line("%s: line %d: %v", Name, n, err)
 	}
 	var waiting []*compatLine // whose requests are on their way
-	batch := conn.NewBatch(batchSize, func(_ *ct.Flow, err error) {
+	batch := conn.NewBatch(table.BatchSize, func(_ *ct.Flow, err error) {
 		l := waiting[0]
 		waiting = waiting[1:]
 		if err != nil && !(l.c.Verb == 'A' && errors.Is(err, unix.EEXIST)) {
@@ -88,13 +88,13 @@ func (r *compatRun) load(file string) error {
 		return err
 	}
 	if bad > 0 {
-		return &statusError{code: exitFailed}
+		return &Error{Status: 1}
 	}
 	return nil
 }
 
 // do does what a line says, without the summary that a command ends with.
-func (r *compatRun) do(ctx context.Context, c *compat.Command) error {
+func (r *runner) do(ctx context.Context, c *Command) error {
 	out, err := format.ParseOutput(cmp.Or(c.Output, "text"))
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (r *compatRun) do(ctx context.Context, c *compat.Command) error {
 		_, err = r.updated(ctx, c, out)
 	default:
 		if err = r.flushed(ctx, c); err == nil {
-			r.a.line("%s: connection tracking table has been emptied.", compat.Name)
+			r.Line("%s: connection tracking table has been emptied.", Name)
 		}
 	}
 	return err
@@ -115,7 +115,7 @@ func (r *compatRun) do(ctx context.Context, c *compat.Command) error {
 // maxLoadLine bounds a line of a file for -R, in bytes.
 const maxLoadLine = 1 << 20
 
-func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
+func (r *runner) lines(in io.Reader) (lines []compatLine, err error) {
 	sc := bufio.NewScanner(in)
 	sc.Buffer(nil, maxLoadLine)
 	var words []string
@@ -130,7 +130,7 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 			l.c, l.flow = made(text[1]), f
 		} else {
 			if words, err = format.Split(words[:0], text); err == nil {
-				l.c, err = compat.ParseLine(words)
+				l.c, err = ParseLine(words)
 			}
 			if err == nil && (l.c.Verb == 'I' || l.c.Verb == 'A') {
 				l.flow, err = r.entry(l.c)
@@ -138,7 +138,7 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 			}
 		}
 		if err != nil {
-			return nil, &compat.Error{Status: 2, Text: fmt.Sprintf("line %d: %v", n, err)}
+			return nil, &Error{Status: 2, Text: fmt.Sprintf("line %d: %v", n, err)}
 		}
 		lines = append(lines, l)
 	}
@@ -149,11 +149,11 @@ func (r *compatRun) lines(in io.Reader) (lines []compatLine, err error) {
 }
 
 // made returns what is left of -I or -A once its flow was read.
-func made(verb byte) *compat.Command {
+func made(verb byte) *Command {
 	if verb == 'I' {
 		return &madeI
 	}
 	return &madeA
 }
 
-var madeI, madeA = compat.Command{Verb: 'I'}, compat.Command{Verb: 'A'}
+var madeI, madeA = Command{Verb: 'I'}, Command{Verb: 'A'}

@@ -1,4 +1,4 @@
-package main
+package compat
 
 import (
 	"cmp"
@@ -11,28 +11,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nfctl/internal/compat"
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/table"
 )
 
 // chooser compiles what chooses flows.
-func (r *compatRun) chooser(c *compat.Command) (*chooser[ct.Flow], error) {
-	o := &filterOptions{given: givens(c.Choose), exprs: c.Exprs}
-	choose, err := flowFilter(o)
+func (r *runner) chooser(c *Command) (*table.Choice[ct.Flow], error) {
+	choose, err := table.Flows(&table.Filter{Given: givens(c.Choose), Exprs: c.Exprs})
 	if err != nil {
 		return nil, labelError(err, labels(c.Choose)...)
 	}
 	for _, m := range c.Masks {
-		choose.match = and(choose.match, masked(m))
+		choose.And(masked(m))
 	}
 	return choose, nil
 }
 
-func givens(flags []compat.Flag) []given {
-	list := make([]given, 0, len(flags))
+func givens(flags []Flag) []table.Given {
+	list := make([]table.Given, 0, len(flags))
 	for _, f := range flags {
-		list = append(list, given{f.Name, f.Text})
+		list = append(list, table.Given{Flag: f.Name, Text: f.Text})
 	}
 	return list
 }
@@ -42,8 +41,8 @@ func givens(flags []compat.Flag) []given {
 func labelError(err error, lists ...string) error {
 	for _, list := range lists {
 		for l := range strings.SplitSeq(list, ",") {
-			if _, bad := ct.ParseLabelBits(l); bad != nil && l != compat.AllLabels {
-				return &compat.Error{Status: 2, Text: fmt.Sprintf("unknown label '%s'", l)}
+			if _, bad := ct.ParseLabelBits(l); bad != nil && l != AllLabels {
+				return &Error{Status: 2, Text: fmt.Sprintf("unknown label '%s'", l)}
 			}
 		}
 	}
@@ -51,7 +50,7 @@ func labelError(err error, lists ...string) error {
 }
 
 // labels returns what the flags that name labels say.
-func labels(flags []compat.Flag) (lists []string) {
+func labels(flags []Flag) (lists []string) {
 	for _, f := range flags {
 		if f.Name == "label" || f.Name == "label-add" {
 			lists = append(lists, f.Text)
@@ -61,7 +60,7 @@ func labels(flags []compat.Flag) (lists []string) {
 }
 
 // masked reports whether an address of a flow is another one under a mask.
-func masked(m compat.Mask) func(*ct.Flow) bool {
+func masked(m Mask) func(*ct.Flow) bool {
 	row := ct.FlowFields.Row(m.Path)
 	want, mask := m.Addr.AsSlice(), m.Mask.AsSlice()
 	return func(f *ct.Flow) bool {
@@ -112,17 +111,17 @@ func flowForm(verb byte) *format.Subject[ct.Flow] {
 // A fragment prints flows without a head and end of their own, but lists in XML
 // have them when there is something to list.
 type fragment struct {
-	*flowPrinter
+	*printer
 	whole bool
 	n     uint64
 }
 
-func (r *compatRun) fragment(verb byte, out format.Output, whole bool) (*fragment, error) {
+func (r *runner) fragment(verb byte, out format.Output, whole bool) (*fragment, error) {
 	p, err := format.New(flowForm(verb), out, format.Options{})
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, &table.UsageError{Err: err}
 	}
-	return &fragment{flowPrinter: &flowPrinter{p, &sink{w: r.a.out}}, whole: whole}, nil
+	return &fragment{printer: &printer{p, &sink{w: r.Out}}, whole: whole}, nil
 }
 
 func (w *fragment) flow(f *ct.Flow) error {
@@ -134,13 +133,16 @@ func (w *fragment) flow(f *ct.Flow) error {
 }
 
 func (w *fragment) close() error {
-	if w.n > 0 && w.whole {
+	switch {
+	case !w.whole:
+		w.b = w.p.Flush(w.b)
+	case w.n > 0:
 		w.b = w.p.End(w.b)
 	}
 	return w.flush()
 }
 
-func (r *compatRun) list(ctx context.Context, c *compat.Command, out format.Output) error {
+func (r *runner) list(ctx context.Context, c *Command, out format.Output) error {
 	choose, err := r.chooser(c)
 	if err != nil {
 		return err
@@ -149,7 +151,7 @@ func (r *compatRun) list(ctx context.Context, c *compat.Command, out format.Outp
 	if err != nil {
 		return err
 	}
-	d := dumpOptions(choose)
+	d := table.DumpOptions(choose)
 	d.Zero = c.Zero
 	switch c.Table {
 	case "dying":
@@ -160,7 +162,7 @@ func (r *compatRun) list(ctx context.Context, c *compat.Command, out format.Outp
 	// One dump of both families, not one of each side by side: the order is the
 	// kernel's then, as conntrack(8) prints it.
 	res, err := ct.Dump(ctx, d, func(f *ct.Flow) error {
-		if !choose.keep(f) {
+		if !choose.Keep(f) {
 			return nil
 		}
 		return w.flow(f)
@@ -168,15 +170,15 @@ func (r *compatRun) list(ctx context.Context, c *compat.Command, out format.Outp
 	if err = cmp.Or(err, w.close()); err != nil {
 		return err
 	}
-	r.a.dumpNote(res)
+	r.dumpNote(res)
 	r.done(w.n, flowEntries, "shown")
 	return ended(ctx, nil)
 }
 
 // entry reads what describes one flow.
-func (r *compatRun) entry(c *compat.Command) (*ct.Flow, error) {
-	o := &entryOptions{given: givens(c.Entry)}
-	f, err := o.read()
+func (r *runner) entry(c *Command) (*ct.Flow, error) {
+	o := &table.Entry{Given: givens(c.Entry)}
+	f, err := o.Read()
 	if err != nil {
 		return nil, labelError(err, labels(c.Entry)...)
 	}
@@ -208,7 +210,7 @@ func relax(f *ct.Flow) {
 	}
 }
 
-func (r *compatRun) get(c *compat.Command, out format.Output) error {
+func (r *runner) get(c *Command, out format.Output) error {
 	f, err := r.entry(c)
 	if err != nil {
 		return err
@@ -233,7 +235,7 @@ func (r *compatRun) get(c *compat.Command, out format.Output) error {
 	if c.Reply {
 		found = got.Reply
 	}
-	if found.Src == f.Orig.Src && found.Dst == f.Orig.Dst && choose.keep(got) {
+	if found.Src == f.Orig.Src && found.Dst == f.Orig.Dst && choose.Keep(got) {
 		err = w.flow(got)
 	}
 	if err = cmp.Or(err, w.close()); err != nil {
@@ -243,7 +245,7 @@ func (r *compatRun) get(c *compat.Command, out format.Output) error {
 	return some(w.n)
 }
 
-func (r *compatRun) create(c *compat.Command) error {
+func (r *runner) create(c *Command) error {
 	f, err := r.entry(c)
 	if err != nil {
 		return err
@@ -256,7 +258,7 @@ func (r *compatRun) create(c *compat.Command) error {
 	err = conn.Create(f, false)
 	switch {
 	case errors.Is(err, ct.ErrLabelsDropped):
-		r.a.warn("%v", err)
+		r.warn("%v", err)
 	case c.Verb == 'A' && errors.Is(err, unix.EEXIST):
 		r.done(0, flowEntries, done)
 		return nil
@@ -268,17 +270,39 @@ func (r *compatRun) create(c *compat.Command) error {
 }
 
 // deleted deletes and prints what was chosen, and returns how many there were.
-func (r *compatRun) deleted(ctx context.Context, c *compat.Command, out format.Output) (uint64, error) {
+func (r *runner) deleted(ctx context.Context, c *Command, out format.Output) (uint64, error) {
 	choose, err := r.chooser(c)
 	if err != nil {
 		return 0, err
 	}
-	l := &lister{a: r.a, choose: choose, out: out, bare: true, form: flowForm('D')}
-	_, n, err := r.a.deleteListed(ctx, l)
-	return n, ended(ctx, err)
+	w, err := r.fragment('D', out, false)
+	if err != nil {
+		return 0, err
+	}
+	bad := &failures{r: r}
+	done, err := table.Delete(ctx, choose, table.Edit{Edited: r.Edited, Done: w.flow, Failed: bad.add})
+	return done.Done, r.edited(ctx, done.Dump, w, bad, err)
 }
 
-func (r *compatRun) delete(ctx context.Context, c *compat.Command, out format.Output) error {
+// edited ends the output of an edit, and returns what went wrong: the edit as a whole,
+// the output, or single flows.
+func (r *runner) edited(ctx context.Context, d ct.DumpResult, w *fragment, bad *failures, err error) error {
+	r.dumpNote(d)
+	if errors.Is(err, unix.EPIPE) { // a reader that has gone kept it from doing all
+		err = &Error{1, "standard output was closed: not all was done"}
+	}
+	if w != nil {
+		if e := w.close(); err == nil {
+			err = e
+		}
+	}
+	if err == nil {
+		err = bad.result()
+	}
+	return ended(ctx, err)
+}
+
+func (r *runner) delete(ctx context.Context, c *Command, out format.Output) error {
 	n, err := r.deleted(ctx, c, out)
 	if err != nil {
 		return err
@@ -289,7 +313,7 @@ func (r *compatRun) delete(ctx context.Context, c *compat.Command, out format.Ou
 
 // updated changes and prints what was chosen and is not so already, and returns
 // how many there were.
-func (r *compatRun) updated(ctx context.Context, c *compat.Command, out format.Output) (uint64, error) {
+func (r *runner) updated(ctx context.Context, c *Command, out format.Output) (uint64, error) {
 	choose, err := r.chooser(c)
 	if err != nil {
 		return 0, err
@@ -297,25 +321,23 @@ func (r *compatRun) updated(ctx context.Context, c *compat.Command, out format.O
 	if len(c.Sets)+len(c.LabelAdd)+len(c.LabelDel) == 0 {
 		return 0, nil
 	}
-	o := &ctUpdateOptions{sets: c.Sets, labelAdd: c.LabelAdd, labelDel: c.LabelDel}
-	ch, err := o.change()
+	ch, err := table.NewChange(c.Sets, c.LabelAdd, c.LabelDel)
 	if err != nil {
 		return 0, labelError(err, slices.Concat(c.LabelAdd, c.LabelDel)...)
 	}
-	ch.onlyDel = false // it would pass over flows that have other labels
-	if d := ch.byProto[ct.TCP]; d != nil {
-		relax(d)
-	}
-	choose.match = and(choose.match, func(f *ct.Flow) bool {
-		d, err := ch.of(f)
+	ch.Always() // else it would pass over flows that have other labels
+	ch.Amend(ct.TCP, relax)
+	choose.And(func(f *ct.Flow) bool {
+		d, err := ch.Of(f)
 		return err == nil && !isSo(f, d)
 	})
 	w, err := r.fragment('U', out, false)
 	if err != nil {
 		return 0, err
 	}
-	_, n, err := r.a.updateEach(ctx, choose, ch, w.flowPrinter)
-	return n, ended(ctx, cmp.Or(err, w.close()))
+	bad := &failures{r: r}
+	done, err := table.Update(ctx, choose, ch, table.Edit{Edited: r.Edited, Done: w.flow, Failed: bad.add})
+	return done.Done, r.edited(ctx, done.Dump, w, bad, err)
 }
 
 // isSo reports whether f has already what the change d would give it.
@@ -335,7 +357,7 @@ func isSo(f, d *ct.Flow) bool {
 		state(ct.HasTCPState, f.TCPState, d.TCPState) && state(ct.HasSCTPState, f.SCTPState, d.SCTPState) && state(ct.HasDCCPState, f.DCCPState, d.DCCPState)
 }
 
-func (r *compatRun) update(ctx context.Context, c *compat.Command, out format.Output) error {
+func (r *runner) update(ctx context.Context, c *Command, out format.Output) error {
 	n, err := r.updated(ctx, c, out)
 	if err != nil {
 		return err
@@ -345,7 +367,7 @@ func (r *compatRun) update(ctx context.Context, c *compat.Command, out format.Ou
 }
 
 // flushed empties the table of flows, or deletes those of a family.
-func (r *compatRun) flushed(ctx context.Context, c *compat.Command) error {
+func (r *runner) flushed(ctx context.Context, c *Command) error {
 	if c.Family == "" {
 		conn, err := r.dial()
 		if err != nil {
@@ -353,13 +375,11 @@ func (r *compatRun) flushed(ctx context.Context, c *compat.Command) error {
 		}
 		return conn.Flush(0, ct.KernelFilter{})
 	}
-	choose, err := flowFilter(&filterOptions{given: []given{{"family", c.Family}}})
+	choose, err := table.Flows(&table.Filter{Given: []table.Given{{Flag: "family", Text: c.Family}}})
 	if err != nil {
 		return err
 	}
-	if done, err := r.a.kernelFlush(choose); done || err != nil {
-		return err
-	}
-	_, _, err = r.a.deleteListed(ctx, &lister{a: r.a, choose: choose, out: format.Output{Format: format.Text}, silent: true, bare: true})
-	return ended(ctx, err)
+	bad := &failures{r: r}
+	_, done, err := table.FlushOrDelete(ctx, choose, table.Edit{Edited: r.Edited, Failed: bad.add})
+	return r.edited(ctx, done.Dump, nil, bad, err)
 }

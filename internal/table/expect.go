@@ -1,0 +1,196 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"nfctl/internal/ct"
+	"nfctl/internal/field"
+	"nfctl/internal/pattern"
+	"nfctl/internal/value"
+)
+
+// ExpectFlags are the flags that choose expectations. As in conntrack(8) --orig-*
+// is about the master, --tuple-* about the connection expected.
+var ExpectFlags = []Flag[ct.Expect]{
+	{Name: "master", Kind: "pattern", Usage: "the connection that expects, as 'tcp 10.0.0.1 > :21'", make: masterFilter},
+	{Name: "proto", Short: "p", Aliases: []string{"protonum"}, Kind: "protocols", Usage: "protocol of the connection expected", paths: []string{"tuple.proto"}},
+	{Name: "orig-src", Short: "s", Aliases: []string{"src"}, Kind: "addresses", Usage: "source of the master", paths: []string{"master.src"}},
+	{Name: "orig-dst", Short: "d", Aliases: []string{"dst"}, Kind: "addresses", Usage: "destination of the master", paths: []string{"master.dst"}},
+	{Name: "orig-port-src", Aliases: []string{"sport"}, Kind: "ports", Usage: "source port of the master", paths: []string{"master.sport"}},
+	{Name: "orig-port-dst", Aliases: []string{"dport"}, Kind: "ports", Usage: "destination port of the master", paths: []string{"master.dport"}},
+	{Name: "tuple-src", Kind: "addresses", Usage: "source of the connection expected", paths: []string{"tuple.src"}},
+	{Name: "tuple-dst", Kind: "addresses", Usage: "destination of the connection expected", paths: []string{"tuple.dst"}},
+	{Name: "tuple-port-src", Kind: "ports", Usage: "source port of the connection expected", paths: []string{"tuple.sport"}},
+	{Name: "tuple-port-dst", Kind: "ports", Usage: "destination port of the connection expected", paths: []string{"tuple.dport"}},
+	{Name: "mask-src", Kind: "addresses", Usage: "which bits of the source count", paths: []string{"mask.src"}},
+	{Name: "mask-port-src", Aliases: []string{"mask-sport"}, Kind: "numbers", Usage: "which bits of the source port count", paths: []string{"mask.sport"}, parse: portMasks},
+	{Name: "host", Kind: "addresses", Usage: "either end, of the master or of the connection expected", paths: []string{"tuple.src", "tuple.dst", "master.src", "master.dst"}},
+	{Name: "port", Kind: "ports", Usage: "port of either end, of the master or of the connection expected", paths: []string{"tuple.sport", "tuple.dport", "master.sport", "master.dport"}},
+	{Name: "family", Short: "f", Kind: "families", Usage: "address family: ipv4 or ipv6", paths: []string{"family"}},
+	{Name: "helper", Kind: "names", Usage: "name of the helper: ftp", paths: []string{"helper"}},
+	{Name: "class", Kind: "numbers", Usage: "class: which of the helper's policies", paths: []string{"class"}},
+	{Name: "flags", Kind: "flags", Usage: "flags: permanent, inactive", paths: []string{"flags"}},
+	{Name: "timeout", Short: "t", Kind: "seconds", Usage: "time left: 30s, or a range 0-5m", paths: []string{"timeout"}},
+	{Name: "id", Kind: "numbers", Usage: "id of the expectation", paths: []string{"id"}},
+}
+
+func portMasks(s string) (value.Set, error) { return value.Numbers("mask of a port", 65535)(s) }
+
+// ExpectPaths are the fields that a flow in words speaks of: those of the tuple
+// called "tuple" or "master".
+func ExpectPaths(tuple string) pattern.Paths {
+	at := func(name string) []string { return []string{tuple + "." + name} }
+	return pattern.Paths{Proto: at("proto"), Src: at("src"), Dst: at("dst"), SPort: at("sport"), DPort: at("dport"),
+		Type: at("type"), Code: at("code"), ID: at("id")}
+}
+
+func masterFilter(text string) ([]field.Cond, func(*ct.Expect) bool, error) {
+	p, err := pattern.Parse(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	conds, err := p.Conds(ExpectPaths("master"))
+	return conds, nil, err
+}
+
+// Expects compiles a filter of expectations.
+func Expects(o *Filter) (*Choice[ct.Expect], error) {
+	return Compile(ct.ExpectFields, ExpectFlags, ExpectPaths("tuple"), o)
+}
+
+// master returns the one connection that all chosen expectations belong to, so
+// that the kernel need list no others; nil: there may be several.
+func (o *Filter) master() *ct.Flow {
+	for _, g := range o.Given {
+		if g.Flag != "master" {
+			continue
+		}
+		if w, err := pattern.ParseFlow(g.Text); err == nil && w.Has&pattern.Ports != 0 {
+			return ct.FlowOf(w)
+		}
+	}
+	return nil
+}
+
+// EachExpect hands every chosen expectation to f.
+func EachExpect(ctx context.Context, c *ct.Conn, fo *Filter, flt *Choice[ct.Expect], f func(*ct.Expect) error) (ct.DumpResult, error) {
+	res, err := c.Expects(ctx, 0, fo.master(), func(e *ct.Expect) error {
+		if !flt.Keep(e) {
+			return nil
+		}
+		return f(e)
+	})
+	if errors.Is(err, unix.ENOENT) && fo.master() != nil {
+		err = nil // a master that is not there has no expectations
+	}
+	return res, err
+}
+
+// ChosenExpects returns the chosen expectations: there are never many.
+func ChosenExpects(ctx context.Context, c *ct.Conn, fo *Filter, flt *Choice[ct.Expect]) (all []*ct.Expect, err error) {
+	_, err = EachExpect(ctx, c, fo, flt, func(e *ct.Expect) error {
+		all = append(all, e.Clone())
+		return nil
+	})
+	return all, err
+}
+
+// ExpectKey reads a flow in words as the key of an expectation: protocol and
+// destination whole, of the source what is given.
+func ExpectKey(text string) (*ct.Expect, error) {
+	p, err := pattern.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	e := &ct.Expect{}
+	if err := setTuple(e, p); err != nil {
+		return nil, err
+	}
+	e.Mask = ct.Tuple{}
+	return e, nil
+}
+
+// setTuple sets what e expects, and the mask that says which parts of the source
+// count, from a pattern. The kernel compares protocol and destination whole
+// (net/netfilter/nf_conntrack_expect.c), so these must be single values.
+func setTuple(e *ct.Expect, p *pattern.Pattern) error {
+	whole := func(what, want string) error {
+		return usagef("flow '%s': %s must be one %s: the kernel compares it whole, and only a source can be left open", p.Text, what, want)
+	}
+	t, m := &e.Tuple, &e.Mask
+	if p.Has&pattern.Proto == 0 {
+		return whole("the protocol", "protocol, as tcp")
+	}
+	t.Proto, t.Present = p.Proto, ct.TupleProto|ct.TupleFamily
+	dst, ok := p.Dst.Addrs.Addr()
+	if !ok {
+		return whole("the destination", "address")
+	}
+	t.Dst, t.Family = dst, ct.IPv4
+	any4, all := netip.IPv4Unspecified(), 32
+	if dst.Is6() {
+		t.Family, any4, all = ct.IPv6, netip.IPv6Unspecified(), 128
+	}
+	t.Src = any4
+	bits := 0
+	switch src := p.Src.Addrs; {
+	case len(src.Addrs) == 0:
+	case len(src.Addrs) > 1 || src.Not:
+		return usagef("flow '%s': the source must be an address or a prefix: it is compared under one mask", p.Text)
+	default:
+		prefix, ok := src.Addrs[0].Prefix()
+		if !ok {
+			return usagef("flow '%s': the source must be an address or a prefix: no mask says that range", p.Text)
+		}
+		t.Src, bits = prefix.Addr(), prefix.Bits()
+	}
+	// The kernel reads the mask's ports as those of the protocol that it names.
+	*m = ct.Tuple{Family: t.Family, Src: ct.PrefixMask(bits, all), Dst: ct.PrefixMask(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
+	switch {
+	case pattern.HasEnds(p.Proto):
+		port, ok := p.Dst.Ports.Num()
+		if word := pattern.PortWord(p.Proto); !ok {
+			return whole("the destination "+word, word)
+		}
+		t.Dport, m.Dport = uint16(port), 0xffff
+		t.Present |= ct.TupleSport | ct.TupleDport
+		m.Present |= ct.TupleSport | ct.TupleDport
+		var err error
+		if t.Sport, m.Sport, err = portMask(p); err != nil {
+			return err
+		}
+	case pattern.HasICMP(p.Proto):
+		if p.Has&pattern.Type == 0 || p.Has&pattern.Code == 0 {
+			return whole("type and code", "number each, as type 8 code 0")
+		}
+		t.Type, t.Code, t.ID = p.Type, p.Code, p.ID
+		m.Type, m.Code = 0xff, 0xff
+		if p.Has&pattern.ID != 0 {
+			m.ID = 0xffff
+		}
+		t.Present |= ct.TupleType | ct.TupleCode | ct.TupleID
+		m.Present |= ct.TupleType | ct.TupleCode | ct.TupleID
+	}
+	if p.Has&pattern.Zone != 0 {
+		e.Zone, e.Present = p.Zone, e.Present|ct.ExpectHasZone
+	}
+	return nil
+}
+
+// portMask returns the source port and the mask of an aligned range, as 1024-2047.
+func portMask(p *pattern.Pattern) (port, mask uint16, err error) {
+	s := p.Src.Ports
+	if len(s.Nums) == 0 {
+		return 0, 0, nil
+	}
+	r := s.Nums[0]
+	size := r.Hi - r.Lo + 1
+	if len(s.Nums) > 1 || s.Not || size&(size-1) != 0 || r.Lo%size != 0 {
+		return 0, 0, usagef("flow '%s': the source port must be one port, or a range that a mask says, as 1024-2047", p.Text)
+	}
+	return uint16(r.Lo), uint16(0xffff &^ (size - 1)), nil
+}
