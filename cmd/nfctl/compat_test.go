@@ -110,7 +110,16 @@ func flowsOf(t *testing.T, lines string) (flows []*ct.Flow) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flows = append(flows, l.Flow.Clone())
+		f := l.Flow.Clone()
+		if f.Has(ct.HasTCPState) { // as conntrack -R has them
+			flags := uint8(2 | 8) // SACK_PERM, BE_LIBERAL
+			if f.TCPState >= ct.TCPTimeWait {
+				flags |= 4 // CLOSE_INIT
+			}
+			f.TCPFlagsOrig, f.TCPMaskOrig, f.TCPFlagsReply, f.TCPMaskReply = flags, flags, flags, flags
+			f.Present |= ct.HasTCPFlagsOrig | ct.HasTCPMaskOrig | ct.HasTCPFlagsReply | ct.HasTCPMaskReply
+		}
+		flows = append(flows, f)
 	}
 	return flows
 }
