@@ -447,7 +447,7 @@ func TestCtUsage(t *testing.T) {
 		{"list|--role|boss", "boss"}, {"list|--filter|orig.dport == 70000", "70000"}, {"list|--filter|orig.dprt == 1", "orig.dprt"}, {"list|--filter|state == 'ESTABLISHD'", "ESTABLISHD"},
 		{"list|tcp", "tcp"}, {"list|tcp > :99999", "99999"}, {"list|tcp >|udp >", "udp >"}, {"list|-o|jsn", "jsn"}, {"list|--fields|orig.sorce", "orig.sorce"},
 		{"list|--group-by|nothing", "nothing"}, {"list|--top|3", "--group-by"}, {"list|--top|x|--group-by|zone", "x"}, {"list|--dying|--zero", "--zero"}, {"list|--dport|22|--dport|80", "22,80"},
-		{"list|--labelmap|" + dir + "/labels", "labels:1"}, {"list|--color|pink", "pink"},
+		{"list|--labelmap|" + dir + "/labels", "/labels: no line of it"}, {"list|--color|pink", "pink"},
 		{"get|tcp 10.0.0.1 > 10.0.0.2:22", "port"}, {"get|tcp > :22", "tcp > :22"}, {"get", "which flow"}, {"get|-p|tcp|-s|nowhere", "nowhere"},
 		{"count|-o|xml", "xml"}, {"count|--dport|x", "x"}, {"stats|--interval|often", "often"}, {"stats|--count|3", "--interval"}, {"stats|now", "now"},
 		{"create|tcp 10.0.0.1:1 > 10.0.0.2:2|--timeout|soon", "soon"}, {"create|tcp 10.0.0.1:1 > fd00::2:2", "fd00::2"}, {"create|tcp 10.0.0.1:1 > 10.0.0.2:2|--state|OPEN", "OPEN"},
