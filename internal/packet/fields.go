@@ -275,28 +275,63 @@ func rows() []row {
 	return withParts([]row{
 		{Path: "ip.src", Kind: field.Addr, Doc: "source address", Parse: value.Addrs,
 			IP: func(h *Headers) (netip.Addr, bool) { return h.Src() }},
-		{Path: "ip.dst", Kind: field.Addr, Doc: "destination address; under a routing header the next stop", Parse: value.Addrs,
-			IP: func(h *Headers) (netip.Addr, bool) { return h.Dst() }},
+		{
+			Path:  "ip.dst",
+			Kind:  field.Addr,
+			Doc:   "destination address; under a routing header the next stop",
+			Parse: value.Addrs,
+			IP:    func(h *Headers) (netip.Addr, bool) { return h.Dst() },
+		},
 		{Path: "ip.proto", Kind: field.Enum, Names: value.Protocols, Max: 255,
 			Doc: "protocol behind IPv6's extension headers; an authentication header is ah",
 			Num: func(h *Headers) (uint64, bool) { p, ok := h.Proto(); return uint64(p), ok }},
-		{Path: "ip.ttl", Aliases: []string{"ip.hoplimit"}, Kind: field.Uint, Max: 255, Doc: "time to live, or hop limit", Num: ipTTL},
-		{Path: "ip.dscp", Kind: field.Uint, Max: 63, Parse: named(dscpNames), Doc: "differentiated services code point, as ef or 46",
-			Num: func(h *Headers) (uint64, bool) { t, ok := h.tclass(); return uint64(t >> 2), ok }},
+		{
+			Path:    "ip.ttl",
+			Aliases: []string{"ip.hoplimit"},
+			Kind:    field.Uint,
+			Max:     255,
+			Doc:     "time to live, or hop limit",
+			Num:     ipTTL,
+		},
+		{
+			Path:  "ip.dscp",
+			Kind:  field.Uint,
+			Max:   63,
+			Parse: named(dscpNames),
+			Doc:   "differentiated services code point, as ef or 46",
+			Num:   func(h *Headers) (uint64, bool) { t, ok := h.tclass(); return uint64(t >> 2), ok },
+		},
 		{Path: "ip.ecn", Kind: field.Uint, Max: 3, Doc: "explicit congestion notification; 3 is congestion experienced",
 			Num: func(h *Headers) (uint64, bool) { t, ok := h.tclass(); return uint64(t & 3), ok }},
-		{Path: "ip.id", Kind: field.Uint, Max: 1<<32 - 1, Doc: "identification; IPv6 has it in fragments only", Num: ipID},
+		{
+			Path: "ip.id",
+			Kind: field.Uint,
+			Max:  1<<32 - 1,
+			Doc:  "identification; IPv6 has it in fragments only",
+			Num:  ipID,
+		},
 		{Path: "ip.flags", Kind: field.Flags, Names: ipFlags, Max: 7, Doc: "DF, MF, RF; IPv6 has MF in fragments only",
 			Num: func(h *Headers) (uint64, bool) { _, f, ok := h.frag(); return f, ok }},
 		{Path: "ip.fragment", Kind: field.Bool, Max: 1, Doc: "is a part of a larger packet",
 			Num: func(h *Headers) (uint64, bool) { return isBit(h.Fragment()), h.version != 0 }},
-		{Path: "ip.fragment_offset", Kind: field.Uint, Max: 0xfff8, Doc: "of a fragment: its place in the larger packet, bytes",
+		{
+			Path: "ip.fragment_offset",
+			Kind: field.Uint,
+			Max:  0xfff8,
+			Doc:  "of a fragment: its place in the larger packet, bytes",
 			Num: func(h *Headers) (uint64, bool) {
 				off, _, ok := h.frag()
 				return uint64(off), ok && h.Fragment()
-			}},
-		{Path: "ip.length", Kind: field.Uint, Max: 40 + 1<<32 - 1, Asks: AsksApart, Doc: "length of the packet by its IP header, bytes",
-			Num: func(h *Headers) (uint64, bool) { return uint64(h.total), h.version != 0 }},
+			},
+		},
+		{
+			Path: "ip.length",
+			Kind: field.Uint,
+			Max:  40 + 1<<32 - 1,
+			Asks: AsksApart,
+			Doc:  "length of the packet by its IP header, bytes",
+			Num:  func(h *Headers) (uint64, bool) { return uint64(h.total), h.version != 0 },
+		},
 
 		port(ProtoTCP, "tcp.sport", 0, "source port"),
 		port(ProtoTCP, "tcp.dport", 2, "destination port"),
@@ -310,9 +345,25 @@ func rows() []row {
 		{Path: "tcp.seq", Kind: field.Uint, Max: 1<<32 - 1, Doc: "sequence number", Num: u32(ProtoTCP, 4)},
 		{Path: "tcp.ack", Kind: field.Uint, Max: 1<<32 - 1, Doc: "acknowledgment number", Num: u32(ProtoTCP, 8)},
 		{Path: "tcp.window", Kind: field.Uint, Max: 0xffff, Doc: "window as sent, not scaled", Num: u16(ProtoTCP, 14)},
-		{Path: "tcp.mss", Kind: field.Uint, Max: 0xffff, Doc: "option: maximum segment size, bytes", Num: tcpOptionNum(2, 2, 0, 2)},
-		{Path: "tcp.wscale", Kind: field.Uint, Max: 255, Doc: "option: window scale, bits", Num: tcpOptionNum(3, 1, 0, 1)},
-		{Path: "tcp.sack_permitted", Kind: field.Bool, Max: 1, Doc: "option of a SYN: selective acknowledgments may be used",
+		{
+			Path: "tcp.mss",
+			Kind: field.Uint,
+			Max:  0xffff,
+			Doc:  "option: maximum segment size, bytes",
+			Num:  tcpOptionNum(2, 2, 0, 2),
+		},
+		{
+			Path: "tcp.wscale",
+			Kind: field.Uint,
+			Max:  255,
+			Doc:  "option: window scale, bits",
+			Num:  tcpOptionNum(3, 1, 0, 1),
+		},
+		{
+			Path: "tcp.sack_permitted",
+			Kind: field.Bool,
+			Max:  1,
+			Doc:  "option of a SYN: selective acknowledgments may be used",
 			Num: func(h *Headers) (uint64, bool) {
 				b := h.header(ProtoTCP, 20)
 				if b == nil || b[13]&2 == 0 {
@@ -320,29 +371,82 @@ func rows() []row {
 				}
 				_, ok := h.tcpOption(4)
 				return isBit(ok), true
-			}},
+			},
+		},
 		{Path: "tcp.sack", Kind: field.Uint, Max: 4, Doc: "option: number of blocks acknowledged selectively",
 			Num: func(h *Headers) (uint64, bool) { v, ok := h.tcpOption(5); return uint64(len(v) / 8), ok }},
 		{Path: "tcp.ts", Kind: field.Uint, Max: 1<<32 - 1, Doc: "option: timestamp", Num: tcpOptionNum(8, 8, 0, 4)},
-		{Path: "tcp.ts_echo", Kind: field.Uint, Max: 1<<32 - 1, Doc: "option: timestamp echoed", Num: tcpOptionNum(8, 8, 4, 4)},
+		{
+			Path: "tcp.ts_echo",
+			Kind: field.Uint,
+			Max:  1<<32 - 1,
+			Doc:  "option: timestamp echoed",
+			Num:  tcpOptionNum(8, 8, 4, 4),
+		},
 
 		port(ProtoUDP, "udp.sport", 0, "source port"),
 		port(ProtoUDP, "udp.dport", 2, "destination port"),
-		{Path: "udp.length", Kind: field.Uint, Max: 0xffff, Asks: AsksApart, Doc: "length of header and payload, bytes", Num: u16(ProtoUDP, 4)},
+		{
+			Path: "udp.length",
+			Kind: field.Uint,
+			Max:  0xffff,
+			Asks: AsksApart,
+			Doc:  "length of header and payload, bytes",
+			Num:  u16(ProtoUDP, 4),
+		},
 
-		{Path: "icmp.type", Kind: field.Uint, Max: 255, Parse: named(icmpTypes), Doc: "message type, as 8 or echo-request", Num: u8(ProtoICMP, 0)},
+		{
+			Path:  "icmp.type",
+			Kind:  field.Uint,
+			Max:   255,
+			Parse: named(icmpTypes),
+			Doc:   "message type, as 8 or echo-request",
+			Num:   u8(ProtoICMP, 0),
+		},
 		{Path: "icmp.code", Kind: field.Uint, Max: 255, Doc: "message code", Num: u8(ProtoICMP, 1)},
-		{Path: "icmp.id", Kind: field.Uint, Max: 0xffff, Doc: "identifier of an echo or other query", Num: echo(ProtoICMP, 4)},
-		{Path: "icmp.seq", Kind: field.Uint, Max: 0xffff, Doc: "sequence number of an echo or other query", Num: echo(ProtoICMP, 6)},
+		{
+			Path: "icmp.id",
+			Kind: field.Uint,
+			Max:  0xffff,
+			Doc:  "identifier of an echo or other query",
+			Num:  echo(ProtoICMP, 4),
+		},
+		{
+			Path: "icmp.seq",
+			Kind: field.Uint,
+			Max:  0xffff,
+			Doc:  "sequence number of an echo or other query",
+			Num:  echo(ProtoICMP, 6),
+		},
 
-		{Path: "icmpv6.type", Kind: field.Uint, Max: 255, Parse: named(icmpv6Types), Doc: "message type, as 128 or echo-request", Num: u8(ProtoICMPv6, 0)},
+		{
+			Path:  "icmpv6.type",
+			Kind:  field.Uint,
+			Max:   255,
+			Parse: named(icmpv6Types),
+			Doc:   "message type, as 128 or echo-request",
+			Num:   u8(ProtoICMPv6, 0),
+		},
 		{Path: "icmpv6.code", Kind: field.Uint, Max: 255, Doc: "message code", Num: u8(ProtoICMPv6, 1)},
 		{Path: "icmpv6.id", Kind: field.Uint, Max: 0xffff, Doc: "identifier of an echo", Num: echo(ProtoICMPv6, 4)},
-		{Path: "icmpv6.seq", Kind: field.Uint, Max: 0xffff, Doc: "sequence number of an echo", Num: echo(ProtoICMPv6, 6)},
+		{
+			Path: "icmpv6.seq",
+			Kind: field.Uint,
+			Max:  0xffff,
+			Doc:  "sequence number of an echo",
+			Num:  echo(ProtoICMPv6, 6),
+		},
 
 		port(ProtoSCTP, "sctp.sport", 0, "source port"),
 		port(ProtoSCTP, "sctp.dport", 2, "destination port"),
-		{Path: "sctp.vtag", Kind: field.Uint, Max: 1<<32 - 1, Doc: "verification tag", Num: u32(ProtoSCTP, 4), AppendNum: hex},
+		{
+			Path:      "sctp.vtag",
+			Kind:      field.Uint,
+			Max:       1<<32 - 1,
+			Doc:       "verification tag",
+			Num:       u32(ProtoSCTP, 4),
+			AppendNum: hex,
+		},
 
 		port(ProtoDCCP, "dccp.sport", 0, "source port"),
 		port(ProtoDCCP, "dccp.dport", 2, "destination port"),
@@ -350,21 +454,62 @@ func rows() []row {
 		port(ProtoUDPLite, "udplite.sport", 0, "source port"),
 		port(ProtoUDPLite, "udplite.dport", 2, "destination port"),
 
-		{Path: "gre.proto", Kind: field.Uint, Max: 0xffff, Doc: "protocol carried, an EtherType", Num: u16(ProtoGRE, 2), AppendNum: hex},
+		{
+			Path:      "gre.proto",
+			Kind:      field.Uint,
+			Max:       0xffff,
+			Doc:       "protocol carried, an EtherType",
+			Num:       u16(ProtoGRE, 2),
+			AppendNum: hex,
+		},
 		{Path: "gre.key", Kind: field.Uint, Max: 1<<32 - 1, Doc: "key (version 0)", Num: greKey, AppendNum: hex},
 		{Path: "gre.call_id", Kind: field.Uint, Max: 0xffff, Doc: "PPTP's call (version 1)", Num: greCallID},
 
-		{Path: "esp.spi", Kind: field.Uint, Max: 1<<32 - 1, Doc: "security parameters index", Num: u32(ProtoESP, 0), AppendNum: hex},
+		{
+			Path:      "esp.spi",
+			Kind:      field.Uint,
+			Max:       1<<32 - 1,
+			Doc:       "security parameters index",
+			Num:       u32(ProtoESP, 0),
+			AppendNum: hex,
+		},
 		{Path: "esp.seq", Kind: field.Uint, Max: 1<<32 - 1, Doc: "sequence number", Num: u32(ProtoESP, 4)},
-		{Path: "ah.spi", Kind: field.Uint, Max: 1<<32 - 1, Doc: "security parameters index", Num: ahNum(4), AppendNum: hex},
+		{
+			Path:      "ah.spi",
+			Kind:      field.Uint,
+			Max:       1<<32 - 1,
+			Doc:       "security parameters index",
+			Num:       ahNum(4),
+			AppendNum: hex,
+		},
 		{Path: "ah.seq", Kind: field.Uint, Max: 1<<32 - 1, Doc: "sequence number", Num: ahNum(8)},
 
-		{Path: "sport", Kind: field.Uint, Max: 0xffff, Parse: value.Ports, Hidden: true, Doc: "source port of TCP, UDP, UDP-Lite, SCTP, DCCP",
-			Num: func(h *Headers) (uint64, bool) { s, _, ok := h.Ports(); return uint64(s), ok }},
-		{Path: "dport", Kind: field.Uint, Max: 0xffff, Parse: value.Ports, Hidden: true, Doc: "destination port of TCP, UDP, UDP-Lite, SCTP, DCCP",
-			Num: func(h *Headers) (uint64, bool) { _, d, ok := h.Ports(); return uint64(d), ok }},
-		{Path: "payload", Kind: field.Bytes, Hidden: true, Asks: AsksPayload | AsksApart, Doc: "the transport's payload, as far as it was captured",
-			Data: func(h *Headers) ([]byte, bool) { return h.Payload() }},
+		{
+			Path:   "sport",
+			Kind:   field.Uint,
+			Max:    0xffff,
+			Parse:  value.Ports,
+			Hidden: true,
+			Doc:    "source port of TCP, UDP, UDP-Lite, SCTP, DCCP",
+			Num:    func(h *Headers) (uint64, bool) { s, _, ok := h.Ports(); return uint64(s), ok },
+		},
+		{
+			Path:   "dport",
+			Kind:   field.Uint,
+			Max:    0xffff,
+			Parse:  value.Ports,
+			Hidden: true,
+			Doc:    "destination port of TCP, UDP, UDP-Lite, SCTP, DCCP",
+			Num:    func(h *Headers) (uint64, bool) { _, d, ok := h.Ports(); return uint64(d), ok },
+		},
+		{
+			Path:   "payload",
+			Kind:   field.Bytes,
+			Hidden: true,
+			Asks:   AsksPayload | AsksApart,
+			Doc:    "the transport's payload, as far as it was captured",
+			Data:   func(h *Headers) ([]byte, bool) { return h.Payload() },
+		},
 	})
 }
 
@@ -372,8 +517,17 @@ func rows() []row {
 // writers pass over those that a packet has not.
 func withParts(rows []row) []row {
 	parts := map[string]*field.Part[Headers]{}
-	for word, proto := range map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP, "icmp": ProtoICMP, "icmpv6": ProtoICMPv6, "sctp": ProtoSCTP,
-		"dccp": ProtoDCCP, "udplite": ProtoUDPLite, "gre": ProtoGRE, "esp": ProtoESP} {
+	for word, proto := range map[string]uint8{
+		"tcp":     ProtoTCP,
+		"udp":     ProtoUDP,
+		"icmp":    ProtoICMP,
+		"icmpv6":  ProtoICMPv6,
+		"sctp":    ProtoSCTP,
+		"dccp":    ProtoDCCP,
+		"udplite": ProtoUDPLite,
+		"gre":     ProtoGRE,
+		"esp":     ProtoESP,
+	} {
 		parts[word] = &field.Part[Headers]{Has: func(h *Headers) bool { return h.l4 == proto }}
 	}
 	for i := range rows {
