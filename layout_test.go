@@ -35,7 +35,7 @@ var arrows = map[string]string{
 	"internal/nft":     "nl pattern value",
 	"internal/format":  "field value pattern packet ct queue lazy",
 	"internal/table":   "nl ct format nft filter pattern field value",
-	"internal/lua":     "nl ct queue packet format rule field value lazy",
+	"internal/lua":     "nl ct queue packet format rule table field value lazy",
 	"internal/compat":  "table ct format field pattern value lazy",
 	"internal/doctor":  "nl ct queue nft",
 	"scripts/demo":     "",
@@ -173,6 +173,77 @@ func TestImportsRefuse(t *testing.T) {
 		if why := allowed("nfctl", c.from, c.path); (why == "") != c.ok {
 			t.Errorf("%s → %s: %q", c.from, c.path, why)
 		}
+	}
+}
+
+// cmd/nfctl has the words; what it would need for more is elsewhere. Of internal/nl it
+// knows errors and namespaces, not sockets, and the goroutines that it starts are
+// those of streams, signals and messages.
+var (
+	commandsUse = []string{"EnterNamespace", "ErrStop", "Foreign", "NamespaceDir", "NamespaceGone", "OpError"}
+	commandsRun = []string{"endWithNamespace", "endWithReader", "wait", "watch", "write"}
+	commandsGo  = []string{"interruptible"} // start a function literal
+)
+
+// beyondWords are the places of a file of cmd/nfctl that do more than words want.
+func beyondWords(f *ast.File, fset *token.FileSet) (found []string) {
+	for _, d := range f.Decls {
+		name := ""
+		if fn, ok := d.(*ast.FuncDecl); ok {
+			name = fn.Name.Name
+		}
+		ast.Inspect(d, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "nl" && !slices.Contains(commandsUse, n.Sel.Name) {
+					found = append(found, fset.Position(n.Pos()).String()+": nl."+n.Sel.Name)
+				}
+			case *ast.GoStmt:
+				switch fun := n.Call.Fun.(type) {
+				case *ast.SelectorExpr:
+					if slices.Contains(commandsRun, fun.Sel.Name) {
+						return true
+					}
+				case *ast.FuncLit:
+					if slices.Contains(commandsGo, name) {
+						return true
+					}
+				}
+				found = append(found, fset.Position(n.Pos()).String()+": go")
+			}
+			return true
+		})
+	}
+	return found
+}
+
+func TestCommandsHaveWords(t *testing.T) {
+	names, err := filepath.Glob("cmd/nfctl/*.go")
+	if err != nil || len(names) < 10 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, where := range beyondWords(f, fset) {
+			t.Error(where)
+		}
+	}
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, "planted.go", `package p
+func f() { nl.Dial(); go func() {}(); go f(); go s.load(); go s.wait(); _ = nl.ErrStop }
+func interruptible() { go func() {}() }`, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := beyondWords(f, fset); len(got) != 4 {
+		t.Errorf("of four planted places found %q", got)
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -388,7 +387,10 @@ func (a *app) attrSet() *cobra.Command {
 				return err
 			}
 			for _, s := range args[1:] {
-				if err := cmp.Or(ct.SetChange(change, s), ct.CheckStatus(change.Status, false)); err != nil {
+				if err := ct.SetChange(change, s); err != nil {
+					return err
+				}
+				if err := ct.CheckStatus(change.Status, false); err != nil {
 					return err
 				}
 			}

@@ -16,6 +16,7 @@ import (
 
 // ctListOptions are the flags of 'nfctl ct list'.
 type ctListOptions struct {
+	format             string // when -o is not said; "": the usual one
 	filter             filterOptions
 	dying, unconfirmed bool
 	zero               bool
@@ -96,7 +97,7 @@ What nobody can set is not restored: counters, times, id and use.`,
 }
 
 func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
-	out, err := a.outputOf(false)
+	out, err := a.outputOr(o.format, false)
 	if err != nil {
 		return err
 	}

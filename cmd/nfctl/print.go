@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -61,8 +62,11 @@ func (a *app) noObjects(c *cobra.Command) error {
 // outputOf reads -o, --fields and --template for the command that runs, and
 // chooses the format when none was named. stream says that the command goes on
 // until it is ended.
-func (a *app) outputOf(stream bool) (format.Output, error) {
-	o, err := format.ParseOutput(a.output)
+func (a *app) outputOf(stream bool) (format.Output, error) { return a.outputOr("", stream) }
+
+// outputOr is outputOf for a command that has a format of its own when -o is not said.
+func (a *app) outputOr(own string, stream bool) (format.Output, error) {
+	o, err := format.ParseOutput(cmp.Or(a.output, own))
 	if err != nil {
 		return o, named("--output", err)
 	}

@@ -1,10 +1,8 @@
 package lua
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"os"
 	"syscall"
 	"time"
 
@@ -13,6 +11,8 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/nl"
+	"nfctl/internal/table"
+	"nfctl/internal/value"
 )
 
 // A ctObject is a conntrack object.
@@ -489,22 +489,26 @@ func expToString(L *lua.LState) int {
 	return 1
 }
 
-// flush deletes the flows of a family, 0 for all. Where it cannot be tried whether
-// the kernel heeds the family, which takes CAP_SYS_ADMIN, or it does not, they are
-// deleted one by one.
+// flush deletes the flows of a family, 0 for all.
 func flush(c *ct.Conn, family uint8) error {
-	err := c.Flush(family, ct.KernelFilter{})
-	if family == 0 || !errors.Is(err, ct.ErrNotHonoured) && !errors.Is(err, os.ErrPermission) {
+	if family != ct.IPv4 && family != ct.IPv6 {
+		return c.Flush(family, ct.KernelFilter{})
+	}
+	word := value.Families.Word(uint64(family))
+	choose, err := table.Flows(&table.Filter{Given: []table.Given{{Flag: "family", Text: word}}})
+	if err != nil {
 		return err
 	}
-	err = nil
-	b := c.NewBatch(100, func(_ *ct.Flow, e error) {
-		if e != nil && !errors.Is(e, syscall.ENOENT) && err == nil {
-			err = e
+	var failed error
+	_, _, err = table.FlushOrDelete(context.Background(), choose, table.Edit{Failed: func(err error) {
+		if failed == nil {
+			failed = err
 		}
-	})
-	_, e := ct.Dump(context.Background(), ct.DumpOptions{Families: []uint8{family}}, b.Delete)
-	return cmp.Or(e, b.Flush(), err)
+	}})
+	if err != nil {
+		return err
+	}
+	return failed
 }
 
 // request runs f with a socket of the handle's that nothing else is using: a
