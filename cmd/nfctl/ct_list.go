@@ -83,8 +83,8 @@ What nobody can set is not restored: counters, times, id and use.`,
 			if err := o.filter.args(args); err != nil {
 				return err
 			}
-			if a.output == "" && a.template == "" {
-				a.output = "save"
+			if a.template == "" {
+				o.format = "save"
 			}
 			return a.ctList(c, o)
 		},
