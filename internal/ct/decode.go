@@ -2,6 +2,7 @@ package ct
 
 import (
 	"errors"
+	"math/bits"
 	"net/netip"
 	"unsafe"
 
@@ -37,14 +38,21 @@ func eventOf(m *nl.Msg) Event {
 	return Update
 }
 
-// DecodeAttrs is Decode for attributes without a header, as a queue's packet
-// carries them (NFQA_CT).
-func (f *Flow) DecodeAttrs(family uint8, b []byte) error {
-	f.Reset()
-	if !flowCodec.Get().top.decode(unsafe.Pointer(f), (*uint64)(&f.Present), family, b, &f.Unknown) {
-		return errMalformed
+// decodeOther reads an attribute by its row; without one it is unknown. nest is
+// what it is nested in, a byte for each number, and 0 for nothing.
+//
+//go:noinline
+func (f *Flow) decodeOther(family uint8, a nl.Attr, nest uint32) {
+	c := flowCodec.Get()
+	if nest == 0 {
+		c.top.slot(a.Type).read(unsafe.Pointer(f), (*uint64)(&f.Present), family, a, &f.Unknown)
+		return
 	}
-	return nil
+	v := &c.top
+	for shift := (bits.Len32(nest) - 1) &^ 7; shift >= 0; shift -= 8 {
+		v = v[nest>>shift&0xff%maxAttr].in
+	}
+	v.slot(a.Type).read(unsafe.Pointer(f), (*uint64)(&f.Present), family, a, nil)
 }
 
 func addr4(b []byte) (p netip.Addr) {

@@ -66,7 +66,11 @@ type slot struct {
 	in       *level // opNest
 	at, at2  uint16 // where the object holds it, in bytes; at2: the second of a pair
 	op       op
+	least    uint8 // bytes that there must be
 }
+
+// leastOf are the bytes that an attribute must have at least.
+var leastOf = [...]uint8{opNum8: 1, opNum16: 2, opNum32: 4, opNum64: 8, opPair: 2, opNAT: 0}
 
 // A step writes one attribute. The inner steps behind one of opNest are nested in
 // it.
@@ -155,7 +159,7 @@ func requested(leaves []leaf) (out []leaf) {
 func (v *level) add(path wire, l leaf) {
 	s := &v[path[0]%maxAttr]
 	if len(path) == 1 {
-		*s = slot{op: l.op, at: uint16(l.places[0]), at2: uint16(l.places[1]), presence: l.bits}
+		*s = slot{op: l.op, at: uint16(l.places[0]), at2: uint16(l.places[1]), presence: l.bits, least: leastOf[l.op]}
 		return
 	}
 	if s.in == nil {
@@ -212,61 +216,56 @@ func (v *level) decode(p unsafe.Pointer, present *uint64, family uint8, b []byte
 			return false
 		}
 		b = rest
-		s := &noSlot
-		if int(a.Type) < len(v) {
-			s = &v[a.Type]
-		}
-		at := unsafe.Add(p, s.at)
-		switch s.op {
-		case opNum8:
-			if len(a.Data) < 1 {
-				continue
-			}
-			*(*uint8)(at) = a.Data[0]
-		case opNum16:
-			if len(a.Data) < 2 {
-				continue
-			}
-			*(*uint16)(at) = binary.BigEndian.Uint16(a.Data)
-		case opNum32:
-			if len(a.Data) < 4 {
-				continue
-			}
-			*(*uint32)(at) = binary.BigEndian.Uint32(a.Data)
-		case opNum64:
-			if len(a.Data) < 8 {
-				continue
-			}
-			*(*uint64)(at) = binary.BigEndian.Uint64(a.Data)
-		case opPair:
-			if len(a.Data) < 2 {
-				continue
-			}
-			*(*uint8)(at), *(*uint8)(unsafe.Add(p, s.at2)) = a.Data[0], a.Data[1]
-		case opText:
-			*(*[]byte)(at) = a.Text()
-		case opBytes:
-			*(*[]byte)(at) = a.Data
-		case opLabels:
-			*(*[16]byte)(at) = [16]byte{}
-			copy((*[16]byte)(at)[:], a.Data)
-		case opNest:
-			s.in.decode(p, present, family, a.Data, nil)
-		case opTuple:
-			(*Tuple)(at).decode(family, a.Data)
-		case opNAT:
-			if (*NAT)(at).decode(a.Data) {
-				*present |= s.presence
-			}
-			continue
-		default:
-			if unknown != nil {
-				*unknown = append(*unknown, Unknown{a.Type, a.Data})
-			}
-		}
-		*present |= s.presence
+		v.slot(a.Type).read(p, present, family, a, unknown)
 	}
 	return true
+}
+
+func (v *level) slot(typ uint16) *slot {
+	if int(typ) < len(v) {
+		return &v[typ]
+	}
+	return &noSlot
+}
+
+// read reads one attribute.
+func (s *slot) read(p unsafe.Pointer, present *uint64, family uint8, a nl.Attr, unknown *[]Unknown) {
+	at := unsafe.Add(p, s.at)
+	if len(a.Data) < int(s.least) {
+		return
+	}
+	switch s.op {
+	case opNum8:
+		*(*uint8)(at) = a.Data[0]
+	case opNum16:
+		*(*uint16)(at) = binary.BigEndian.Uint16(a.Data)
+	case opNum32:
+		*(*uint32)(at) = binary.BigEndian.Uint32(a.Data)
+	case opNum64:
+		*(*uint64)(at) = binary.BigEndian.Uint64(a.Data)
+	case opPair:
+		*(*uint8)(at), *(*uint8)(unsafe.Add(p, s.at2)) = a.Data[0], a.Data[1]
+	case opText:
+		*(*[]byte)(at) = a.Text()
+	case opBytes:
+		*(*[]byte)(at) = a.Data
+	case opLabels:
+		*(*[16]byte)(at) = [16]byte{}
+		copy((*[16]byte)(at)[:], a.Data)
+	case opNest:
+		s.in.decode(p, present, family, a.Data, nil)
+	case opTuple:
+		(*Tuple)(at).decode(family, a.Data)
+	case opNAT:
+		if !(*NAT)(at).decode(a.Data) {
+			return
+		}
+	default:
+		if unknown != nil {
+			*unknown = append(*unknown, Unknown{a.Type, a.Data})
+		}
+	}
+	*present |= s.presence
 }
 
 var noSlot slot

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -106,33 +105,33 @@ const inLine = ct.HasStatus | ct.HasTimeout | ct.HasMark | ct.HasMarkMask | ct.H
 	ct.HasTCPMaskOrig | ct.HasTCPMaskReply | ct.HasSCTPState | ct.HasSCTPVtagOrig | ct.HasSCTPVtagReply | ct.HasDCCPState |
 	ct.HasDCCPRole | ct.HasSNATPort | ct.HasDNATPort | ct.HasIdle
 
-// savedRows are the rows of those others: numbers first. Those of one object
-// stand together.
-var savedRows = lazy.Value[[]savedRow]{Make: func() (out []savedRow) {
+// savedRows are the rows of those others, numbers first, by the objects that they
+// are part of.
+var savedRows = lazy.Value[[]savedObject]{Make: func() (out []savedObject) {
 	rows := ct.FlowAttrs()
-	for i := range rows {
-		a := &rows[i]
-		if ok, _ := a.Settable(false); ok && a.Presence()&^inLine != 0 {
-			object, _, _ := strings.Cut(a.Path, ".")
-			out = append(out, savedRow{a, object, a.Kind == field.String || a.Kind == field.Bytes})
+	for _, text := range []bool{false, true} {
+		last := ""
+		for i := range rows {
+			a := &rows[i]
+			if ok, _ := a.Settable(false); !ok || a.Presence()&^inLine == 0 || (a.Kind == field.String || a.Kind == field.Bytes) != text {
+				continue
+			}
+			object, _, ok := strings.Cut(a.Path, ".")
+			if !ok || object != last {
+				out = append(out, savedObject{})
+			}
+			last = object
+			o := &out[len(out)-1]
+			o.rows, o.bits = append(o.rows, a), o.bits|a.Presence()
 		}
 	}
-	slices.SortStableFunc(out, func(a, b savedRow) int {
-		switch {
-		case a.text == b.text:
-			return 0
-		case b.text:
-			return -1
-		}
-		return 1
-	})
 	return out
 }}
 
-type savedRow struct {
-	*ct.Attr[ct.Flow]
-	object string
-	text   bool
+// A savedObject are rows that the kernel takes only together, or one alone.
+type savedObject struct {
+	rows []*ct.Attr[ct.Flow]
+	bits ct.Has
 }
 
 // saveNAT appends a translation that is to be asked for; the kernel sends none.
@@ -234,21 +233,8 @@ func saveExtras(b []byte, f *ct.Flow) []byte {
 		b = saveFlags(b, f, "tcp-flags-orig", ct.HasTCPFlagsOrig, f.TCPFlagsOrig)
 		b = saveFlags(b, f, "tcp-flags-repl", ct.HasTCPFlagsReply, f.TCPFlagsReply)
 	}
-	for rows := savedRows.Get(); len(rows) > 0; {
-		n := 1
-		for n < len(rows) && rows[n].object == rows[0].object && !rows[n].text {
-			n++
-		}
-		if !zero(rows[:n], f) {
-			for _, a := range rows[:n] {
-				if a.Has(f) {
-					start := len(b) + len("--set ")
-					b = append(append(append(b, "--set "...), a.Name...), '=')
-					b = append(quoteWord(a.AppendText(b, f), start), ' ')
-				}
-			}
-		}
-		rows = rows[n:]
+	if f.Present&^inLine != 0 {
+		b = saveObjects(b, f)
 	}
 	if m := &f.Master; !m.IsZero() {
 		v := "ipv4"
@@ -264,9 +250,27 @@ func saveExtras(b []byte, f *ct.Flow) []byte {
 	return b
 }
 
-// zero reports whether the rows say what a new flow has anyway: 0, or nothing.
-func zero(rows []savedRow, f *ct.Flow) bool {
-	for _, a := range rows {
+// saveObjects appends what has no words in the line, by its rows.
+func saveObjects(b []byte, f *ct.Flow) []byte {
+	for _, o := range savedRows.Get() {
+		if f.Present&o.bits == 0 || o.zero(f) {
+			continue
+		}
+		for _, a := range o.rows {
+			if a.Has(f) {
+				start := len(b) + len("--set ")
+				b = append(append(append(b, "--set "...), a.Name...), '=')
+				b = append(quoteWord(a.AppendText(b, f), start), ' ')
+			}
+		}
+	}
+	return b
+}
+
+// zero reports whether f says of the object what a new flow has anyway: 0, or
+// nothing.
+func (o *savedObject) zero(f *ct.Flow) bool {
+	for _, a := range o.rows {
 		if n, ok := a.Num(f); ok && n != 0 {
 			return false
 		}
