@@ -32,6 +32,9 @@ func File(t *testing.T, name string, want []byte) {
 		}
 		return
 	}
+	if os.Getenv("NFCTL_TEST_VM") != "" {
+		t.Skip("no generated files in a VM: they are compared where the repository is")
+	}
 	if got, err := os.ReadFile(filepath.Join(root(t), name)); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s is stale: run make gen (%v); it is to be:\n%.4000s", name, err, want)
 	}
