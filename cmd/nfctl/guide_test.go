@@ -1,12 +1,15 @@
 package main
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nft"
 	"nfctl/internal/nstest"
@@ -113,6 +116,24 @@ var stages = map[string]struct {
 	"Rewrite UDP answers": {before: func(t *try) { t.ns.UDPEcho("127.0.0.1:5353") }, during: func(t *try) {
 		if got, ok := t.ns.Ask("127.0.0.1:5353", "say hello", nstest.Patience); !ok || got != "say good day" {
 			t.Errorf("answer %q", got)
+		}
+	}},
+	"Make segments of TCP fit a tunnel": {during: func(t *try) {
+		c, err := t.ns.Dial("tcp", "127.0.0.1:80", nstest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mss int
+		if e := raw.Control(func(fd uintptr) { mss, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) }); e != nil || err != nil {
+			t.Fatal(e, err)
+		}
+		if mss > 1200 || mss < 1100 {
+			t.Errorf("segments of %d", mss)
 		}
 	}},
 	"Expectations for an unknown protocol": {after: func(t *try, _ string) {

@@ -464,6 +464,9 @@ func (r *queueRun) totals() {
 	if n := r.set.Load().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)
 	}
+	if n := r.set.Load().Uncomputed(); n > 0 {
+		r.a.warn("%d fields were left as they were: what they were to be set to could not be computed", n)
+	}
 }
 
 // manyRules is how many rules totals list of which some met nothing; with -q, how

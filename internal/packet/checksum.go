@@ -312,6 +312,9 @@ func (h *Headers) headerSum() uint64 {
 	if b == nil {
 		return 0
 	}
+	if h.l4 == ProtoTCP && len(b) > 12 {
+		size = max(size, int(b[12]>>4)*4) // with its options
+	}
 	s := sum(b[:min(len(b), size)], 0)
 	if h.l4 != ProtoICMP {
 		s = add(s, h.pseudo(0))

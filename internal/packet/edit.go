@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,8 +50,18 @@ type Edit struct {
 	places   []place
 	bits     uint32
 	addr     netip.Addr
-	old, new []byte
-	resize   bool
+	old, new []byte         // new: of a regular expression the template
+	match    *regexp.Regexp // nil: old as it is
+	fit      Fit
+	strip    *optionSet
+}
+
+// A Fit says what becomes of a replacement that is not as long as what it replaces.
+// The zero value leaves it as it is.
+type Fit struct {
+	Resize bool // TCP payloads, too, get the length that results
+	Pad    bool // it is filled with Byte at its right end, or cut
+	Byte   byte
 }
 
 // A place is where a settable field lies.
@@ -61,7 +73,8 @@ type place struct {
 	shift   uint8  // of the value within them
 	mask    uint32 // of the bits that belong to the field
 	changes change
-	mutable bool // an authentication header does not cover it
+	mutable bool  // an authentication header does not cover it
+	option  uint8 // kind of the TCP option whose value it is in; 0: in a header
 }
 
 type change uint8
@@ -119,6 +132,8 @@ var settable = lazy.Value[[]settableField]{Make: func() []settableField {
 		{"tcp.flags", bitsOf(tcpFlags), []place{
 			{proto: ProtoTCP, off: 12, width: 2, mask: 0x1ff, changes: chTransport}}},
 		{"tcp.window", num("window", 0xffff), in(ProtoTCP, 14, 2)},
+		{"tcp.mss", num("maximum segment size", 0xffff), []place{
+			{proto: ProtoTCP, option: optMSS, width: 2, mask: 0xffff, changes: chTransport}}},
 		{"udp.sport", value.Ports, in(ProtoUDP, 0, 2)},
 		{"udp.dport", value.Ports, in(ProtoUDP, 2, 2)},
 		{"udplite.sport", value.Ports, in(ProtoUDPLite, 0, 2)},
@@ -201,16 +216,96 @@ func Set(path, text string) (*Edit, error) {
 		Valid: strings.Join(Settable(), ", ")}
 }
 
+// SetNumber compiles the change of a header field to a number that each packet
+// gets of its own, with Editor.ApplyNumber; max is the largest that fits. ok is
+// false where no number can be set: there is no such field, or it is an address or
+// flags.
+func SetNumber(path, text string) (e *Edit, max uint64, ok bool) {
+	if path == "ip.hoplimit" {
+		path = "ip.ttl"
+	}
+	for _, f := range settable.Get() {
+		if p := f.places[0]; f.path == path && p.mask != 0 && !strings.HasSuffix(path, ".flags") {
+			return &Edit{Text: path + "=" + text, places: f.places}, uint64(p.mask >> p.shift), true
+		}
+	}
+	return nil, 0, false
+}
+
+// For reports whether the packet has the field that an Edit of SetNumber changes.
+func (ed *Edit) For(h *Headers) bool {
+	return slices.ContainsFunc(ed.places, func(p place) bool {
+		switch {
+		case p.version != 0:
+			return p.version == h.version
+		case p.option != 0:
+			_, ok := h.tcpOption(p.option)
+			return ok
+		}
+		return h.header(p.proto, int(p.off)+int(p.width)) != nil
+	})
+}
+
 // Replace compiles the change of every occurrence of old in the transport's
 // payload, from its beginning on and without overlaps, to new. With texts of
 // different length, UDP, ICMP and ICMPv6 get the length that results; so does
-// TCP with resize, whose sequence numbers then no longer fit: neither they nor
+// TCP with fit.Resize, whose sequence numbers then no longer fit: neither they nor
 // the acknowledgments that come back are repaired.
-func Replace(old, new []byte, resize bool) (*Edit, error) {
+func Replace(old, new []byte, fit Fit) (*Edit, error) {
 	if len(old) == 0 {
 		return nil, &value.Error{What: "text to replace", Valid: "at least one byte"}
 	}
-	return &Edit{Text: "replace " + strconv.Quote(string(old)) + " " + strconv.Quote(string(new)), old: bytes.Clone(old), new: bytes.Clone(new), resize: resize}, nil
+	text := "replace " + strconv.Quote(string(old)) + " " + strconv.Quote(string(new))
+	return &Edit{Text: text, old: bytes.Clone(old), new: fit.append(nil, len(old), new), fit: fit}, nil
+}
+
+// ReplaceRegexp is Replace for what a regular expression of Go matches, in whose
+// template ${1} and ${name} stand for groups. A name that is no group of the
+// expression is a *value.Error: it would always be empty.
+func ReplaceRegexp(match *regexp.Regexp, template string, fit Fit) (*Edit, error) {
+	for rest := template; ; {
+		_, after, ok := strings.Cut(rest, "$")
+		if !ok {
+			break
+		}
+		if rest, ok = strings.CutPrefix(after, "$"); ok {
+			continue
+		}
+		n := 0
+		for n < len(after) && (after[n] == '_' || after[n]|32 >= 'a' && after[n]|32 <= 'z' || after[n] >= '0' && after[n] <= '9') {
+			n++
+		}
+		name := after[:n]
+		if after, ok := strings.CutPrefix(after, "{"); ok {
+			if name, rest, ok = strings.Cut(after, "}"); !ok {
+				return nil, &value.Error{What: "replacement", Text: template, Valid: "a } behind ${, or $$ for a dollar sign"}
+			}
+		} else {
+			rest = after[n:]
+		}
+		if i, err := strconv.Atoi(name); err == nil && i >= 0 && i <= match.NumSubexp() || match.SubexpIndex(name) > 0 {
+			continue
+		}
+		valid := "$$ for a dollar sign, or a group of the expression, as ${1}"
+		if digits := strings.TrimRight(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"); digits != "" && digits != name {
+			valid = "braces around the group, as ${" + digits + "}" + name[len(digits):]
+		}
+		return nil, &value.Error{What: "group of the expression", Text: name, Valid: valid}
+	}
+	return &Edit{Text: "replace regex " + strconv.Quote(match.String()) + " " + strconv.Quote(template),
+		match: match, new: []byte(template), fit: fit}, nil
+}
+
+// append appends with to b, which replaces n bytes.
+func (f Fit) append(b []byte, n int, with []byte) []byte {
+	if !f.Pad {
+		return append(b, with...)
+	}
+	b = append(b, with[:min(len(with), n)]...)
+	for range n - len(with) {
+		b = append(b, f.Byte)
+	}
+	return b
 }
 
 // An Editor applies edits to one packet at a time and then puts its lengths and
@@ -239,14 +334,24 @@ func (e *Editor) Changed() bool { return e.changed != 0 }
 // Apply makes one edit. With ErrAbsent the edit is not for this packet, and it
 // is as it was. Any other error means that this packet cannot be edited: call
 // Reset, and do not send h.Data. Setting what is already so is no change.
-func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error {
-	if h.version == 0 {
-		if h.Truncated() {
-			return ErrTruncated
-		}
+func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error { return e.apply(h, m, ed, ed.bits) }
+
+// ApplyNumber is Apply for an Edit of SetNumber: n, which must fit, is the number.
+func (e *Editor) ApplyNumber(h *Headers, m Meta, ed *Edit, n uint64) error {
+	return e.apply(h, m, ed, uint32(n))
+}
+
+func (e *Editor) apply(h *Headers, m Meta, ed *Edit, bits uint32) error {
+	switch {
+	case h.version == 0 && h.Truncated():
+		return ErrTruncated
+	case h.version == 0:
 		return ErrAbsent
-	}
-	if ed.places == nil {
+	case ed.strip != nil:
+		return e.stripOptions(h, m, ed.strip)
+	case ed.match != nil:
+		return e.replaceMatches(h, m, ed)
+	case ed.places == nil:
 		return e.replace(h, m, ed)
 	}
 	for i := range ed.places {
@@ -254,11 +359,22 @@ func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error {
 		var b []byte
 		switch {
 		case p.version == 0:
-			if b = h.header(p.proto, int(p.off)+int(p.width)); b == nil {
+			n := int(p.off) + int(p.width)
+			if p.option != 0 {
+				n = 20
+			}
+			if b = h.header(p.proto, n); b == nil {
 				if h.Truncated() && (h.l4 == p.proto || h.body == 0 && h.version != 0 && h.state&stBad == 0) {
 					return ErrTruncated
 				}
 				continue
+			}
+			if p.option != 0 {
+				v, ok := h.tcpOption(p.option)
+				if !ok || len(v) != int(p.width) {
+					continue
+				}
+				b = v
 			}
 			if (p.proto == ProtoICMP || p.proto == ProtoICMPv6) && p.off >= 4 && !icmpHasID(p.proto, b[0]) {
 				continue
@@ -284,7 +400,7 @@ func (e *Editor) Apply(h *Headers, m Meta, ed *Edit) error {
 			return ErrFragment // a CRC over all fragments
 		}
 		e.begin(h, m)
-		if ed.store(p, b[p.off:]) {
+		if ed.store(p, b[p.off:], bits) {
 			e.changed |= p.changes
 		}
 		return nil
@@ -302,8 +418,8 @@ func (e *Editor) begin(h *Headers, m Meta) {
 	}
 }
 
-// store writes the edit's value to b and reports whether that changed it.
-func (ed *Edit) store(p *place, b []byte) bool {
+// store writes the edit's address or bits to b and reports whether that changed it.
+func (ed *Edit) store(p *place, b []byte, bits uint32) bool {
 	if p.mask == 0 {
 		a := ed.addr.As16()
 		v := a[16-int(p.width):]
@@ -313,7 +429,7 @@ func (ed *Edit) store(p *place, b []byte) bool {
 		copy(b, v)
 		return true
 	}
-	v := ed.bits << p.shift
+	v := bits << p.shift
 	switch p.width {
 	case 1:
 		n := uint32(b[0])&^p.mask | v
@@ -347,7 +463,7 @@ func (e *Editor) replace(h *Headers, m Meta, ed *Edit) error {
 	if at < 0 || bytes.Equal(ed.old, ed.new) {
 		return nil
 	}
-	if err := payloadFixed(h, m, len(ed.old) != len(ed.new), ed.resize); err != nil {
+	if err := payloadFixed(h, m, len(ed.old) != len(ed.new), ed.fit.Resize); err != nil {
 		return err
 	}
 	e.begin(h, m)
@@ -366,6 +482,49 @@ func (e *Editor) replace(h *Headers, m Meta, ed *Edit) error {
 		p = p[at+len(ed.old):]
 	}
 	return e.resized(h, to, append(buf, p...))
+}
+
+// replaceMatches is replace for a regular expression. Matches cost memory, which
+// package regexp allots.
+func (e *Editor) replaceMatches(h *Headers, m Meta, ed *Edit) error {
+	from, to, err := payloadToEdit(h)
+	if err != nil {
+		return err
+	}
+	p := h.Data[from:to]
+	found := ed.match.FindAllSubmatchIndex(p, -1)
+	if found == nil {
+		return nil
+	}
+	buf := append(e.buf[1][:0], h.Data[:from]...)
+	at := 0
+	for _, x := range found {
+		buf = append(buf, p[at:x[0]]...)
+		mark := len(buf)
+		buf = ed.match.Expand(buf, ed.new, p, x)
+		if n, with := x[1]-x[0], buf[mark:]; ed.fit.Pad && len(with) != n {
+			buf = ed.fit.append(buf[:mark], n, with)
+		}
+		if at = x[1]; len(buf) > maxPacket {
+			return ErrTooLong
+		}
+	}
+	buf = append(buf, p[at:]...)
+	e.buf[1] = buf
+	with := buf[from:]
+	if bytes.Equal(with, p) {
+		return nil
+	}
+	if err := payloadFixed(h, m, len(with) != len(p), ed.fit.Resize); err != nil {
+		return err
+	}
+	e.begin(h, m)
+	if len(with) == len(p) {
+		copy(p, with)
+		e.changed |= chTransport
+		return nil
+	}
+	return e.resized(h, to, buf)
 }
 
 // SetPayload replaces the transport's payload as a whole, under Replace's
@@ -443,7 +602,13 @@ func (ed *Edit) Never(proto uint8) error {
 	if ed.places != nil {
 		return ErrAbsent
 	}
-	return payloadFixed(&Headers{l4: proto}, Meta{}, len(ed.old) != len(ed.new), ed.resize)
+	switch {
+	case ed.strip != nil && proto != ProtoTCP:
+		return ErrAbsent
+	case ed.strip != nil:
+		return nil
+	}
+	return payloadFixed(&Headers{l4: proto}, Meta{}, ed.match == nil && len(ed.old) != len(ed.new), ed.fit.Resize)
 }
 
 // resized makes buf, which is e.buf[1] with headers and a new payload, the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ func set(t testing.TB, text string) *packet.Edit {
 
 func replace(t testing.TB, old, new string, resize bool) *packet.Edit {
 	t.Helper()
-	e, err := packet.Replace([]byte(old), []byte(new), resize)
+	e, err := packet.Replace([]byte(old), []byte(new), packet.Fit{Resize: resize})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,26 @@ func allEdits(t testing.TB) (out []*packet.Edit) {
 		}
 		out = append(out, set(t, path+"="+v))
 	}
-	return append(out, replace(t, "a", "b", false), replace(t, "p", "long", true), replace(t, "pay", "", false))
+	return append(out, replace(t, "a", "b", false), replace(t, "p", "long", true), replace(t, "pay", "", false), strip(t, "mss,sack-permitted,timestamps,wscale"),
+		regex(t, "(p)(a)", "${2}${1}", packet.Fit{}), regex(t, "[a-y]+", "-", packet.Fit{Pad: true, Byte: 'z'}), regex(t, "l*", "xx", packet.Fit{Resize: true}))
+}
+
+func strip(t testing.TB, list string) *packet.Edit {
+	t.Helper()
+	e, err := packet.StripOptions(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func regex(t testing.TB, match, with string, fit packet.Fit) *packet.Edit {
+	t.Helper()
+	e, err := packet.ReplaceRegexp(regexp.MustCompile(match), with, fit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
 }
 
 // apply makes edits on a copy of b.
@@ -111,7 +131,7 @@ func checksumsByGopacket(b []byte) error {
 var editTests = []struct {
 	name  string
 	b     []byte
-	edits []string // FIELD=VALUE, or A→B, or A→B! with resize
+	edits []string // FIELD=VALUE, or A→B, or A→B! with resize, or A→B/C padded, all with ~ in front as expressions, or -OPTIONS
 	want  string   // path value …
 }{
 	{"ttl", pkt(6, packettest.TCP(1, 2, 16, nil, "x")), []string{"ip.ttl=7"}, "ip.ttl 7"},
@@ -151,6 +171,15 @@ var editTests = []struct {
 		[]string{"ip.dst=fd00::3", "udp.dport=9", "abc→abcdefghi"}, `ip.dst fd00::3 udp.dport 9 payload "abcdefghi" ip.length 97`},
 	{"atomic fragment", pkt6(6, packettest.TCP(1, 2, 2, nil, "x"), packettest.Fragment(0, false, 1)), []string{"tcp.dport=9", "x→y"}, "tcp.dport 9"},
 	{"nothing", pkt(6, packettest.TCP(1, 2, 16, nil, "x")), []string{"ip.ttl=64", "no→on", "tcp.dport=2"}, "ip.ttl 64"},
+	{"mss", pkt(6, packettest.TCP(1, 2, 2, options, "")), []string{"tcp.mss=1200"}, "tcp.mss 1200"},
+	{"mss at an odd place", pkt6(6, packettest.TCP(1, 2, 2, []byte{1, 2, 4, 5, 180, 0, 0, 0}, "odd")), []string{"tcp.mss=536"}, "tcp.mss 536"},
+	{"strip", pkt(6, packettest.TCP(1, 2, 2, options, "data")), []string{"-mss,8"}, `tcp.mss - tcp.ts - payload "data"`},
+	{"strip over IPv6", pkt6(6, packettest.TCP(1, 2, 2, options, "odd")), []string{"-maxseg"}, `tcp.mss - payload "odd"`},
+	{"expression", pkt(17, packettest.UDP(1, 2, "Get /a get /b")), []string{"~(?i)get /(.)→${1}!"}, `payload "a b" ip.length 31`},
+	{"expression of the same length", pkt(6, packettest.TCP(1, 2, 16, nil, "ab ba")), []string{"~(a)(b)→${2}${1}"}, `payload "ba ba"`},
+	{"padded", pkt6(6, packettest.TCP(1, 2, 16, nil, "one two")), []string{"~[a-z]+→x/."}, `payload "x.. x.."`},
+	{"cut", pkt(6, packettest.TCP(1, 2, 16, nil, "one two")), []string{"~[a-z]+→long/ ", "lon→xy/-"}, `payload "xy- xy-"`},
+	{"empty matches", pkt(17, packettest.UDP(1, 2, "ab")), []string{"~x*→-"}, `payload "-a-b-" udp.length 13`},
 	{"IPv4 options", packettest.Packet{Src: a4, Dst: b4, Proto: 17, Options: []byte{7, 7, 4, 0, 0, 0, 0}, L4: packettest.UDP(1, 2, "x")}.Bytes(),
 		[]string{"ip.dst=10.0.0.3", "x→yy"}, `ip.dst 10.0.0.3 payload "yy" ip.length 38`},
 }
@@ -159,7 +188,21 @@ func compile(t testing.TB, texts []string) (out []*packet.Edit) {
 	for _, text := range texts {
 		if old, new, ok := strings.Cut(text, "→"); ok {
 			new, resize := strings.CutSuffix(new, "!")
-			out = append(out, replace(t, old, new, resize))
+			fit := packet.Fit{Resize: resize}
+			if before, with, ok := strings.Cut(new, "/"); ok && len(with) == 1 {
+				new, fit = before, packet.Fit{Pad: true, Byte: with[0]}
+			}
+			if match, ok := strings.CutPrefix(old, "~"); ok {
+				out = append(out, regex(t, match, new, fit))
+				continue
+			}
+			e, err := packet.Replace([]byte(old), []byte(new), fit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, e)
+		} else if list, ok := strings.CutPrefix(text, "-"); ok {
+			out = append(out, strip(t, list))
 		} else {
 			out = append(out, set(t, text))
 		}
@@ -316,7 +359,7 @@ func TestSetErrors(t *testing.T) {
 			t.Errorf("%s=%s:\n got %v\nwant %s…", tt.path, tt.text, err, tt.want)
 		}
 	}
-	if _, err := packet.Replace(nil, []byte("x"), false); err == nil {
+	if _, err := packet.Replace(nil, []byte("x"), packet.Fit{}); err == nil {
 		t.Error("replacing nothing was taken")
 	}
 }
@@ -658,7 +701,7 @@ func FuzzEdit(f *testing.F) {
 				list = append(list, e)
 			}
 		}
-		if e, err := packet.Replace(old, new, true); err == nil {
+		if e, err := packet.Replace(old, new, packet.Fit{Resize: true}); err == nil {
 			list = append(list, e)
 		}
 		var ed packet.Editor
@@ -725,5 +768,89 @@ func BenchmarkEdit(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// What is stripped leaves the packet's length, and other options where they were.
+func TestStripKeepsPlaces(t *testing.T) {
+	opts := []byte{2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7}
+	b := pkt(6, packettest.TCP(1, 2, 2, opts, "x"))
+	for list, want := range map[string][]byte{
+		"sack-permitted":       {2, 4, 5, 180, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7},
+		"timestamps,wscale":    {2, 4, 5, 180, 4, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+		"maxseg,sack-perm,3,8": {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+		"sack,md5sig":          opts,
+	} {
+		out, err := apply(b, packet.Meta{}, strip(t, list))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(out[40:60], want) || len(out) != len(b) {
+			t.Errorf("%s: % x, want % x", list, out[40:60], want)
+		}
+		if err := packettest.Verify(out); err != nil {
+			t.Errorf("%s: %v", list, err)
+		}
+	}
+	// A receiver reads up to what is malformed, and so does this.
+	bad := pkt(6, packettest.TCP(1, 2, 2, []byte{4, 2, 8, 0, 4, 2, 1, 1}, ""))
+	out, err := apply(bad, packet.Meta{}, strip(t, "sack-permitted"))
+	if err != nil || !bytes.Equal(out[40:48], []byte{1, 1, 8, 0, 4, 2, 1, 1}) {
+		t.Errorf("% x %v", out, err)
+	}
+	for _, list := range []string{"", "0", "nop", "1", "256", "mss,", "tmestamps"} {
+		if _, err := packet.StripOptions(list); err == nil {
+			t.Errorf("%q is taken", list)
+		}
+	}
+}
+
+// The options of a first fragment count for the checksum of the whole.
+func TestFragmentOptions(t *testing.T) {
+	opts := []byte{2, 4, 5, 180, 4, 2, 1, 1}
+	whole := packettest.TCP(1, 2, 2, opts, strings.Repeat("fragment", 4))
+	packettest.Seal(netip.MustParseAddr(a4), netip.MustParseAddr(b4), 6, whole)
+	frag := packettest.Packet{Src: a4, Dst: b4, Proto: 6, L4: whole}.Bytes()
+	frag = frag[:20+len(whole)-16]
+	frag[2], frag[3], frag[6], frag[7] = 0, byte(len(frag)), 0x20, 0
+	for _, e := range []*packet.Edit{set(t, "tcp.mss=777"), strip(t, "sack-permitted,mss")} {
+		out, err := apply(frag, packet.Meta{}, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		joined := append(bytes.Clone(out), whole[len(whole)-16:]...)
+		joined[2], joined[3], joined[6] = 0, byte(len(joined)), 0
+		joined[10], joined[11] = 0, 0
+		c := packettest.Checksum(joined[:20])
+		joined[10], joined[11] = byte(c>>8), byte(c)
+		if err := packettest.Verify(joined); err != nil {
+			t.Errorf("%s: %v", e.Text, err)
+		}
+	}
+}
+
+func TestReplaceRegexpGroups(t *testing.T) {
+	match := regexp.MustCompile("(?P<word>a)(b)?")
+	for template, want := range map[string]string{
+		"${1}x": "", "$1 $2": "", "${word}": "", "$$5": "", "$0": "", "": "",
+		"$1x": `want braces around the group, as ${1}x`, "${3}": "is not a valid group", "$": "is not a valid group", "${1": "a } behind ${",
+		"$wrod": "is not a valid group",
+	} {
+		_, err := packet.ReplaceRegexp(match, template, packet.Fit{})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", template, err, want)
+		}
+	}
+}
+
+// A change of TCP's length that only shows with the packet needs resize.
+func TestRegexpNeedsResize(t *testing.T) {
+	b := pkt(6, packettest.TCP(1, 2, 16, nil, "abc"))
+	if _, err := apply(b, packet.Meta{}, regex(t, "b+", "xx", packet.Fit{})); !errors.Is(err, packet.ErrNeedsResize) {
+		t.Errorf("%v", err)
+	}
+	long := pkt(17, packettest.UDP(1, 2, strings.Repeat("a", 60000)))
+	if _, err := apply(long, packet.Meta{}, regex(t, "", "twenty bytes of text", packet.Fit{})); !errors.Is(err, packet.ErrTooLong) {
+		t.Errorf("%v", err)
 	}
 }

@@ -170,33 +170,6 @@ func (h *Headers) frag() (off int, flags uint64, ok bool) {
 	return 0, 0, false
 }
 
-// tcpOption returns the value of a TCP option, and whether it is there.
-func (h *Headers) tcpOption(kind byte) ([]byte, bool) {
-	b := h.header(ProtoTCP, 20)
-	if b == nil {
-		return nil, false
-	}
-	n := int(b[12]>>4) * 4
-	if n < 20 {
-		return nil, false
-	}
-	opt := b[20:min(n, len(b))]
-	for len(opt) > 0 && opt[0] != 0 {
-		if opt[0] == 1 { // no operation
-			opt = opt[1:]
-			continue
-		}
-		if len(opt) < 2 || opt[1] < 2 || int(opt[1]) > len(opt) {
-			return nil, false
-		}
-		if opt[0] == kind {
-			return opt[2:opt[1]], true
-		}
-		opt = opt[opt[1]:]
-	}
-	return nil, false
-}
-
 // tcpOptionNum loads the number of size bytes at off in an option of a length.
 func tcpOptionNum(kind byte, length, off, size int) func(*Headers) (uint64, bool) {
 	return func(h *Headers) (uint64, bool) {
@@ -350,14 +323,14 @@ func rows() []row {
 			Kind: field.Uint,
 			Max:  0xffff,
 			Doc:  "option: maximum segment size, bytes",
-			Num:  tcpOptionNum(2, 2, 0, 2),
+			Num:  tcpOptionNum(optMSS, 2, 0, 2),
 		},
 		{
 			Path: "tcp.wscale",
 			Kind: field.Uint,
 			Max:  255,
 			Doc:  "option: window scale, bits",
-			Num:  tcpOptionNum(3, 1, 0, 1),
+			Num:  tcpOptionNum(optWScale, 1, 0, 1),
 		},
 		{
 			Path: "tcp.sack_permitted",
@@ -369,19 +342,19 @@ func rows() []row {
 				if b == nil || b[13]&2 == 0 {
 					return 0, false
 				}
-				_, ok := h.tcpOption(4)
+				_, ok := h.tcpOption(optSACKPermitted)
 				return isBit(ok), true
 			},
 		},
 		{Path: "tcp.sack", Kind: field.Uint, Max: 4, Doc: "option: number of blocks acknowledged selectively",
-			Num: func(h *Headers) (uint64, bool) { v, ok := h.tcpOption(5); return uint64(len(v) / 8), ok }},
-		{Path: "tcp.ts", Kind: field.Uint, Max: 1<<32 - 1, Doc: "option: timestamp", Num: tcpOptionNum(8, 8, 0, 4)},
+			Num: func(h *Headers) (uint64, bool) { v, ok := h.tcpOption(optSACK); return uint64(len(v) / 8), ok }},
+		{Path: "tcp.ts", Kind: field.Uint, Max: 1<<32 - 1, Doc: "option: timestamp", Num: tcpOptionNum(optTimestamps, 8, 0, 4)},
 		{
 			Path: "tcp.ts_echo",
 			Kind: field.Uint,
 			Max:  1<<32 - 1,
 			Doc:  "option: timestamp echoed",
-			Num:  tcpOptionNum(8, 8, 4, 4),
+			Num:  tcpOptionNum(optTimestamps, 8, 4, 4),
 		},
 
 		port(ProtoUDP, "udp.sport", 0, "source port"),

@@ -1,9 +1,12 @@
 package rule
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	"nfctl/internal/filter"
 	"nfctl/internal/packet"
 	"nfctl/internal/queue"
 	"nfctl/internal/value"
@@ -37,8 +40,10 @@ var actionTable = [...]actionRow{
 	{Action: Action{"queue", "N [bypass]", "hand the packet to queue N; with bypass it goes on when nobody has bound that queue", true}, read: readQueue},
 	{Action: Action{"mark", "V[/M]", "set the packet's mark, under the mask M", false}, read: readMark},
 	{Action: Action{"connmark", "V[/M]", "set the connection's mark, under the mask M", false}, needs: Needs{Connmark: true}, read: readConnmark},
-	{Action: Action{"set", "FIELD=VALUE…", "change header fields, as ip.ttl=64; 'nfctl help fields' names them", false}, needs: edits, read: readSet},
-	{Action: Action{"replace", `"A" "B" [resize]`, "put B in the place of each A in the payload; with resize TCP payloads may change their length", false}, needs: edits.Add(Needs{Apart: true}), read: readReplace},
+	{Action: Action{"set", "FIELD=VALUE…", "change header fields, as ip.ttl=64 or tcp.mss=\"min(tcp.mss, 1200)\"; 'nfctl help fields' names them", false}, needs: edits, read: readSet},
+	{Action: Action{"replace", `[regex] "A" "B" [pad "C" | resize]`, "put B in the place of each A in the payload, with regex of what A matches; pad keeps the length, with resize TCP payloads may change theirs", false},
+		needs: edits.Add(Needs{Apart: true}), read: readReplace},
+	{Action: Action{"option", "strip OPTION,…", "overwrite TCP options with no-operations: " + strings.Join(packet.OptionNames(), ", ") + " or numbers", false}, needs: edits, read: readOption},
 	{Action: Action{"log", "", "print the packet; then only packets that a log met are printed", false}, read: readLog},
 	{Action: Action{"expect", `"REGEX" [timeout D] [proto P] [permanent]`, "make an expectation for the port that the expression captures in the payload", false}, read: readExpect},
 	{Action: Action{"lua", "FILE", "ask a Lua script", false}, read: readLua},
@@ -126,33 +131,124 @@ func readSet(p *parser, r *Rule, _ Options) error {
 			return &value.Error{What: "change", Text: p.peek(), Valid: "FIELD=VALUE, as ip.ttl=64"}
 		}
 		p.next()
-		e, err := packet.Set(name, unquoted(text))
+		a, err := setting(name, unquoted(text))
 		if err != nil {
 			return err
 		}
-		r.actions = append(r.actions, action{kind: actSet, edit: e})
+		if a.number != nil {
+			r.asks = r.asks.Add(NeedsToJudge(a.number.Fields()...))
+		}
+		r.actions = append(r.actions, a)
 	}
 }
 
+// setting reads a change of a field: a value of its, or else a number to compute.
+func setting(name, text string) (action, error) {
+	e, err := packet.Set(name, text)
+	if err == nil {
+		return action{kind: actSet, edit: e}, nil
+	}
+	e, most, ok := packet.SetNumber(name, text)
+	if !ok {
+		return action{}, err
+	}
+	n, bad := filter.CompileInteger(queue.Fields, text)
+	switch {
+	case bad == nil && len(n.Fields()) > 0:
+		return action{kind: actNumber, edit: e, number: n, most: most}, nil
+	case bad != nil && (strings.ContainsAny(text, "+*/()") || slices.ContainsFunc(strings.Fields(text), isField)):
+		return action{}, fmt.Errorf("%s to set: %w", name, bad)
+	}
+	return action{}, err // a value that is none
+}
+
+func isField(word string) bool { return queue.Fields.Row(word) != nil }
+
+func readOption(p *parser, r *Rule, _ Options) error {
+	if w := p.peek(); w != "strip" {
+		return &value.Error{What: "option", Text: w, Near: value.Nearest(w, []string{"strip"}), Valid: "strip and TCP options, as option strip timestamps"}
+	}
+	p.next()
+	w, err := p.argument("TCP option", "one to strip, as mss, timestamps or 19")
+	if err != nil {
+		return err
+	}
+	e, err := packet.StripOptions(w)
+	if err != nil {
+		return err
+	}
+	r.actions = append(r.actions, action{kind: actSet, edit: e})
+	return nil
+}
+
 func readReplace(p *parser, r *Rule, _ Options) error {
-	old, err := p.quoted()
-	if err != nil {
-		return err
+	var e *packet.Edit
+	var err error
+	if p.peek() == "regex" {
+		e, err = p.replaceRegexp()
+	} else {
+		e, err = p.replace()
 	}
-	with, err := p.quoted()
-	if err != nil {
-		return err
-	}
-	resize := p.peek() == "resize"
-	if resize {
-		p.next()
-	}
-	e, err := packet.Replace(old, with, resize)
 	if err != nil {
 		return err
 	}
 	r.actions = append(r.actions, action{kind: actReplace, edit: e})
 	return nil
+}
+
+func (p *parser) replace() (*packet.Edit, error) {
+	old, err := p.quoted("text to replace")
+	if err != nil {
+		return nil, err
+	}
+	with, err := p.quoted("replacement")
+	if err != nil {
+		return nil, err
+	}
+	fit, err := p.fit()
+	if err != nil {
+		return nil, err
+	}
+	return packet.Replace(old, with, fit)
+}
+
+func (p *parser) replaceRegexp() (*packet.Edit, error) {
+	p.next()
+	var words [2]string
+	for i, what := range [...]string{"regular expression to replace", "replacement"} {
+		w := p.peek()
+		if len(w) < 2 || w[0] != '"' && w[0] != '\'' || quotedLen(w) != len(w) {
+			return nil, &value.Error{What: what, Text: w, Valid: `a text in quotes, as replace regex "(?i)get /([a-z]*)" "GET /${1}"`}
+		}
+		words[i] = regexText(p.next())
+	}
+	match, err := compileRegexp(words[0])
+	if err != nil {
+		return nil, err
+	}
+	fit, err := p.fit()
+	if err != nil {
+		return nil, err
+	}
+	return packet.ReplaceRegexp(match, words[1], fit)
+}
+
+// fit takes what stands behind a replacement.
+func (p *parser) fit() (packet.Fit, error) {
+	switch p.peek() {
+	case "resize":
+		p.next()
+		return packet.Fit{Resize: true}, nil
+	case "pad":
+		p.next()
+		w := p.peek()
+		with, err := p.quoted("byte to pad with")
+		if err != nil || len(with) != 1 {
+			return packet.Fit{}, &value.Error{What: "byte to pad with", Text: w, Valid: `one byte in double quotes, as " " or "\x00"`}
+		}
+		return packet.Fit{Pad: true, Byte: with[0]}, nil
+	}
+	return packet.Fit{}, nil
 }
 
 func readLua(p *parser, r *Rule, o Options) error {

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"nfctl/internal/filter"
 	"nfctl/internal/packet"
@@ -17,6 +18,8 @@ type Set struct {
 	needs Needs
 	apart int // the first rule that needs datagrams apart, from 1; 0: none
 	logs  bool
+
+	uncomputed atomic.Uint64
 }
 
 // A step is a run of rules that tables serve, or else one rule.
@@ -165,6 +168,10 @@ func (s *Set) NeedsOf(n int) Needs { return s.rules[n-1].needs(s.opts.Proto) }
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
 
+// Uncomputed returns how often a field was left as it was because what it was to be
+// set to could not be computed: a field that the packet has not, or a division by 0.
+func (s *Set) Uncomputed() uint64 { return s.uncomputed.Load() }
+
 // Faults returns how often an expression's number could not be computed.
 func (s *Set) Faults() (n uint64) {
 	for i := range s.rules {
@@ -261,11 +268,11 @@ func (e *Engine) act(s *step, p *queue.Packet, d *queue.Decision) bool {
 			}
 		case actLog:
 			d.Log = true
-		case actSet, actReplace:
+		case actSet, actNumber, actReplace:
 			if p.Has&queue.HasPayload == 0 {
 				return e.uneditable(s, d, packet.ErrNoCopy)
 			}
-			if err := e.edit.Apply(p.Headers(), meta(p), a.edit); err != nil && !errors.Is(err, packet.ErrAbsent) {
+			if err := e.change(a, p); err != nil && !errors.Is(err, packet.ErrAbsent) {
 				return e.uneditable(s, d, err)
 			}
 			e.by = s.index
@@ -284,6 +291,22 @@ func (e *Engine) act(s *step, p *queue.Packet, d *queue.Decision) bool {
 		}
 	}
 	return false
+}
+
+// change makes an edit.
+func (e *Engine) change(a *action, p *queue.Packet) error {
+	h := p.Headers()
+	if a.kind != actNumber {
+		return e.edit.Apply(h, meta(p), a.edit)
+	}
+	n, ok := a.number.Value(p)
+	if !ok {
+		if a.edit.For(h) {
+			e.set.uncomputed.Add(1)
+		}
+		return nil
+	}
+	return e.edit.ApplyNumber(h, meta(p), a.edit, min(uint64(max(n, 0)), a.most))
 }
 
 // uneditable decides on a packet that cannot be edited.

@@ -48,8 +48,8 @@ func (x *Expects) Parse(words []string) (Opener, int, error) {
 		return Opener{}, 0, &value.Error{What: "action", Text: "expect", Valid: expectForm}
 	}
 	var err error
-	if r.match, err = regexp.Compile(regexText(words[0])); err != nil {
-		return Opener{}, 0, &value.Error{What: "regular expression", Text: words[0], Valid: "one of RE2's (" + err.Error() + ")"}
+	if r.match, err = compileRegexp(regexText(words[0])); err != nil {
+		return Opener{}, 0, err
 	}
 	if r.match.NumSubexp() == 0 {
 		return Opener{}, 0, &value.Error{What: "regular expression here", Text: words[0], Valid: `one with a group that captures the port, as "port ([0-9]+)"`}
@@ -101,6 +101,14 @@ func regexText(word string) string {
 	}
 	quote := word[:1]
 	return strings.ReplaceAll(word[1:len(word)-1], `\`+quote, quote)
+}
+
+func compileRegexp(text string) (*regexp.Regexp, error) {
+	match, err := regexp.Compile(text)
+	if err != nil {
+		return nil, &value.Error{What: "regular expression", Text: text, Valid: "one of RE2's (" + err.Error() + ")"}
+	}
+	return match, nil
 }
 
 // Act implements Extension.

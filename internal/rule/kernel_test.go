@@ -150,6 +150,11 @@ func TestEditUDP(t *testing.T) {
 					{`set ip.ttl=9 ip.dscp=ef`, "hello", "hello"},
 					{`replace "\x00\xff" "\xff\x00"`, "\x00\xff.", "\xff\x00."},
 					{`replace "x" "y" udp > *:1`, "x", "x"},
+					{`replace "hello" "bye" pad "."`, "hello world", "bye.. world"},
+					{`replace "lo" "longer" pad "."`, "hello world", "hello world"},
+					{`replace regex "(?i)(HEL)LO (w)" "${2}${1}"`, "hello world, Hello", "whelorld, Hello"},
+					{`replace regex "[a-z]+" "x" pad "\x00"`, "hello w", "x\x00\x00\x00\x00 x"},
+					{`set ip.ttl=ip.ttl/2-1 ip.dscp="max(ip.dscp, 46)"`, "hello", "hello"},
 					{`replace "` + strings.Repeat("x", 20) + `" "y"`, strings.Repeat("x", 1000), strings.Repeat("y", 50)},
 					{`replace "a" "` + strings.Repeat("b", 15) + `"`, strings.Repeat("a", 200), strings.Repeat("b", 3000)}, // beyond the MTU
 				} {
@@ -287,6 +292,58 @@ func TestEditTCP(t *testing.T) {
 			p.good()
 		})
 	}
+}
+
+// TestEditOptions changes the options of a SYN: the far end says what it took.
+func TestEditOptions(t *testing.T) {
+	t.Parallel()
+	const timestamps, sack, wscale = 1, 2, 4 // TCPI_OPT_… (linux/tcp.h)
+	p := newPair(t, queue.Config{CopyRange: queue.MaxCopy}, false)
+	for _, host := range []string{"10.0.0.2", "[fd00::2]"} {
+		l := p.b.ListenTCP(host + ":7000")
+		for _, k := range []struct {
+			rule string
+			mss  uint32 // at most, timestamps included
+			opts uint8
+		}{
+			{"accept", 65535, timestamps | sack | wscale},
+			{"set tcp.mss=700", 700, timestamps | sack | wscale},
+			{`set tcp.mss="min(tcp.mss, 600)"`, 600, timestamps | sack | wscale},
+			{"set tcp.mss=tcp.mss-560", 900, timestamps | sack | wscale},
+			{"option strip timestamps", 65535, sack | wscale},
+			{"option strip sack-perm,window", 65535, timestamps},
+			{"option strip maxseg,3,4,8", uint32(ifThenInt(host[0] == '[', 1220, 536)), 0}, // RFC 9293 3.7.1
+		} {
+			p.rules(Options{}, k.rule)
+			out, err := p.a.Dial("tcp", host+":7000", nstest.Patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := in.(*net.TCPConn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var info *unix.TCPInfo
+			var bad error
+			if err := raw.Control(func(fd uintptr) { info, bad = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); err != nil || bad != nil {
+				t.Fatal(err, bad)
+			}
+			if got := info.Options & (timestamps | sack | wscale); got != k.opts {
+				t.Errorf("%s %s: options %#x, want %#x", host, k.rule, got, k.opts)
+			}
+			mss := info.Snd_mss
+			if mss > k.mss || mss < min(k.mss, 1200)-40 {
+				t.Errorf("%s %s: segments of %d, want %d", host, k.rule, mss, k.mss)
+			}
+			_ = out.Close()
+			_ = in.Close()
+		}
+	}
+	p.good()
 }
 
 // TestEditICMP edits echo requests: the answer echoes what arrived.

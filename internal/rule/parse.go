@@ -105,7 +105,7 @@ func quotedLen(s string) int {
 type parser struct{ rest string }
 
 // peek returns the next word without taking it. A word that begins with a quote
-// ends with that quote.
+// ends with that quote; so does one that has a quote behind its first '='.
 func (p *parser) peek() string {
 	s := strings.TrimLeft(p.rest, " \t")
 	if s == "" {
@@ -117,10 +117,16 @@ func (p *parser) peek() string {
 		}
 		return s
 	}
+	end := len(s)
 	if i := strings.IndexAny(s, " \t"); i >= 0 {
-		return s[:i]
+		end = i
 	}
-	return s
+	if i := strings.IndexByte(s[:end], '=') + 1; i > 1 && i < end && (s[i] == '"' || s[i] == '\'') {
+		if n := quotedLen(s[i:]); n > 0 {
+			return s[:i+n]
+		}
+	}
+	return s[:end]
 }
 
 func (p *parser) next() string {
@@ -244,15 +250,15 @@ func (p *parser) action(r *Rule, o Options) (bool, error) {
 }
 
 // quoted takes a quoted text, with the escapes of Go's string literals.
-func (p *parser) quoted() ([]byte, error) {
+func (p *parser) quoted(what string) ([]byte, error) {
 	w := p.peek()
 	const valid = `a text in double quotes, as "GET" or "\x00\xff"`
 	if len(w) < 2 || w[0] != '"' {
-		return nil, &value.Error{What: "text to replace", Text: w, Valid: valid}
+		return nil, &value.Error{What: what, Text: w, Valid: valid}
 	}
 	s, err := strconv.Unquote(w)
 	if err != nil {
-		return nil, &value.Error{What: "text to replace", Text: w, Valid: valid}
+		return nil, &value.Error{What: what, Text: w, Valid: valid}
 	}
 	p.next()
 	return []byte(s), nil

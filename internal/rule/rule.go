@@ -218,6 +218,7 @@ const (
 	actMark actionKind = iota
 	actConnmark
 	actSet
+	actNumber
 	actReplace
 	actLog
 	actExtension
@@ -228,6 +229,8 @@ type action struct {
 	kind       actionKind
 	mark, mask uint32
 	edit       *packet.Edit
+	number     *filter.Integer[queue.Packet] // what is set, up to most
+	most       uint64
 	opener     Opener
 }
 

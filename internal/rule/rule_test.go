@@ -139,8 +139,8 @@ func TestFlag(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{"", "rule '': \"\" is not a valid rule: want an action: accept, drop, repeat, stop, queue, mark, connmark, set, replace, log, expect, lua"},
-		{"dorp tcp > *:22", `rule 'dorp tcp > *:22': "dorp" is not a valid action (did you mean "drop"?): want one of accept, drop, repeat, stop, queue, mark, connmark, set, replace, log, expect, lua`},
+		{"", "rule '': \"\" is not a valid rule: want an action: accept, drop, repeat, stop, queue, mark, connmark, set, replace, option, log, expect, lua"},
+		{"dorp tcp > *:22", `rule 'dorp tcp > *:22': "dorp" is not a valid action (did you mean "drop"?): want one of accept, drop, repeat, stop, queue, mark, connmark, set, replace, option, log, expect, lua`},
 		{"repeat", "rule 'repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
 		{"mark 0 repeat", "rule 'mark 0 repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
 		{"accept drop", `rule 'accept drop': "drop" is not a valid second verdict: want one of accept, drop, repeat, stop and queue in a rule`},
@@ -154,7 +154,26 @@ func TestParseErrors(t *testing.T) {
 		{"set", `rule 'set': "" is not a valid change: want FIELD=VALUE, as ip.ttl=64`},
 		{"set ip.ttl=256", `rule 'set ip.ttl=256': "256" is not a valid ip.ttl to set: want a number from 0 to 255`},
 		{`replace "a`, "rule 'replace \"a': \"\\\"a\" is not a valid text to replace: want a text in double quotes, as \"GET\" or \"\\x00\\xff\""},
-		{`replace "a" b`, "rule 'replace \"a\" b': \"b\" is not a valid text to replace: want a text in double quotes, as \"GET\" or \"\\x00\\xff\""},
+		{`replace "a" b`, "rule 'replace \"a\" b': \"b\" is not a valid replacement: want a text in double quotes, as \"GET\" or \"\\x00\\xff\""},
+		{`replace "a" "b" pad`, `rule 'replace "a" "b" pad': "" is not a valid byte to pad with: want one byte in double quotes, as " " or "\x00"`},
+		{`replace "a" "b" pad "xy"`, `rule 'replace "a" "b" pad "xy"': "\"xy\"" is not a valid byte to pad with`},
+		{`replace regex "a(" "b"`, `rule 'replace regex "a(" "b"': "a(" is not a valid regular expression: want one of RE2's (error parsing regexp: missing closing )`},
+		{`replace regex a "b"`, `rule 'replace regex a "b"': "a" is not a valid regular expression to replace: want a text in quotes`},
+		{`replace regex "a"`, `rule 'replace regex "a"': "" is not a valid replacement: want a text in quotes`},
+		{`replace regex "(a)" "$1x"`, `rule 'replace regex "(a)" "$1x"': "1x" is not a valid group of the expression: want braces around the group, as ${1}x`},
+		{"option", `rule 'option': "" is not a valid option: want strip and TCP options`},
+		{"option stirp mss", `rule 'option stirp mss': "stirp" is not a valid option (did you mean "strip"?)`},
+		{"option strip", `rule 'option strip': "" is not a valid TCP option`},
+		{"option strip timstamps", `rule 'option strip timstamps': "timstamps" is not a valid TCP option (did you mean "timestamps"?)`},
+		{"set ip.ttl=-1", `rule 'set ip.ttl=-1': "-1" is not a valid ip.ttl to set: want a number from 0 to 255`},
+		{"set tcp.dport=1-2", `rule 'set tcp.dport=1-2': "1-2" is not a valid tcp.dport to set`},
+		{"set tcp.dport=sssh", `rule 'set tcp.dport=sssh': "sssh" is not a valid tcp.dport to set (did you mean "ssh"?)`},
+		{"set ip.ttl=ip.tll+1", `rule 'set ip.ttl=ip.tll+1': ip.ttl to set: column 1: "ip.tll" is not a field (did you mean "ip.ttl"?)`},
+		{`set ip.ttl="ip.ttl % 2"`, `rule 'set ip.ttl="ip.ttl % 2"': ip.ttl to set: column 8: "%" is not used here: whole numbers, number fields, + - * /, min and max`},
+		{`set ip.ttl="mix(ip.ttl, 2)"`, `rule 'set ip.ttl="mix(ip.ttl, 2)"': ip.ttl to set: column 1: "mix" is not a function (did you mean "min"?)`},
+		{`set ip.ttl="min(ip.ttl)"`, `rule 'set ip.ttl="min(ip.ttl)"': ip.ttl to set: column 1: "min" is given one value`},
+		{`set ip.ttl=ip.src+1`, `rule 'set ip.ttl=ip.src+1': ip.ttl to set: column 1: "ip.src" is an address, not a number`},
+		{`set ip.src=ip.dst`, `rule 'set ip.src=ip.dst': "ip.dst" is not a valid ip.src to set`},
 		{"drop fi tcp.dport == 22", `rule 'drop fi tcp.dport == 22': "fi" is not a valid word here (did you mean "if"?): want an action, a flow in words, or if and an expression`},
 		{"drop if", `rule 'drop if': "if" is not a valid condition: want an expression behind if`},
 		{"drop if tcp.dprt == 22", `rule 'drop if tcp.dprt == 22': column`},
@@ -495,5 +514,42 @@ func TestNever(t *testing.T) {
 		if (err != nil) != c.never || err != nil && (!errors.As(err, &e) || !strings.Contains(err.Error(), "can never be done on ")) {
 			t.Errorf("%s (of %d): %v", c.rule, c.proto, err)
 		}
+	}
+}
+
+// Numbers computed: within the field's bounds, unchanged where they cannot be.
+func TestSetNumbers(t *testing.T) {
+	for _, c := range []struct {
+		rule, field string
+		want        uint64
+		faults      uint64
+	}{
+		{"set ip.ttl=ip.ttl+1", "ip.ttl", 65, 0},
+		{"set ip.ttl=ip.ttl*4", "ip.ttl", 255, 0},
+		{"set ip.ttl=ip.ttl-65", "ip.ttl", 0, 0},
+		{`set ip.ttl="min(ip.ttl, 9)"`, "ip.ttl", 9, 0},
+		{`set ip.ttl='max(ip.ttl / 7, 2, udp.dport - 5350)'`, "ip.ttl", 9, 0},
+		{"set ip.hoplimit=(ip.ttl+7)/2", "ip.ttl", 35, 0},
+		{"set udp.sport=udp.dport udp.dport=udp.sport+1", "udp.dport", 5354, 0},
+		{"set ip.ttl=ip.ttl*9223372036854775807*ip.ttl", "ip.ttl", 255, 0},
+		{"set ip.ttl=-ip.ttl*9223372036854775807*ip.ttl", "ip.ttl", 0, 0},
+		{"set ip.ttl=ip.ttl/(udp.sport-53)", "ip.ttl", 64, 1},
+		{"set ip.ttl=tcp.mss+1", "ip.ttl", 64, 1},
+		{`set tcp.mss="min(tcp.mss, 1200)"`, "ip.ttl", 64, 0}, // not for this packet
+		{`set ip.dscp=ip.dscp+100`, "ip.dscp", 63, 0},
+	} {
+		e := engine(t, Options{}, mustParse(t, Options{}, c.rule)...)
+		p := packetOf(udp("10.0.0.1", "10.0.0.2", 17, 53, 5353, "query"))
+		d := queue.Decision{Verdict: queue.Accept}
+		e.Decide(p, &d)
+		if got, _ := queue.Fields.Row(c.field).Num(p); got != c.want || e.set.Uncomputed() != c.faults {
+			t.Errorf("%s: %s %d, %d faults; want %d, %d", c.rule, c.field, got, e.set.Uncomputed(), c.want, c.faults)
+		}
+	}
+	e := engine(t, Options{}, mustParse(t, Options{}, `set udp.sport="min(udp.sport + 1, 60000)"`)...)
+	p := packetOf(udp("10.0.0.1", "10.0.0.2", 17, 53, 5353, "query"))
+	d := queue.Decision{Verdict: queue.Accept}
+	if n := testing.AllocsPerRun(100, func() { e.Decide(p, &d) }); n != 0 {
+		t.Errorf("a computed number costs %v allocations a packet", n)
 	}
 }
