@@ -116,6 +116,15 @@ func port(proto uint8, path string, off int, doc string) row {
 	return row{Path: path, Kind: field.Uint, Doc: doc, Max: 0xffff, Parse: value.Ports, Num: u16(proto, off)}
 }
 
+// QueryID returns the identifier of an echo or other query of ICMP or ICMPv6, which
+// the answer has too.
+func (h *Headers) QueryID() (id uint16, ok bool) {
+	if b := h.header(h.l4, 8); b != nil && (h.l4 == ProtoICMP || h.l4 == ProtoICMPv6) && icmpHasID(h.l4, b[0]) {
+		return binary.BigEndian.Uint16(b[4:]), true
+	}
+	return 0, false
+}
+
 // echo loads a number of those ICMP messages that have an identifier.
 func echo(proto uint8, off int) func(*Headers) (uint64, bool) {
 	return func(h *Headers) (uint64, bool) {
