@@ -173,7 +173,8 @@ func (a *app) completeExpression(c *cobra.Command, _ []string, word string) ([]s
 	return out, noFiles | cobra.ShellCompDirectiveNoSpace
 }
 
-// completeRule completes the action that a rule ends with, or the field behind if.
+// completeRule completes the action or when that a rule ends with, or the field
+// behind if.
 func (a *app) completeRule(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	if strings.Contains(" "+word, " if ") {
 		return a.completeExpression(c, args, word)
@@ -184,6 +185,9 @@ func (a *app) completeRule(c *cobra.Command, args []string, word string) ([]stri
 		out = append(out, before+act.Word+"\t"+strings.TrimSpace(act.Args+" "+act.Doc))
 	}
 	if before != "" {
+		for _, w := range rule.Whens() {
+			out = append(out, before+w.Word+"\t"+w.Args+" "+w.Doc)
+		}
 		out = append(out, before+"if\tan expression decides whether the rule is for the packet")
 	}
 	return out, noFiles | cobra.ShellCompDirectiveNoSpace

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +39,8 @@ type queueOptions struct {
 	dryRun   bool
 	check    bool
 	keep     bool // all privileges
+	seed     uint64
+	maxFlows int
 
 	payload string
 	ready   string
@@ -64,12 +67,17 @@ Rules are tried in the order of the command line, and the first that decides
 wins; --default decides the rest. Each packet is printed with its verdict and
 rule, the totals follow on standard error at the end and at SIGUSR1.
 
-A rule is 'ACTION... [PATTERN] [if EXPRESSION]'. At most one of its actions decides:
+A rule is 'ACTION... [WHEN...] [PATTERN] [if EXPRESSION]'. At most one of its actions
+decides:
 
 ` + actionHelp(true) + `
 The others go on to the next rule:
 
 ` + actionHelp(false) + `
+A WHEN chooses some of the packets that pattern and expression match; of several,
+each is asked about what those before it chose:
+
+` + whenHelp() + `
 Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queue)
 or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
 When the queue is full packets are dropped, or pass with --fail-open; when nobody
@@ -78,6 +86,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
   nfctl queue --num 0 --drop 'tcp 10.0.0.0/8 > :23' --default accept
   nfctl queue --num 0-3 --drop-if 'udp.dport == 53 && ip.ttl < 5' -o json
   nfctl queue --attach 'forward udp > :53' --rule 'replace "evil" "good"'
+  nfctl queue --attach 'input udp > :53' --rule 'drop limit over 20/s per ip.src'
   nfctl queue --num 0 --rules rules.txt -q`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -126,7 +135,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.Var(&ordered{kind: "rule", add: func(text string) error {
 		o.sources = append(o.sources, ruleSource{flag: "--rule", text: text, rule: func(ro rule.Options) (rule.Rule, error) { return rule.Parse(text, ro) }})
 		return nil
-	}}, "rule", "a rule: 'ACTION [PATTERN] [if EXPRESSION]'")
+	}}, "rule", "a rule: 'ACTION [WHEN] [PATTERN] [if EXPRESSION]'")
 	f.Var(&ordered{kind: "file", add: func(text string) error {
 		o.sources = append(o.sources, ruleSource{flag: "--rules", text: text, file: true})
 		return nil
@@ -134,6 +143,11 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop, "verdict on packets that no rule decides: accept or drop")
 	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop, "verdict on packets that a rule should edit and that cannot be: accept or drop")
 	varFlag(f, &o.lua, "lua-timeout", "duration", "", someTime, "longest time for a Lua rule on one packet (100ms)")
+	varFlag(f, &o.seed, "seed", "number", "", func(s string) (uint64, error) { return value.NumberIn("seed", s, 0, 1<<64-1) }, "what 'chance' draws by: with one queue the same choices again (default: another at each start, which -v prints)")
+	varFlag(f, &o.maxFlows, "max-flows", "flows", strconv.Itoa(rule.DefaultMaxFlows), func(s string) (int, error) {
+		n, err := value.NumberIn("number of flows", s, 1, 1<<24)
+		return int(n), err
+	}, "flows, or values of a field, that each 'first' and 'limit … per' remembers; then the least recently seen is forgotten")
 	f.BoolVar(&o.check, "check", false, "read the rules, print what they ask of the kernel, and end; nothing is bound")
 	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
@@ -166,6 +180,15 @@ func actionHelp(deciding bool) string {
 		if act.Decides == deciding {
 			b = fmt.Appendf(b, "  %s\n      %s\n", strings.TrimSpace(act.Word+" "+act.Args), act.Doc)
 		}
+	}
+	return string(b)
+}
+
+// whenHelp lists the whens of rules.
+func whenHelp() string {
+	var b []byte
+	for _, w := range rule.Whens() {
+		b = fmt.Appendf(b, "  %s %s\n      %s\n", w.Word, w.Args, w.Doc)
 	}
 	return string(b)
 }

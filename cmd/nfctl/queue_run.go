@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"slices"
@@ -57,7 +58,10 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if o.meta && o.snaplen > 0 {
 		return usagef("--meta copies nothing of the packets: it does not go with --snaplen")
 	}
-	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach)}}
+	if !c.Flags().Changed("seed") {
+		o.seed = uint64(rand.Uint32())
+	}
+	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach), Seed: o.seed, MaxFlows: o.maxFlows}}
 	a.extensions(r)
 	set, err := o.rules(r.rules)
 	if err != nil {
@@ -138,6 +142,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	if a.verbose > 0 {
 		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
+		if set.Draws() {
+			a.warn("chance draws by --seed %d", o.seed)
+		}
 		r.segments(set)
 	} else if o.gso && !r.queues[0].GSO() {
 		a.warn("--gso: large segments are cut all the same: this kernel loses datagrams of many segments when they were edited")
@@ -171,6 +178,8 @@ func (r *queueRun) segments(set *rule.Set) {
 	nums := numbers(r.o.nums)
 	switch n := set.Apart(); {
 	case r.o.noGSO:
+	case n > 0 && !r.o.gso && set.Counts(n):
+		r.a.warn(cut+"rule %d (%s) counts packets one by one; --gso keeps them", nums, n, set.Name(n))
 	case n > 0 && !r.o.gso:
 		r.a.warn(cut+"rule %d (%s) judges each datagram of UDP by itself, and may meet some; behind a flow of TCP it would not, and --gso keeps them", nums, n, set.Name(n))
 	case r.needs.Apart && !r.needs.Uncut && !r.o.gso:
@@ -367,6 +376,7 @@ func (r *queueRun) reload() error {
 	if err != nil {
 		return err
 	}
+	set.Continue(r.set.Load())
 	if err := r.loops(set); err != nil {
 		return err
 	}
@@ -461,6 +471,9 @@ func (r *queueRun) totals() {
 		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)
 	}
 	r.a.expectTotals(r.expect)
+	if n := r.set.Load().Forgotten(); n > 0 {
+		r.a.warn("rules forgot %d flows or values of fields for others, see --max-flows", n)
+	}
 	if n := r.set.Load().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)
 	}

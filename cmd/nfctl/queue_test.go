@@ -410,6 +410,8 @@ func TestQueueUsage(t *testing.T) {
 		{"--drop-if tcp.dprt==22", "tcp.dport"}, {"--drop-if tcp.dport==70000", "70000"}, {"--drop-if tcp.dport==", "column"}, {"--drop-if verdict=='drop'", "not known"},
 		{"--drop-if ip.src=='x'", "x"}, {"--rule drp", "drop"}, {"--rule|drop accept", "second verdict"}, {"--rule repeat", "mark"}, {"--rule|mark x", "x"}, {"--rule|set ip.tll=3", "ip.ttl"},
 		{"--rule|set ip.ttl=300", "300"}, {"--rule|queue 70000", "70000"}, {"--rule|drop if", "if"}, {"--rules /nonexistent", "/nonexistent"},
+		{"--rule|drop chance 20", "20%"}, {"--rule|drop chance 80% burst 2", "at least 4"}, {"--rule|drop every 0", `"0"`}, {"--rule|drop limit 10", "10/s"}, {"--rule|drop limit 9/s per ip.scr", "ip.src"},
+		{"--rule|drop first 0", `"0"`}, {"--rule|drop udp > :53 every 10", "in front of the flow"}, {"--seed x", `"x"`}, {"--seed -1", "-1"}, {"--max-flows 0", `"0"`}, {"--max-flows 99999999", "99999999"},
 		{"--attach outpt", "output"}, {"--attach|output priority x", "x"}, {"--attach|output tcp > :x1", "x1"},
 		{"--default maybe", "maybe"}, {"--on-uneditable x", "x"}, {"--snaplen 0", `"0"`}, {"--snaplen 70000", "70000"}, {"--max-len x", `"x"`},
 		{"--buffer 8XB", "8XB"}, {"--buffer 0", `"0"`}, {"--duration 5x", "5x"}, {"--idle -1", "-1"}, {"--count x", `"x"`}, {"--until x", `"x"`},

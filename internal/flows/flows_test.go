@@ -157,7 +157,7 @@ func TestTable(t *testing.T) {
 
 // A million flows pass through a table of 65,536 without more memory than that.
 func TestTableIsBounded(t *testing.T) {
-	table := NewTable[uint64](DefaultMax)
+	table := NewTable[uint64](65536)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -167,15 +167,15 @@ func TestTableIsBounded(t *testing.T) {
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if table.Len() != DefaultMax || table.Forgotten() != 1_000_000-DefaultMax {
+	if table.Len() != 65536 || table.Forgotten() != 1_000_000-65536 {
 		t.Errorf("%d remembered, %d forgotten", table.Len(), table.Forgotten())
 	}
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 12<<20 {
-		t.Errorf("%d bytes for %d flows", grown, DefaultMax)
+		t.Errorf("%d bytes for %d flows", grown, 65536)
 	}
 	i := uint64(0)
 	if n := testing.AllocsPerRun(1000, func() {
-		k := OfNumber(i % (2 * DefaultMax))
+		k := OfNumber(i % (2 * 65536))
 		table.At(&k)
 		i++
 	}); n != 0 {
@@ -211,7 +211,7 @@ func TestTableIsShared(t *testing.T) {
 func BenchmarkTable(b *testing.B) {
 	for _, n := range []uint64{1, 50000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			table := NewTable[uint64](DefaultMax)
+			table := NewTable[uint64](65536)
 			var h [1024]*packet.Headers
 			i := uint64(0)
 			for j := range h {

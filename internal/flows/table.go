@@ -5,9 +5,6 @@ import (
 	"sync"
 )
 
-// DefaultMax is how many flows a Table remembers if nobody says.
-const DefaultMax = 65536
-
 // A Table remembers a V of each of at most max Keys. What was seen least recently is
 // forgotten first. It is safe for the goroutines of several queues that hold its lock:
 //

@@ -13,7 +13,8 @@ import (
 
 // The kernel may queue many segments as one packet (GSO). Those of TCP are pieces of
 // a stream, and rules may well see them in one piece. Datagrams of UDP are not: a rule
-// that looks at their payload or length, or changes that, judges each by itself.
+// that looks at their payload or length, or changes that, judges each by itself. What
+// counts packets counts those of the wire, of TCP too.
 
 // NeedsToJudge is NeedsOf for fields that are not only shown, but decided by.
 func NeedsToJudge(fields ...string) Needs {
@@ -48,9 +49,12 @@ func (r *Rule) needs(proto uint8) Needs {
 	for i := range r.actions {
 		n = n.Add(r.actions[i].opener.Needs)
 	}
-	n.Apart = n.Apart && meetsDatagrams(conds, proto)
+	n.Apart = n.Apart && meets(datagrams, conds, proto) || len(r.whens) > 0 && meets(segmented, conds, proto)
 	return n
 }
+
+// Counts reports whether rule n, from 1, counts packets or draws among them.
+func (s *Set) Counts(n int) bool { return len(s.rules[n-1].whens) > 0 }
 
 // ExprNeeds returns what an expression needs that is no rule's, as --until.
 func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
@@ -61,10 +65,13 @@ func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
 // packets of their own: UDP, and tunnels that may carry it.
 var datagrams = []uint8{packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
 
-// meetsDatagrams reports whether packets that meet all conditions can be of such a
-// protocol, as far as that can be known.
-func meetsDatagrams(conds []field.Cond, proto uint8) bool {
-	return slices.ContainsFunc(datagrams, func(p uint8) bool {
+// segmented are all protocols of which many segments can come as one packet.
+var segmented = append([]uint8{packet.ProtoTCP, packet.ProtoSCTP}, datagrams...)
+
+// meets reports whether packets that meet all conditions can be of one of some
+// protocols, as far as that can be known.
+func meets(protos []uint8, conds []field.Cond, proto uint8) bool {
+	return slices.ContainsFunc(protos, func(p uint8) bool {
 		return (proto == 0 || proto == p) && !slices.ContainsFunc(conds, func(c field.Cond) bool { return excludes(&c, p) })
 	})
 }

@@ -29,6 +29,8 @@ type step struct {
 	index int                      // the rule's number, from 1
 	match func(*queue.Packet) bool // nil: every packet
 	ext   int                      // where the rule's extensions begin among the engine's
+
+	choosers []chooser // the rule's whens
 }
 
 // minRun is the shortest run for which tables are made.
@@ -61,7 +63,7 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 			return nil, &Error{Text: r.Text, File: r.File, Line: r.Line, Err: err}
 		}
 		s.add(i)
-		st := step{rule: r, index: i + 1, ext: exts}
+		st := step{rule: r, index: i + 1, ext: exts, choosers: r.choosers(&o, i+1)}
 		for k := range r.actions {
 			switch r.actions[k].kind {
 			case actExtension:
@@ -136,8 +138,8 @@ func (s *Set) Loops(num uint16) string {
 }
 
 // Foresee returns the verdict on a packet that is not there yet, and the rule's
-// number: 0 when no rule decides. Actions are not carried out but mark, and scripts
-// are not asked.
+// number: 0 when no rule decides. Actions are not carried out but mark, scripts are
+// not asked, and a rule with a when is taken as one that does not choose it.
 func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rule int) {
 	for i := range s.steps {
 		st := &s.steps[i]
@@ -147,7 +149,7 @@ func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rul
 			}
 			continue
 		}
-		if st.match != nil && !st.match(p) {
+		if st.match != nil && !st.match(p) || len(st.choosers) > 0 {
 			continue
 		}
 		if st.rule.decides {
@@ -225,7 +227,7 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 			}
 			continue
 		}
-		if s.match != nil && !s.match(p) {
+		if s.match != nil && !s.match(p) || len(s.choosers) > 0 && !s.choose(p) {
 			continue
 		}
 		if len(s.rule.actions) > 0 {

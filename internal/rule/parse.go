@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -161,6 +162,9 @@ func (p *parser) rule(o Options) (Rule, error) {
 		}
 		some = true
 	}
+	if row := whenOf(first); row != nil {
+		return r, &value.Error{What: "action", Text: first, Valid: "an action in front of it, as drop " + first}
+	}
 	if !some {
 		return r, &value.Error{What: "action", Text: first, Near: value.Nearest(first, actionWords(false)),
 			Valid: "one of " + strings.Join(actionWords(false), ", ")}
@@ -170,15 +174,21 @@ func (p *parser) rule(o Options) (Rule, error) {
 			return r, errNoMark
 		}
 	}
+	if err := p.whens(&r); err != nil {
+		return r, err
+	}
 	words, expr, conditional := p.condition()
 	if words != "" {
+		if w, ok := whenIn(words); ok {
+			return r, &value.Error{What: "word here", Text: w, Valid: w + " behind the actions and in front of the flow, as drop " + w + " … tcp > :80"}
+		}
 		if !strings.Contains(words, ">") {
 			if _, err := patternConds(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
 				return r, &value.Error{What: "flow", Text: words, Near: words + " >", Valid: "a flow in words, with its '>'"}
 			}
 			w, _, _ := strings.Cut(words, " ")
-			if near := value.Nearest(w, append(actionWords(false), "if")); near != "" {
-				return r, &value.Error{What: "word here", Text: w, Near: near, Valid: "an action, a flow in words, or if and an expression"}
+			if near := value.Nearest(w, slices.Concat(actionWords(false), whenWords(), []string{"if"})); near != "" {
+				return r, &value.Error{What: "word here", Text: w, Near: near, Valid: "an action, " + strings.Join(whenWords(), ", ") + ", a flow in words, or if and an expression"}
 			}
 		}
 		var err error
@@ -196,6 +206,16 @@ func (p *parser) rule(o Options) (Rule, error) {
 		}
 	}
 	return r, nil
+}
+
+// whenIn finds a when among the words of a flow, which has no such words.
+func whenIn(words string) (string, bool) {
+	for w := range strings.FieldsSeq(words) {
+		if whenOf(w) != nil {
+			return w, true
+		}
+	}
+	return "", false
 }
 
 // condition splits what follows the actions into a flow in words and an

@@ -3,14 +3,17 @@
 //
 // A rule is one line:
 //
-//	rule = action {action} [PATTERN] ["if" EXPRESSION]
+//	rule = action {action} {when} [PATTERN] ["if" EXPRESSION]
 //
 // Actions returns the actions there are. At most one of a rule decides. The others
 // change the packet or tell of it, and the next rule is tried. A rule is for packets
-// that both its pattern (a flow in words) and its expression match.
+// that both its pattern (a flow in words) and its expression match, and of these for
+// those that its whens choose (Whens): they count and draw, and are asked last, from
+// left to right, each about what those before it chose.
 package rule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,6 +39,7 @@ type Rule struct {
 	asks    Needs                         // of the actions
 	conds   []field.Cond                  // of the pattern or flag; all must hold
 	expr    *filter.Program[queue.Packet] // nil: none
+	whens   []choice
 }
 
 func (r *Rule) name() queue.RuleName { return queue.RuleName{Text: r.Text, File: r.File, Line: r.Line} }
@@ -66,12 +70,24 @@ type Options struct {
 	// Proto is the one transport protocol of all packets that come; 0: of any.
 	Proto uint8
 
+	// Seed is what chance begins with: with one queue, the same packets are chosen of
+	// the same ones.
+	Seed uint64
+	// MaxFlows is how many flows, or values of a field, each when remembers; 0:
+	// DefaultMaxFlows.
+	MaxFlows int
+
 	// Lua and Expect read the arguments of the actions of these names; nil: the
 	// action is refused. Expect is given all words up to "if", quoted ones with
 	// their quotes, and says how many of them are its arguments.
 	Lua    func(file string) (Opener, error)
 	Expect func(words []string) (o Opener, used int, err error)
 }
+
+// DefaultMaxFlows is how many flows are remembered if nobody says.
+const DefaultMaxFlows = 65536
+
+func (o *Options) maxFlows() int { return cmp.Or(o.MaxFlows, DefaultMaxFlows) }
 
 // packetPaths names a packet's fields for patterns. Those of ICMP depend on the
 // protocol.

@@ -174,7 +174,7 @@ func TestParseErrors(t *testing.T) {
 		{`set ip.ttl="min(ip.ttl)"`, `rule 'set ip.ttl="min(ip.ttl)"': ip.ttl to set: column 1: "min" is given one value`},
 		{`set ip.ttl=ip.src+1`, `rule 'set ip.ttl=ip.src+1': ip.ttl to set: column 1: "ip.src" is an address, not a number`},
 		{`set ip.src=ip.dst`, `rule 'set ip.src=ip.dst': "ip.dst" is not a valid ip.src to set`},
-		{"drop fi tcp.dport == 22", `rule 'drop fi tcp.dport == 22': "fi" is not a valid word here (did you mean "if"?): want an action, a flow in words, or if and an expression`},
+		{"drop fi tcp.dport == 22", `rule 'drop fi tcp.dport == 22': "fi" is not a valid word here (did you mean "if"?): want an action, chance, every, limit, first, a flow in words, or if and an expression`},
 		{"drop if", `rule 'drop if': "if" is not a valid condition: want an expression behind if`},
 		{"drop if tcp.dprt == 22", `rule 'drop if tcp.dprt == 22': column`},
 		{"drop if verdict == \"drop\"", "rule 'drop if verdict == \"drop\"': column"},

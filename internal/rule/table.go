@@ -304,7 +304,7 @@ func (r *run) match(h *packet.Headers) uint32 {
 // simple reports whether a rule can be part of a run: the subjects that it looks
 // up, any of which may match, the values, and the protocol or -1.
 func (r *Rule) simple() (subs []subject, set *value.Set, proto int16, ok bool) {
-	if !r.decides || len(r.actions) > 0 || r.expr != nil || r.verdict == queue.Repeat {
+	if !r.decides || len(r.actions) > 0 || r.expr != nil || len(r.whens) > 0 || r.verdict == queue.Repeat {
 		return nil, nil, 0, false
 	}
 	conds := r.conds
