@@ -30,6 +30,7 @@ list() {
 		fish            fish
 		vsftpd          vsftpd
 		curl            curl
+		dnsutils        dig
 		man-db          man
 		shellcheck      shellcheck
 		qemu-user       qemu-s390x

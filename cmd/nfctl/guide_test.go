@@ -136,6 +136,16 @@ var stages = map[string]struct {
 			t.Errorf("segments of %d", mss)
 		}
 	}},
+	"Drop what asks for a name": {before: func(t *try) { nameServer(t.ns, "127.0.0.1:53") }, during: func(t *try) {
+		if asks(t.ns, "127.0.0.1", "ads.example") || asks(t.ns, "127.0.0.1", "x.ads.example") || !asks(t.ns, "127.0.0.1", "www.example") {
+			t.Error("want no answer about ads.example, and one about www.example")
+		}
+	}},
+	"Drop a server by the name in TLS": {before: func(t *try) { webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
+		if browses(t.ns, "127.0.0.1", "ads.example") || !browses(t.ns, "127.0.0.1", "www.example") {
+			t.Error("want no page of ads.example, and one of www.example")
+		}
+	}},
 	"Expectations for an unknown protocol": {after: func(t *try, _ string) {
 		if out := t.do("expect", "list", "-o", "json"); !strings.Contains(out, `"dport":5000`) || !strings.Contains(out, `"sport":40000`) {
 			t.Errorf("%s", out)
@@ -167,7 +177,7 @@ var stages = map[string]struct {
 // Each recipe of the guide does what it says, run as it is written.
 func TestGuide(t *testing.T) {
 	t.Parallel()
-	nstest.Need(t, "bash", "jq", "iptables", "ip", "setpriv", "unshare")
+	nstest.Need(t, "bash", "jq", "dig", "curl", "iptables", "ip", "setpriv", "unshare")
 	all := recipes(t)
 	if len(all) != len(stages) {
 		t.Errorf("%d recipes, %d stages", len(all), len(stages))

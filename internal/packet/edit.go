@@ -409,6 +409,7 @@ func (e *Editor) apply(h *Headers, m Meta, ed *Edit, bits uint32) error {
 }
 
 func (e *Editor) begin(h *Headers, m Meta) {
+	h.forget()
 	if !e.begun {
 		e.begun = true
 		e.inner = m.CsumNotReady && !m.GSO && !h.Fragment() && !h.unfinished()

@@ -254,7 +254,7 @@ const (
 )
 
 func rows() []row {
-	return withParts([]row{
+	return withParts(append([]row{
 		{Path: "ip.src", Kind: field.Addr, Doc: "source address", Parse: value.Addrs,
 			IP: func(h *Headers) (netip.Addr, bool) { return h.Src() }},
 		{
@@ -492,7 +492,7 @@ func rows() []row {
 			Doc:    "the transport's payload, as far as it was captured",
 			Data:   func(h *Headers) ([]byte, bool) { return h.Payload() },
 		},
-	})
+	}, applicationRows()...))
 }
 
 // withParts says of the rows of each transport header which that is, so that
@@ -501,6 +501,7 @@ func withParts(rows []row) []row {
 	parts := map[string]*field.Part[Headers]{}
 	for word, proto := range map[string]uint8{
 		"tcp":     ProtoTCP,
+		"tls":     ProtoTCP,
 		"udp":     ProtoUDP,
 		"icmp":    ProtoICMP,
 		"icmpv6":  ProtoICMPv6,

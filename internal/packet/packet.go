@@ -66,13 +66,16 @@ type Headers struct {
 	proto   uint8 // behind IPv6's hop-by-hop, routing, fragment and destination options
 	l4      uint8 // protocol of the transport header at body; 0: none there
 	state   state
+
+	application *application // nil: never asked
 }
 
 // Parse reads the headers of a packet of which data was captured. length is the
 // packet's length in the kernel (NFQA_CAP_LEN), or 0 when data is all of it.
 // h keeps data; nothing is copied.
 func (h *Headers) Parse(data []byte, length int) {
-	*h = Headers{Data: data, Length: max(length, len(data))}
+	h.forget()
+	*h = Headers{Data: data, Length: max(length, len(data)), application: h.application}
 	if h.Length > len(data) {
 		h.state = stTruncated
 	}

@@ -99,5 +99,5 @@ func excludes(c *field.Cond, proto uint8) bool {
 var transports = map[string]uint8{
 	"tcp": packet.ProtoTCP, "udp": packet.ProtoUDP, "udplite": packet.ProtoUDPLite, "icmp": packet.ProtoICMP,
 	"icmpv6": packet.ProtoICMPv6, "sctp": packet.ProtoSCTP, "dccp": packet.ProtoDCCP, "gre": packet.ProtoGRE,
-	"esp": packet.ProtoESP,
+	"esp": packet.ProtoESP, "tls": packet.ProtoTCP,
 }
