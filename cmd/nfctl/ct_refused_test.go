@@ -46,6 +46,38 @@ func TestCtDCCP(t *testing.T) {
 	}
 }
 
+// TestCtUDPLite: as TestCtDCCP, of a protocol that kernels track up to some 7.2; an
+// expectation of it must not lose its port either.
+func TestCtUDPLite(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	nf := nstest.Build(t)
+	const m = "tcp 10.0.0.1:1000 > 10.0.0.2:6667"
+	out, words, status := ns.Exec(nf, "ct", "create", "udplite 10.0.0.1:1 > 10.0.0.2:2", "--timeout", "1h")
+	list := ns.Run(nf, "ct", "list", "-p", "udplite")
+	expected, why, result := ns.Exec(nf, "expect", "create", "--create-master", "--helper", "irc", "--master", m, "udplite > 10.0.0.2:5000")
+	if status == exitNotSupported {
+		t.Log("this kernel does not track UDP-Lite: refusals are tested")
+		if !strings.Contains(words, "does not track") || list != "" {
+			t.Errorf("refused: %s%s", words, list)
+		}
+		if result != exitNotSupported || !strings.Contains(why, "does not track") || ns.Run(nf, "expect", "count") != "0\n" || ns.Run(nf, "ct", "count") != "0\n" {
+			t.Errorf("an expectation: status %d: %s%s", result, expected, why)
+		}
+		load := ns.Start("sh", "-c", "echo '-A -s 10.0.0.1 -d 10.0.0.2 -p udplite --sport 1 --dport 2 -t 100' | "+nf+" ct load")
+		if status := load.Wait(); status != exitFailed || !strings.Contains(load.Stderr(), "line 1: ") || ns.Run(nf, "ct", "list") != "" {
+			t.Errorf("loaded: status %d: %s", status, load.Stderr())
+		}
+		return
+	}
+	if status != 0 || !strings.Contains(out, "sport=1 dport=2") || !strings.Contains(list, "sport=1 dport=2") {
+		t.Errorf("status %d: %s%s%s", status, out, words, list)
+	}
+	if result != 0 || !strings.Contains(expected, "dport=5000") {
+		t.Errorf("an expectation: status %d: %s%s", result, expected, why)
+	}
+}
+
 // TestCtTwoZones: the kernel's refusal has its reason.
 func TestCtTwoZones(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ they then are. What changes is said by --set, --label-add and --label-del alone;
 every other flag chooses. 'nfctl attr list' tells what can be changed.
 
 Under a mask, --set mark=V/M changes only the mark's bits in M. A helper can only
-be removed, by an empty name: '--set helper='`,
+be removed, by an empty name: '--set helper=', and Linux 7.3 removes none`,
 		Example: `  nfctl ct update 'tcp > :22' --set mark=7
   nfctl ct update --mark 7 --set mark=0 --set timeout=1h
   nfctl ct update --src 10.0.0.0/8 --label-add internal --label-del 3`,

@@ -125,6 +125,9 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 		return err
 	}
 	defer conn.Close()
+	if err := conn.ExpectKeepsPorts(e); err != nil {
+		return err
+	}
 	var made *ct.Flow
 	if o.CreateMaster {
 		if made, err = a.makeMaster(conn, o, e); err != nil {
@@ -146,6 +149,9 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	}
 	if o.Userspace && res.Stored != nil && res.Stored.Flags&ct.Userspace == 0 {
 		a.warn("the kernel cleared the flag userspace")
+	}
+	if e.Has(ct.ExpectHasClass) && res.Stored != nil && !res.Updated && res.Stored.Class != e.Class {
+		a.warn("the kernel made it of class %d: it takes no class here", res.Stored.Class)
 	}
 	switch {
 	case res.Stored == nil: // met or ended already

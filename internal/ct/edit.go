@@ -229,23 +229,26 @@ func (c *Conn) get(f, got *Flow, zero bool) error {
 }
 
 // KeepsPorts returns an error when the kernel does not track f's protocol, so that
-// it would store an entry without the ports that f has, and without a word: no
-// kernel has tracked DCCP since 2025. It asks for an entry without ports, which a
-// kernel that knows the protocol's refuses.
+// it would store an entry without the ports that f has, and without a word: DCCP is
+// tracked no more since Linux 6.18, UDP-Lite since 7.3 at the latest.
 func (c *Conn) KeepsPorts(f *Flow) error {
-	switch proto := f.Orig.Proto; {
-	case proto == TCP || proto == UDP || !f.Orig.Has(TupleSport):
-		return nil
-	default:
-		probe := Tuple{Src: f.Orig.Src, Dst: f.Orig.Dst, Proto: proto, Present: TupleProto}
-		c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGet), 0, probe.family(), 0)
-		c.req = nl.Finish(probe.append(c.req, ctaTupleOrig), 0)
-		err := c.c.Get(c.req, func(*nl.Msg) error { return nil })
-		if err == nil || errors.Is(err, syscall.ENOENT) {
-			return &Refusal{nl.Error("create", flowName(f), syscall.EOPNOTSUPP), "this kernel does not track the protocol, and would store the flow without its ports"}
-		}
+	if c.tracks(&f.Orig) {
 		return nil
 	}
+	return &Refusal{nl.Error("create", flowName(f), syscall.EOPNOTSUPP), "this kernel does not track the protocol, and would store the flow without its ports"}
+}
+
+// tracks reports whether the kernel keeps the ports of t, if it has any. It asks for
+// an entry without ports, which a kernel that knows the protocol's refuses.
+func (c *Conn) tracks(t *Tuple) bool {
+	if t.Proto == TCP || t.Proto == UDP || !t.Has(TupleSport|TupleDport) {
+		return true
+	}
+	probe := Tuple{Src: t.Src, Dst: t.Dst, Proto: t.Proto, Present: TupleProto}
+	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysCt, msgGet), 0, probe.family(), 0)
+	c.req = nl.Finish(probe.append(c.req, ctaTupleOrig), 0)
+	err := c.c.Get(c.req, func(*nl.Msg) error { return nil })
+	return err != nil && !errors.Is(err, syscall.ENOENT)
 }
 
 // keep makes f's byte strings its own.

@@ -156,7 +156,14 @@ func TestExpectRefusals(t *testing.T) {
 			e.Tuple.Src, e.Mask.Src = netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("255.255.255.0")
 		}), syscall.EBUSY, whyOverlap},
 	} {
-		_, err := c.CreateExpect(tt.e, false)
+		made, err := c.CreateExpect(tt.e, false)
+		if err == nil && (tt.name == "class" || tt.name == "flags") && !nstest.Since(t, 6, 1) {
+			// 5.10 looks at neither, and takes a class only where a helper is named.
+			if made.Stored == nil || made.Stored.Class != 0 || c.DeleteExpect(made.Stored) != nil {
+				t.Errorf("%s: stored %+v", tt.name, made.Stored)
+			}
+			continue
+		}
 		var r *Refusal
 		if !errors.Is(err, tt.no) || !errors.As(err, &r) || !strings.Contains(r.Why, tt.why) {
 			t.Errorf("%s: %v; want %v: %s", tt.name, err, tt.no, tt.why)
@@ -184,7 +191,7 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, known := Total(cpus)
-	for i, want := range map[int]bool{3: true, 8: true, 9: true, 13: true, 14: true, 0: false} {
+	for i, want := range map[int]bool{3: true, 8: true, 9: true, 13: true, 14: nstest.Since(t, 5, 15), 0: false} {
 		if known[i] != want {
 			t.Errorf("%s: known %v", StatsCounters[i].Name, known[i])
 		}

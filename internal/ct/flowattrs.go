@@ -613,7 +613,7 @@ func flowAttrs() []Attr[Flow] {
 			Since:    "2.6.14",
 			Readable: "dump, new, update",
 			Create:   "yes, a helper for the flow's family and protocol (else EOPNOTSUPP)",
-			Update:   "yes, only empty, which removes the helper and its expectations (none yet: EOPNOTSUPP, another: EBUSY)",
+			Update:   "yes, only empty, which removes the helper and its expectations (none yet, or Linux 7.3: EOPNOTSUPP, another: EBUSY)",
 			Doc:      "conntrack helper, at most 15 bytes",
 			access:   fdata(HasHelper, func(f *Flow) *[]byte { return &f.Helper }),
 			setText: func(f *Flow, s string) error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"testing"
 
 	timo "github.com/ti-mo/conntrack"
-	"golang.org/x/sys/unix"
 
 	"nfctl/internal/field"
 	"nfctl/internal/nl"
@@ -90,7 +88,9 @@ func varied(t testing.TB, c *Conn) (made []*Flow) {
 	add(flow(t, "10.0.0.1:2", "10.0.0.2:53", UDP, "zone=9", "mark=0xffffffff"))
 	add(flow(t, "10.0.0.1:3", "10.0.0.2:53", UDP, "orig-zone=5"))
 	add(flow(t, "10.0.0.1:4", "10.0.0.2:53", UDP, "repl-zone=6"))
-	add(flow(t, "10.0.0.1:1", "10.0.0.2:53", UDPLite))
+	if lite := flow(t, "10.0.0.1:1", "10.0.0.2:53", UDPLite); c.KeepsPorts(lite) == nil { // see TestKeepsPorts
+		add(lite)
+	}
 	add(flow(t, "10.0.0.1", "10.0.0.2", ICMP))
 	add(flow(t, "fd00::1", "fd00::2", ICMPv6))
 	add(flow(t, "10.0.0.1", "10.0.0.2", ICMP, "icmp-id=514"))
@@ -106,6 +106,38 @@ func varied(t testing.TB, c *Conn) (made []*Flow) {
 	child.Master = made[len(made)-4].Orig
 	add(child)
 	return made
+}
+
+// TestKeepsPorts: whether the kernel keeps a protocol's ports is known before it is
+// asked to, and what it makes without them is as was said.
+func TestKeepsPorts(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	c := dial(t)
+	master := flow(t, "10.0.0.1:7", "10.0.0.2:6667", TCP, "state=ESTABLISHED", "helper-name=irc")
+	if err := c.Create(master, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*Flow{
+		flow(t, "10.0.0.1:1", "10.0.0.2:2", TCP, "state=ESTABLISHED"), flow(t, "10.0.0.1:1", "10.0.0.2:2", UDP), flow(t, "10.0.0.1:1", "10.0.0.2:2", UDPLite),
+		flow(t, "10.0.0.1:1", "10.0.0.2:2", SCTP, "state=ESTABLISHED", "sctp-vtag-orig=1", "sctp-vtag-repl=2"),
+		flow(t, "10.0.0.1:1", "10.0.0.2:2", DCCP, "dccp-state=OPEN", "dccp-role=client"), flow(t, "10.0.0.1:1", "10.0.0.2:2", GRE), flow(t, "10.0.0.1", "10.0.0.2", 50),
+	} {
+		said := c.KeepsPorts(f)
+		var got Flow
+		if err := c.Create(f, false); err != nil {
+			t.Fatal(err)
+		} else if err := c.Get(f, &got, false); err != nil {
+			t.Fatal(err)
+		}
+		e := expectOf(master, 5000)
+		e.Tuple.Proto, e.Mask.Proto = f.Orig.Proto, f.Orig.Proto
+		ports := got.Orig.Has(f.Orig.Present & (TupleSport | TupleDport))
+		if ports != (said == nil) || said != nil && !errors.Is(said, syscall.EOPNOTSUPP) || ports != (c.ExpectKeepsPorts(e) == nil) && f.Orig.Proto != 50 {
+			t.Errorf("%s: ports kept: %v, %v before, %v of an expectation", flowName(f), ports, said, c.ExpectKeepsPorts(e))
+		}
+		t.Logf("protocol %d: ports kept: %v", f.Orig.Proto, ports)
+	}
 }
 
 // TestTrim: what Trim forgets makes no difference to what is in the table.
@@ -134,7 +166,7 @@ func TestTrim(t *testing.T) {
 		}
 		out := dumpAll(t, DumpOptions{})
 		for _, f := range out {
-			f.ID, f.Timeout, f.Time = 0, 0, 0
+			f.ID, f.Timeout, f.Time, f.Use = 0, 0, 0, 0 // a dump that goes on at an entry holds it, on 5.10
 		}
 		return out
 	}
@@ -172,6 +204,7 @@ func TestCreateAndDump(t *testing.T) {
 	nstest.Enter(t)
 	c := dial(t)
 	made := varied(t, c)
+	synproxy := keepsSynproxy(t, c)
 	got := dumpAll(t, DumpOptions{})
 	if len(got) != len(made) {
 		t.Errorf("%d entries, made %d", len(got), len(made))
@@ -193,6 +226,10 @@ func TestCreateAndDump(t *testing.T) {
 				x = string(AppendFlags(nil, StatusNames, uint64(g.Status&want.Status), ','))
 			case "tcp-mask-orig", "tcp-mask-repl": // not kept
 				continue
+			case "synproxy-isn", "synproxy-its", "synproxy-tsoff":
+				if !synproxy {
+					w = ""
+				}
 			}
 			if w != x {
 				t.Errorf("%s: %s is %q, want %q", flowName(want), a.Name, x, w)
@@ -214,6 +251,19 @@ func TestCreateAndDump(t *testing.T) {
 	if f := got["flow tcp 10.0.0.1:11 > 10.0.0.2:5000"]; f != nil && (f.Status&StatusExpected == 0 || f.Master.Dport != 21) {
 		t.Errorf("master of the related connection: %+v", f.Master)
 	}
+}
+
+// keepsSynproxy reports whether the kernel stores numbers of SYNPROXY: 5.10 does
+// only with the module nf_synproxy_core.
+func keepsSynproxy(t *testing.T, c *Conn) bool {
+	t.Helper()
+	f := flow(t, "10.0.0.77:10", "10.0.0.2:80", TCP, "state=ESTABLISHED", "synproxy-isn=1", "synproxy-its=2", "synproxy-tsoff=3")
+	var got Flow
+	if err := errors.Join(c.Create(f, false), c.Get(f, &got, false), c.Delete(f)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("this kernel keeps SYNPROXY's numbers: %v", got.Has(HasSynproxy))
+	return got.Has(HasSynproxy)
 }
 
 // TestDumpAgainstLibrary compares with ti-mo/conntrack, field by field.
@@ -254,7 +304,10 @@ func TestDumpAgainstLibrary(t *testing.T) {
 				t.Errorf("tuple %+v, the library has %+v", d.t, d.w)
 			}
 		}
-		if f.Status != uint32(w.Status) || f.Mark != w.Mark || f.Zone != w.Zone || f.Use != w.Use || string(f.Helper) != w.Helper.Name {
+		if held := max(f.Use, w.Use) - min(f.Use, w.Use); held > 1 { // 5.10 holds an entry at which a dump goes on
+			t.Errorf("%s is used %d times, the library has %d", flowName(f), f.Use, w.Use)
+		}
+		if f.Status != uint32(w.Status) || f.Mark != w.Mark || f.Zone != w.Zone || string(f.Helper) != w.Helper.Name {
 			t.Errorf("%+v\nthe library has %+v", f, w)
 		}
 		if p := w.ProtoInfo.TCP; p != nil && (f.TCPState != p.State || f.TCPWscaleOrig != p.OriginalWindowScale || f.TCPWscaleReply != p.ReplyWindowScale ||
@@ -325,7 +378,7 @@ func TestKernelFilter(t *testing.T) {
 				}
 			}
 		}
-		if k.Zone != 0 && !kernelHasZones(t) {
+		if k.Zone != 0 && !kernelHasZones(t) || k.StatusMask != 0 && !kernelHasStatus(t) {
 			want = len(all) // ignored: whoever lists looks at each flow
 		}
 		if len(got) != want || want == 0 {
@@ -334,20 +387,10 @@ func TestKernelFilter(t *testing.T) {
 	}
 }
 
-// kernelHasZones reports whether dumps and flushes by zone can be had: since
-// Linux 6.8. By version, as nfctl's own probe is what the tests are about.
-func kernelHasZones(t *testing.T) bool {
-	t.Helper()
-	var u unix.Utsname
-	var major, minor int
-	if err := unix.Uname(&u); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(err)
-	}
-	return major > 6 || major == 6 && minor >= 8
-}
+// kernelHasZones reports whether dumps and flushes by zone can be had, kernelHasStatus
+// those by status. By version, as nfctl's own probe is what the tests are about.
+func kernelHasZones(t *testing.T) bool  { return nstest.Since(t, 6, 8) }
+func kernelHasStatus(t *testing.T) bool { return nstest.Since(t, 5, 15) }
 
 // TestFilterRefused: a filter that the kernel refuses is left out.
 func TestFilterRefused(t *testing.T) {
@@ -662,7 +705,13 @@ func TestUpdate(t *testing.T) {
 		if err := Find(FlowAttrs(), name).SetText(&ch, text); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Update(&now, &ch); err != nil {
+		if err := c.Update(&now, &ch); tt.set == "helper-name=" && errors.Is(err, syscall.EOPNOTSUPP) && nstest.Since(t, 7, 0) {
+			t.Log("this kernel takes a helper from no entry")
+			if !strings.Contains(err.Error(), "takes a helper from no entry") {
+				t.Error(err)
+			}
+			continue
+		} else if err != nil {
 			t.Errorf("%s: %v", tt.set, err)
 			continue
 		}
@@ -777,7 +826,7 @@ func TestFlush(t *testing.T) {
 		{"all", 0, KernelFilter{}, func(*Flow) bool { return true }},
 	} {
 		made := varied(t, c)
-		if err := c.Flush(tt.family, tt.k); errors.Is(err, ErrNotHonoured) && !kernelHasZones(t) {
+		if err := c.Flush(tt.family, tt.k); errors.Is(err, ErrNotHonoured) && (tt.k.Zone != 0 && !kernelHasZones(t) || tt.k.StatusMask != 0 && !kernelHasStatus(t)) {
 			tt.goes = func(*Flow) bool { return false } // refused: nothing may be gone
 		} else if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
@@ -814,7 +863,7 @@ func TestFlushProbe(t *testing.T) {
 		} {
 			var ok bool
 			err := nl.InFreshNamespace(func() (err error) { ok, err = tryFlush(what, tt.request); return err })
-			if err != nil || ok != (tt.want && (!what.zone || kernelHasZones(t))) {
+			if err != nil || ok != (tt.want && (!what.zone || kernelHasZones(t)) && (!what.status || kernelHasStatus(t))) {
 				t.Errorf("%+v, %s: %v, %v", what, name, ok, err)
 			}
 		}

@@ -128,6 +128,7 @@ func flowReasons() []reason {
 		{"create", syscall.ENOMEM, nil, "the table is full (net.netfilter.nf_conntrack_max)"},
 		{"", syscall.EBUSY, has(HasHelper), "the entry has another helper, which cannot be replaced"},
 		{"", syscall.EBUSY, has(HasStatus), "status bits EXPECTED, CONFIRMED and DYING cannot be changed, SEEN_REPLY and ASSURED not be taken away"},
+		{"update", syscall.EOPNOTSUPP, func(f *Flow) bool { return f.Has(HasHelper) && len(f.Helper) == 0 }, "this kernel takes a helper from no entry: delete the entry, and it is made anew with the next packet"},
 		{"update", syscall.EOPNOTSUPP, has(HasHelper), "a helper can be given only when the entry is made; an empty name removes it"},
 		{"update", syscall.EOPNOTSUPP, nil, "the kernel takes this only when the entry is made"},
 		{"", syscall.ENOSPC, has(HasLabels), "labels need a rule in this namespace that uses them (as: iptables -m connlabel)"},

@@ -114,7 +114,11 @@ func TestEvents(t *testing.T) {
 	}}, func() bool { return destroyed == 3 })
 	comm, _ := os.ReadFile("/proc/self/comm")
 	by := fmt.Sprintf(" by %d %s", os.Getpid(), strings.TrimSpace(string(comm)))
-	for _, want := range []string{"new udp", "update udp", "destroy udp", "new tcp SYN_SENT", "update tcp SYN_RECV", "update tcp ESTABLISHED", "destroy tcp ESTABLISHED",
+	ended := "destroy tcp ESTABLISHED"
+	if !slices.Contains(got, ended) && !nstest.Since(t, 6, 1) { // 5.10 ends flows without a word about their state
+		ended = "destroy tcp"
+	}
+	for _, want := range []string{"new udp", "update udp", "destroy udp", "new tcp SYN_SENT", "update tcp SYN_RECV", "update tcp ESTABLISHED", ended,
 		"new udp mark 7" + by, "destroy udp mark 7" + by} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no event %q in %q", want, got)
@@ -318,7 +322,10 @@ func TestExisting(t *testing.T) {
 	for _, events := range []string{"1", "2"} {
 		t.Run("nf_conntrack_events="+events, func(t *testing.T) {
 			t.Parallel()
-			nstest.Enter(t)
+			ns := nstest.Enter(t)
+			if events == "2" && !ns.EventsAuto() {
+				t.Skip("this kernel has no nf_conntrack_events=2")
+			}
 			sysctl(t, "nf_conntrack_events", events)
 			c, churn := dial(t), dial(t)
 			fill(t, c, 5000)

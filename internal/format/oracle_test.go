@@ -258,6 +258,9 @@ var differences = map[string]struct {
 // blanks behind, so that 15 ms is as much as 150 ms; ours have six digits.
 var stampOf = regexp.MustCompile(`(?m)^\[\d{10}\.\d+ *\]\t|^\[0.000000\]\t`)
 
+// used is the count of an entry's users, one or two.
+var used = regexp.MustCompile(`use=[12]\b|<use>[12]</use>`)
+
 var extras = regexp.MustCompile(`^( --mark [1-9]\d*| --label-add \S+| --set [a-z0-9-]+=\S+)*$`)
 
 // TestConntrackLines compares what we write of a varied table with conntrack(8),
@@ -290,6 +293,11 @@ func TestConntrackLines(t *testing.T) {
 				b = atOnce(b, a)
 				if diff.fix != nil {
 					b = diff.fix(b, a)
+				}
+				// Where a dump goes on with a second datagram, 5.10 holds the entry that it
+				// goes on at; which that is is a matter of buffers.
+				if used.ReplaceAllString(a, "") == used.ReplaceAllString(b, "") {
+					continue
 				}
 				if a != b {
 					report += fmt.Sprintf("\n ours   %s\n theirs %s", a, b)

@@ -174,7 +174,9 @@ func TestEvents(t *testing.T) {
 			local s = nfct.tostring(c, m)
 			assert(s:sub(1, 9) == ({new = "    [NEW]", update = " [UPDATE]", destroy = "[DESTROY]"})[m])
 			if s:find("CLOSE_WAIT") then return end -- seen only when the other end is slow to close
-			print(m, s:match("^.........[ ](%w+) "), s:match(" ([A-Z][A-Z_0-9]+) src=") or "-", s:match("%[UNREPLIED%]") or s:match("%[ASSURED%]") or "-")
+			local state = s:match(" ([A-Z][A-Z_0-9]+) src=") or "-"
+			if m == "destroy" then state = state:gsub("^TIME_WAIT$", "-") end -- which 5.10 does not say
+			print(m, s:match("^.........[ ](%w+) "), state, s:match("%[UNREPLIED%]") or s:match("%[ASSURED%]") or "-")
 			if m == "new" then mine = c return "stolen" end
 			if s:find("TIME_WAIT") then return "stop" end
 		end
@@ -192,7 +194,7 @@ update	tcp	ESTABLISHED	[ASSURED]
 update	tcp	FIN_WAIT	[ASSURED]
 update	tcp	LAST_ACK	[ASSURED]
 update	tcp	TIME_WAIT	[ASSURED]
-destroy	tcp	TIME_WAIT	[ASSURED]
+destroy	tcp	-	[ASSURED]
 new	icmp	-	[UNREPLIED]
 update	icmp	-	-
 destroy	icmp	-	-
@@ -248,7 +250,7 @@ func TestDestroyEvent(t *testing.T) {
 		nfct.ct_callback_register(q, function(m, c) if nfct.get_attr_port(c, "port-dst") == port then print(m, nfct.get_attr_u64(c, "orig-counter-packets")) return "stolen" end end)
 		send("one") send("two") got(1) got(1)
 		nfct.ct_callback_register(h, function(m, c)
-			if m == "destroy" then print((nfct.tostring(c, m):gsub("sport=%d+ dport=%d+", "PORTS"):gsub("delta%-time=%d+", "delta"):gsub("17 %d+ src", "17 TIME src"))) end
+			if m == "destroy" then print((nfct.tostring(c, m):gsub("sport=%d+ dport=%d+", "PORTS"):gsub("delta%-time=%d+", "delta"):gsub("17 %d+ src", "17 src"))) end
 			if m == "new" then mine = c return "stolen" end
 		end)
 		events(h)
@@ -258,7 +260,7 @@ func TestDestroyEvent(t *testing.T) {
 		events(h)`, `
 update	2
 update	2
-[DESTROY] udp      17 TIME src=127.0.0.1 dst=127.0.0.1 PORTS packets=2 bytes=62 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 PORTS packets=0 bytes=0 delta`)
+[DESTROY] udp      17 src=127.0.0.1 dst=127.0.0.1 PORTS packets=2 bytes=62 [UNREPLIED] src=127.0.0.1 dst=127.0.0.1 PORTS packets=0 bytes=0 delta`)
 }
 
 // Which attributes come with which message; an entry that had expired has no

@@ -190,6 +190,45 @@ func (n *NS) Do(f func()) {
 	}
 }
 
+// Since reports whether the kernel is of a version or later, and says when it is not.
+func Since(t testing.TB, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	var x, y int
+	if _, err := fmt.Sscanf(release, "%d.%d", &x, &y); err != nil {
+		t.Fatal(err)
+	}
+	since := x > major || x == major && y >= minor
+	if !since {
+		t.Logf("Linux %s is older than %d.%d", release, major, minor)
+	}
+	return since
+}
+
+// EventsAuto reports whether the kernel takes 2 for nf_conntrack_events, by which
+// flows send events that begin while somebody listens; 5.10 does not.
+func (n *NS) EventsAuto() (ok bool) {
+	n.t.Helper()
+	const name = "/proc/thread-self/root/proc/sys/net/netfilter/nf_conntrack_events"
+	n.Do(func() {
+		was, err := os.ReadFile(name)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if ok = os.WriteFile(name, []byte("2"), 0) == nil; ok {
+			err = os.WriteFile(name, was, 0)
+		}
+		if err != nil {
+			n.t.Fatal(err)
+		}
+	})
+	return ok
+}
+
 // Run runs a program inside and returns its standard output. The test ends when
 // the program fails.
 func (n *NS) Run(name string, args ...string) string {

@@ -166,6 +166,9 @@ func (r *expectRule) expect(p *queue.Packet, groups [][]byte) error {
 	if r.permanent {
 		e.Flags, e.Present = ct.Permanent, e.Present|ct.ExpectHasFlags
 	}
+	if err := r.conn.ExpectKeepsPorts(e); err != nil {
+		return err
+	}
 	res, err := r.conn.CreateExpect(e, true)
 	if err != nil {
 		return err
