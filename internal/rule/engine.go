@@ -39,24 +39,25 @@ const minRun = 2
 // Compile makes a Set of rules.
 func Compile(rules []Rule, o Options) (*Set, error) {
 	s := &Set{rules: rules, opts: o}
-	exts := 0
+	exts, tried := 0, 0
 	for i := 0; i < len(rules); {
 		n := i
-		for n < len(rules) {
-			if _, _, _, ok := rules[n].simple(); !ok {
-				break
-			}
+		for n < len(rules) && rules[n].plain() {
 			n++
 		}
-		if n-i >= minRun {
-			r := &run{}
-			for ; i < n; i++ {
-				s.add(i)
-				r.add(&rules[i], uint32(i))
+		if n-i >= minRun && i >= tried {
+			r, err := newRun(rules[i:n], i)
+			if err != nil {
+				return nil, err
 			}
-			r.build()
-			s.steps = append(s.steps, step{run: r})
-			continue
+			if r != nil {
+				for ; i < n; i++ {
+					s.add(i)
+				}
+				s.steps = append(s.steps, step{run: r})
+				continue
+			}
+			tried = n // one by one
 		}
 		r := &rules[i]
 		if err := r.never(o.Proto); err != nil {
@@ -141,10 +142,11 @@ func (s *Set) Loops(num uint16) string {
 // number: 0 when no rule decides. Actions are not carried out but mark, scripts are
 // not asked, and a rule with a when is taken as one that does not choose it.
 func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rule int) {
+	var scratch []byte
 	for i := range s.steps {
 		st := &s.steps[i]
 		if st.run != nil {
-			if n := st.run.match(p.Headers()); n != none {
+			if n := st.run.match(p, &scratch); n != none {
 				return s.rules[n].verdict, int(n) + 1
 			}
 			continue
@@ -189,6 +191,7 @@ func (s *Set) Faults() (n uint64) {
 type Engine struct {
 	set  *Set
 	edit packet.Editor
+	key  []byte // memory for lookups
 	exts []Extension
 	by   int // the rule that edited the packet at hand last
 }
@@ -221,7 +224,7 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 	for i := range e.set.steps {
 		s := &e.set.steps[i]
 		if s.run != nil {
-			if n := s.run.match(p.Headers()); n != none {
+			if n := s.run.match(p, &e.key); n != none {
 				d.Verdict, d.Rule = e.set.rules[n].verdict, int(n)+1
 				break
 			}

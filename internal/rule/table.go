@@ -252,15 +252,46 @@ func (t *table) addr(a netip.Addr) uint32 {
 	return t.addr6(num6(a))
 }
 
-// A run is a row of rules that only decide, each by one port, protocol or
-// address, perhaps of one transport protocol. It looks up each of these once.
+// A run is a row of rules that only decide. Those by one port, protocol or address,
+// perhaps of one transport protocol, and those of one shape of which there are many,
+// are looked up; of the others those are tried that stand before what was found.
 type run struct {
 	tables []table
 	ports  bool // some table looks up a port
+	joins  []*join
+	singly []single
 }
 
-// match returns the index of the first rule of the run that is for a packet.
-func (r *run) match(h *packet.Headers) uint32 {
+// A single is a rule of a run that is tried by itself.
+type single struct {
+	rule uint32
+	test func(*queue.Packet) bool // nil: every packet
+}
+
+// match returns the index of the first rule of the run that is for a packet. scratch
+// is memory for keys.
+func (r *run) match(p *queue.Packet, scratch *[]byte) uint32 {
+	found := none
+	if len(r.tables) > 0 {
+		found = r.lookup(p.Headers())
+	}
+	for _, j := range r.joins {
+		found = min(found, j.match(p, scratch, found))
+	}
+	for i := range r.singly {
+		s := &r.singly[i]
+		if s.rule >= found {
+			break
+		}
+		if s.test == nil || s.test(p) {
+			return s.rule
+		}
+	}
+	return found
+}
+
+// lookup asks the tables.
+func (r *run) lookup(h *packet.Headers) uint32 {
 	found := none
 	var sport, dport uint16
 	var havePorts bool
@@ -301,10 +332,15 @@ func (r *run) match(h *packet.Headers) uint32 {
 	return found
 }
 
+// plain reports whether a rule does nothing but decide, by what the packet is.
+func (r *Rule) plain() bool {
+	return !(!r.decides || len(r.actions) > 0 || len(r.whens) > 0 || r.verdict == queue.Repeat)
+}
+
 // simple reports whether a rule can be part of a run: the subjects that it looks
 // up, any of which may match, the values, and the protocol or -1.
 func (r *Rule) simple() (subs []subject, set *value.Set, proto int16, ok bool) {
-	if !r.decides || len(r.actions) > 0 || r.expr != nil || len(r.whens) > 0 || r.verdict == queue.Repeat {
+	if !r.plain() || r.expr != nil {
 		return nil, nil, 0, false
 	}
 	conds := r.conds
@@ -333,6 +369,55 @@ func (r *Rule) simple() (subs []subject, set *value.Set, proto int16, ok bool) {
 	return subs, &c.Set, proto, len(subs) > 0
 }
 
+// newRun makes a run of rules, the first of which has an index. It is nil where
+// nothing can be looked up.
+func newRun(rules []Rule, first int) (*run, error) {
+	r := &run{}
+	shapes := map[string]int{} // how many rules there are of each
+	for i := range rules {
+		if _, _, _, ok := rules[i].simple(); !ok {
+			shape, _, _, _ := rules[i].keyed()
+			shapes[shape]++
+		}
+	}
+	joins := map[string]*join{}
+	for i := range rules {
+		rule, index := &rules[i], uint32(first+i)
+		if _, _, _, ok := rule.simple(); ok {
+			r.add(rule, index)
+			continue
+		}
+		shape, parts, key, rest := rule.keyed()
+		n := shapes[shape]
+		joined := len(parts) > 0 && n >= minJoin
+		var test func(*queue.Packet) bool
+		if rest || !joined {
+			var err error
+			if test, err = rule.matcher(); err != nil {
+				return nil, err
+			}
+		}
+		if !joined {
+			r.singly = append(r.singly, single{index, test})
+			continue
+		}
+		j := joins[shape]
+		if j == nil {
+			j = newJoin(parts, n)
+			joins[shape] = j
+			r.joins = append(r.joins, j)
+		}
+		j.add(key, index, test)
+	}
+	if len(r.tables)+len(r.joins) == 0 {
+		return nil, nil
+	}
+	for i := range r.tables {
+		r.tables[i].build()
+	}
+	return r, nil
+}
+
 // add makes a rule part of the run.
 func (r *run) add(rule *Rule, index uint32) {
 	subs, set, proto, _ := rule.simple()
@@ -344,11 +429,5 @@ func (r *run) add(rule *Rule, index uint32) {
 		}
 		r.tables[i].add(set, index)
 		r.ports = r.ports || s == subSport || s == subDport
-	}
-}
-
-func (r *run) build() {
-	for i := range r.tables {
-		r.tables[i].build()
 	}
 }
