@@ -309,32 +309,47 @@ func TestFaultSlowOutput(t *testing.T) {
 }
 
 // TestFaultNamespaceName removes the last name of the namespace that nfctl works
-// in: it goes on, and ends as ever.
+// in, or gives it to another namespace: nfctl says so, ends with status 1, and takes
+// its rules away.
 func TestFaultNamespaceName(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("NFCTL_TEST_INNER") != "" {
 		t.Skip("ip netns needs root")
 	}
 	nstest.Need(t, "ip", "unshare", "nsenter")
-	ns := nstest.New(t)
-	nfctl, file := nstest.Build(t), t.TempDir()+"/ready"
-	name := fmt.Sprintf("nfctl-test-%d", os.Getpid())
-	p := ns.Start("unshare", "-m", "sh", "-c", fmt.Sprintf(
-		"ip netns add %[1]s && ip -n %[1]s link set lo up && exec %[2]s --netns %[1]s queue --attach output --drop-port 22 --ready-file %[3]s", name, nfctl, file))
-	nstest.WaitFile(t, file)
-	pid := strconv.Itoa(p.Cmd.Process.Pid)
-	ns.Run("nsenter", "-m", "-t", pid, "ip", "netns", "del", name)
-	connect := func(port string) int {
-		_, _, status := ns.Exec("nsenter", "-n", "-t", pid, "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port)
-		return status
-	}
-	// Nobody listens: refused is 1; 124 is a time that ran out.
-	if open, dropped := connect("80"), connect("22"); open != 1 || dropped != 124 {
-		t.Errorf("port 80: %d, port 22: %d", open, dropped)
-	}
-	p.Signal(unix.SIGTERM)
-	if status := p.Wait(); status != 0 || !strings.Contains(p.Stderr(), "rule 1 (drop-port 22)") {
-		t.Errorf("status %d: %s", status, p.Stderr())
+	for i, after := range []string{"true", "ip netns add %s"} {
+		ns := nstest.New(t)
+		nfctl, file := nstest.Build(t), t.TempDir()+"/ready"
+		name := fmt.Sprintf("nfctl-test-%d-%d", os.Getpid(), i)
+		p := ns.Start("unshare", "-m", "sh", "-c", fmt.Sprintf(
+			"ip netns add %[1]s && ip -n %[1]s link set lo up && exec %[2]s --netns %[1]s queue --attach output --drop-port 22 --ready-file %[3]s",
+			name, nfctl, file))
+		nstest.WaitFile(t, file)
+		pid := strconv.Itoa(p.Cmd.Process.Pid)
+		// What keeps the namespace when nfctl has left it.
+		keep := ns.Start("nsenter", "-n", "-t", pid, "sh", "-c", "echo in; exec sleep 60")
+		keep.WaitOutput("in")
+		connect := func(port string) int {
+			_, _, status := ns.Exec("nsenter", "-n", "-t", strconv.Itoa(keep.Cmd.Process.Pid),
+				"timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port)
+			return status
+		}
+		// Nobody listens: refused is 1; 124 is a time that ran out.
+		if open, dropped := connect("80"), connect("22"); open != 1 || dropped != 124 {
+			t.Errorf("port 80: %d, port 22: %d", open, dropped)
+		}
+		ns.Run("nsenter", "-m", "-t", pid, "sh", "-c", fmt.Sprintf("ip netns del %[1]s && "+strings.ReplaceAll(after, "%s", "%[1]s"), name))
+		status := p.Wait()
+		for _, says := range []string{"the network namespace is gone", "rule 1 (drop-port 22)"} {
+			if status != 1 || !strings.Contains(p.Stderr(), says) {
+				t.Errorf("%s: status %d, without %q: %s", after, status, says, p.Stderr())
+			}
+		}
+		if left := connect("22"); left != 1 {
+			t.Errorf("%s: port 22 afterwards: %d", after, left)
+		}
+		keep.Signal(unix.SIGTERM)
+		keep.Wait()
 	}
 }
 
