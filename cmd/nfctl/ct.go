@@ -154,8 +154,8 @@ type flowPrinter struct {
 	*sink
 }
 
-// flowPrinter begins the output of flows for a command; with -q there is none.
-func (a *app) flowPrinter() (*flowPrinter, format.Output, error) {
+// flowPrinter begins the output of flows for a command, unless it is to be quiet.
+func (a *app) flowPrinter(quiet bool) (*flowPrinter, format.Output, error) {
 	o, err := a.outputOf(false)
 	if err != nil {
 		return nil, o, err
@@ -164,7 +164,7 @@ func (a *app) flowPrinter() (*flowPrinter, format.Output, error) {
 	if err != nil {
 		return nil, o, err
 	}
-	if a.quiet {
+	if quiet {
 		return nil, o, nil
 	}
 	return &flowPrinter{p, k}, o, nil

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"cmp"
-
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
@@ -62,14 +60,14 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 		}
 		count.Count, count.Max = uint64(n), uint64(most)
 	} else {
-		l := &lister{a: a, choose: choose, silent: true}
 		ctx, stop := a.interruptible(c, "")
 		defer stop()
-		if err := cmp.Or(l.parallel(ctx, table.DumpOptions(choose)), l.end()); err != nil {
+		n, res, err := table.List(ctx, choose, table.Listing{Dump: table.DumpOptions(choose)})
+		if err != nil {
 			return ended(ctx, err)
 		}
-		a.dumpNote(l.result)
-		count.Count = l.count
+		a.dumpNote(res)
+		count.Count = n
 	}
 	if err := printAll(a, format.Counts, count); err != nil {
 		return err

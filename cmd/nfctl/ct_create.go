@@ -65,7 +65,7 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if err := o.flow.Check(f); err != nil {
 		return err
 	}
-	w, _, err := a.flowPrinter()
+	w, _, err := a.flowPrinter(a.quiet && !o.flow.q)
 	if err != nil {
 		return err
 	}

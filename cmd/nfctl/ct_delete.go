@@ -61,7 +61,7 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 			return err
 		}
 	}
-	w, _, err := a.flowPrinter()
+	w, _, err := a.flowPrinter(a.quiet)
 	if err != nil {
 		return err
 	}
@@ -126,8 +126,8 @@ cannot be tried, the flows are read and deleted one by one.`,
 	f := c.Flags()
 	f.SortFlags = false
 	f.BoolVar(&o.all, "all", false, "delete everything, unasked")
-	var some []table.Flag[ct.Flow]
-	for _, ff := range table.FlowFlags {
+	var some []ct.Flag
+	for _, ff := range ct.FlowFlags {
 		if slices.Contains([]string{"family", "zone", "mark", "status"}, ff.Name) {
 			some = append(some, ff)
 		}

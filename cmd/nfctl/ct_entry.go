@@ -11,26 +11,29 @@ import (
 )
 
 // entryOptions are the flags and arguments that describe one flow.
-type entryOptions struct{ table.Entry }
+type entryOptions struct {
+	table.Entry
+	q bool // -q was conntrack(8)'s letter, not --quiet
+}
 
-// register adds the flags; Key: only those by which the kernel finds a flow.
+// register adds the flags, those by which the kernel finds a flow first; key: only these.
 func (o *entryOptions) register(c *cobra.Command, key bool) {
 	f := c.Flags()
-	for i := range table.EntryFlags {
-		e := &table.EntryFlags[i]
-		if key && !e.Key {
-			continue
-		}
-		for _, name := range append([]string{e.Name}, e.Aliases...) {
-			short := ""
-			if name == e.Name {
-				short = e.Short
+	for _, part := range []bool{true, false} {
+		for i := range ct.FlowFlags {
+			e := &ct.FlowFlags[i]
+			if e.Describe.Kind == "" || e.Key != part || key && !part {
+				continue
 			}
-			p := f.VarPF(&ordered{kind: e.Kind, add: func(text string) error {
+			names, letter := e.Names(true)
+			if letter == "q" { // --quiet's: see args
+				letter = ""
+			}
+			for _, p := range addGiven(f, names, letter, e.Describe, func(name, text string) {
 				o.Given = append(o.Given, table.Given{Flag: name, Text: text})
-				return nil
-			}}, name, short, e.Usage)
-			p.Hidden = name != e.Name && name != "label-add" || e.Usage == ""
+			}) {
+				p.Hidden = p.Hidden && p.Name != "label-add"
+			}
 		}
 	}
 	if !key {
@@ -48,9 +51,9 @@ func (o *entryOptions) args(a *app, args []string) error {
 			o.Flow = arg
 		case strings.Contains(arg, ">"):
 			return usagef("unexpected argument %q: one flow at a time", arg)
-		case a.quiet && isAddress(arg):
+		case a.quiet && !o.q && isAddress(arg):
 			o.Given = append(o.Given, table.Given{Flag: "reply-dst", Text: arg})
-			a.quiet = false
+			o.q = true
 		default:
 			return table.Unquoted(arg)
 		}

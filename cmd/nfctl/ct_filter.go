@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/table"
@@ -15,7 +16,7 @@ import (
 type filterOptions struct{ table.Filter }
 
 // registerFilter adds the flags that choose objects to a command.
-func registerFilter[T any](c *cobra.Command, flags []table.Flag[T], o *filterOptions) {
+func registerFilter(c *cobra.Command, flags []ct.Flag, o *filterOptions) {
 	registerFlags(c, flags, o)
 	f := c.Flags()
 	f.StringArrayVar(&o.Exprs, "filter", nil, "only what an `expression` holds for, see 'nfctl help expressions'")
@@ -23,25 +24,35 @@ func registerFilter[T any](c *cobra.Command, flags []table.Flag[T], o *filterOpt
 }
 
 // registerFlags adds flags that choose objects to a command.
-func registerFlags[T any](c *cobra.Command, flags []table.Flag[T], o *filterOptions) {
-	f := c.Flags()
+func registerFlags(c *cobra.Command, flags []ct.Flag, o *filterOptions) {
 	for i := range flags {
 		ff := &flags[i]
-		for _, name := range append([]string{ff.Name}, ff.Aliases...) {
-			short := ""
-			if name == ff.Name {
-				short = ff.Short
-			}
-			p := f.VarPF(&ordered{kind: ff.Kind, add: func(text string) error {
-				o.Given = append(o.Given, table.Given{Flag: name, Text: text})
-				return nil
-			}}, name, short, ff.Usage)
-			p.Hidden = name != ff.Name || ff.Usage == ""
+		if ff.Choose.Kind == "" {
+			continue
+		}
+		names, letter := ff.Names(false)
+		for _, p := range addGiven(c.Flags(), names, letter, ff.Choose, func(name, text string) {
+			o.Given = append(o.Given, table.Given{Flag: name, Text: text})
+		}) {
 			if ff.Bare {
 				p.NoOptDefVal = table.AnyValue
 			}
 		}
 	}
+}
+
+// addGiven adds a flag under all its names, of which help has the first; each use
+// calls add.
+func addGiven(f *pflag.FlagSet, names []string, short string, help ct.FlagHelp, add func(name, text string)) (all []*pflag.Flag) {
+	for i, name := range names {
+		p := f.VarPF(&ordered{kind: help.Kind, add: func(text string) error {
+			add(name, text)
+			return nil
+		}}, name, short, help.Text)
+		p.Hidden = i > 0 || help.Text == ""
+		all, short = append(all, p), ""
+	}
+	return all
 }
 
 // args takes a command's arguments: at most one flow in words. An address
@@ -95,7 +106,7 @@ func (a *app) idleNote(c *table.Choice[ct.Flow]) {
 
 // registerFlowFilter adds the flags that choose flows to a command.
 func registerFlowFilter(c *cobra.Command, o *filterOptions) {
-	registerFilter(c, table.FlowFlags, o)
+	registerFilter(c, ct.FlowFlags, o)
 }
 
 // flowFilter compiles the choice of flows.

@@ -51,7 +51,7 @@ func (a *app) ctGet(o *ctGetOptions) error {
 	if err := f.Orig.Complete(); err != nil {
 		return &usageError{err}
 	}
-	w, out, err := a.flowPrinter()
+	w, out, err := a.flowPrinter(a.quiet && !o.flow.q)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -104,9 +103,6 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if c.Flags().Changed("group-by") && (len(o.groupBy) == 0 || slices.Contains(o.groupBy, "")) {
-		return usagef("--group-by: want names of fields, as orig.src,orig.dport")
-	}
 	choose, err := flowFilter(&o.filter)
 	if err != nil {
 		return err
@@ -125,37 +121,38 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	}
 	ctx, stop := a.interruptible(c, did)
 	defer stop()
-	if len(o.groupBy) > 0 {
+	if c.Flags().Changed("group-by") {
 		return ended(ctx, a.ctGroups(ctx, o, out, choose, d))
 	}
-	l := &lister{a: a, choose: choose, out: out, silent: a.quiet}
+	l := &lister{a: a, out: out}
+	bad := &failures{a: a}
+	how := table.Listing{Dump: d, Zero: o.zero, Failed: bad.add}
+	how.InOrder = out.Format == format.Table // its columns are aligned over all flows
 	if err := l.begin(); err != nil {
 		return err
 	}
-	switch {
-	case o.zero && choose.Match != nil:
-		err = l.zero(ctx, d)
-	case out.Format == format.Table: // columns are aligned over all flows
-		err = l.one(ctx, d)
-	default:
-		d.Zero = o.zero
-		err = l.parallel(ctx, d)
+	if !a.quiet {
+		how.Reader = l.reader
 	}
-	if err == nil && ctx.Err() != nil {
-		err = ctx.Err()
+	n, res, err := table.List(ctx, choose, how)
+	if o.zero {
+		err = cutShort(err)
 	}
-	err = cmp.Or(err, l.end())
+	err = cmp.Or(err, bad.result(), ctx.Err())
+	if !a.quiet {
+		err = cmp.Or(err, l.end())
+	}
 	if err != nil {
 		return ended(ctx, err)
 	}
-	a.dumpNote(l.result)
+	a.dumpNote(res)
 	if a.quiet || a.verbose > 0 {
-		a.total("%s", flows(l.count))
+		a.total("%s", flows(n))
 	}
-	if o.unconfirmed && l.count == 0 {
+	if o.unconfirmed && n == 0 {
 		a.hint("the kernel keeps no list of unconfirmed flows since Linux 5.19 or so")
 	}
-	return notFound(o.failEmpty, l.count)
+	return notFound(o.failEmpty, n)
 }
 
 func (o *ctListOptions) check() error {
@@ -172,108 +169,44 @@ func (o *ctListOptions) check() error {
 	return nil
 }
 
-// A lister lists flows, on several goroutines where it can.
+// A lister prints flows that several goroutines read.
 type lister struct {
-	a      *app
-	choose *table.Choice[ct.Flow]
-	out    format.Output
-	silent bool
-	bare   bool                     // neither head nor end
-	form   *format.Subject[ct.Flow] // nil: format.Flows
-
-	mu      sync.Mutex // standard output
-	workers []*listWorker
-	result  ct.DumpResult
-	count   uint64
+	a        *app
+	out      format.Output
+	mu       sync.Mutex // standard output
+	printers []*flowPrinter
 }
 
-// A listWorker prints the flows of one dump.
-type listWorker struct {
-	flowPrinter
-	keep  func(*ct.Flow) bool
-	quiet bool
-	n     uint64
+// reader returns what prints the flows that one goroutine reads.
+func (l *lister) reader() func(*ct.Flow) error {
+	p, _ := format.New(format.Flows, l.out, format.Options{Color: l.a.colored()}) // begin tried it
+	w := &flowPrinter{p, &sink{w: l.a.out, mu: &l.mu}}
+	l.printers = append(l.printers, w)
+	return w.print
 }
-
-func (l *lister) worker() *listWorker {
-	p, _ := format.New(cmp.Or(l.form, format.Flows), l.out, format.Options{Color: l.a.colored()}) // begin tried it
-	w := &listWorker{flowPrinter: flowPrinter{p, &sink{w: l.a.out, mu: &l.mu}}, keep: l.choose.Match, quiet: l.silent}
-	l.workers = append(l.workers, w)
-	return w
-}
-
-// Flow implements ct.Worker.
-func (w *listWorker) Flow(f *ct.Flow) error {
-	if w.keep != nil && !w.keep(f) {
-		return nil
-	}
-	w.n++
-	if w.quiet {
-		return nil
-	}
-	return w.print(f)
-}
-
-// Rest implements ct.Worker.
-func (w *listWorker) Rest() error { return nil }
 
 // begin writes what stands before the first flow.
 func (l *lister) begin() error {
-	p, k, err := printTo(l.a, format.Flows, l.out, format.Options{})
-	if err != nil || l.silent {
+	_, k, err := printTo(l.a, format.Flows, l.out, format.Options{})
+	if err != nil || l.a.quiet || l.out.Format == format.Table {
 		return err
 	}
-	if l.out.Format == format.Table {
-		return nil
-	}
-	_ = p
 	return k.flush()
 }
 
 // end writes what is held back, and what stands behind the last flow.
 func (l *lister) end() error {
-	if len(l.workers) == 0 {
-		l.worker() // also an empty document has its end
+	if len(l.printers) == 0 {
+		l.reader() // also an empty document has its end
 	}
-	for i, w := range l.workers {
-		l.count += w.n
-		if l.silent {
-			continue
+	for i, w := range l.printers {
+		if i == len(l.printers)-1 {
+			return w.end()
 		}
-		if l.bare || i < len(l.workers)-1 {
-			w.b = w.p.Flush(w.b)
-		} else {
-			w.b = w.p.End(w.b)
-		}
-		if err := w.flush(); err != nil {
-			return err
-		}
-		if err := w.p.Err(); err != nil {
+		w.b = w.p.Flush(w.b)
+		if err := cmp.Or(w.flush(), w.p.Err()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (l *lister) parallel(ctx context.Context, d ct.DumpOptions) (err error) {
-	l.result, err = ct.DumpParallel(ctx, d, func() ct.Worker { return l.worker() })
-	return err
-}
-
-func (l *lister) one(ctx context.Context, d ct.DumpOptions) (err error) {
-	l.result, err = ct.Dump(ctx, d, l.worker().Flow)
-	return err
-}
-
-// zero reads without zeroing, and then each flow that matches by itself: what the
-// kernel sent before it set the counters to zero is what is printed.
-func (l *lister) zero(ctx context.Context, d ct.DumpOptions) error {
-	w := l.worker()
-	w.keep = nil
-	bad := &failures{a: l.a}
-	done, err := table.Zero(ctx, l.choose, d, table.Edit{Done: w.Flow, Failed: bad.add})
-	if l.result, err = done.Dump, cutShort(err); err == nil {
-		err = bad.result()
-	}
-	return err
 }

@@ -63,7 +63,7 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 	if err := ch.Check(); err != nil {
 		return err
 	}
-	w, _, err := a.flowPrinter()
+	w, _, err := a.flowPrinter(a.quiet)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
-	"nfctl/internal/field"
-	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/table"
 )
@@ -48,27 +46,6 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	o.stream.register(f, "events")
 }
 
-// A choice is which objects of one kind a watch shows, and which ends it.
-type choice[T any] struct {
-	conds []field.Cond  // what must hold, as far as conditions say it
-	show  func(*T) bool // nil: all
-	until func(*T) bool // nil: none
-}
-
-// chosen returns the choice of a compiled filter and --until's expression.
-func chosen[T any](reg *field.Registry[T], c *table.Choice[T], until string) (choice[T], error) {
-	out := choice[T]{conds: c.Conds(), show: c.Match}
-	if until == "" {
-		return out, nil
-	}
-	p, err := filter.Compile(reg, until)
-	if err != nil {
-		return out, named("--until", err)
-	}
-	out.until = p.Match
-	return out, nil
-}
-
 const watchHelp = `
 Each event is written at once when traffic is slow, and in large pieces when it
 is fast. Events that came faster than they were read and did not fit the receive
@@ -96,21 +73,14 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 			if err := fo.args(args); err != nil {
 				return err
 			}
-			flt, err := flowFilter(fo)
-			if err != nil {
-				return err
-			}
-			if flt.Looks("idle") {
-				return usagef("--filter: idle is known of flows that are listed, not of events: see 'nfctl help timeouts'")
-			}
-			flows, err := chosen(ct.FlowFields, flt, o.stream.until)
+			flows, err := table.WatchFlows(&fo.Filter, o.stream.until)
 			if err != nil {
 				return err
 			}
 			if slices.ContainsFunc(fo.Given, func(g table.Given) bool { return g.Flag == "timeout" }) {
 				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some time say --duration")
 			}
-			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Match: flows.conds}}
+			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Match: flows.Conds}}
 			return watchOne(w, c, format.Flows, flows, &w.h.Flow)
 		},
 	}
@@ -131,11 +101,10 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
   nfctl expect watch --helper ftp -o json
   nfctl expect watch --events new --count 1 --duration 10s 'tcp > :5000'`,
 		RunE: func(c *cobra.Command, args []string) error {
-			flt, err := expectFilter(fo, args)
-			if err != nil {
+			if err := fo.args(args); err != nil {
 				return err
 			}
-			expects, err := chosen(ct.ExpectFields, flt, o.stream.until)
+			expects, err := table.WatchExpects(&fo.Filter, o.stream.until)
 			if err != nil {
 				return err
 			}
@@ -153,7 +122,7 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 }
 
 // watchOne runs a watch of objects of one kind, which handle hands on.
-func watchOne[T any](w *watchRun, c *cobra.Command, s *format.Subject[T], ch choice[T], handle *func(*T) error) error {
+func watchOne[T any](w *watchRun, c *cobra.Command, s *format.Subject[T], ch table.Watch[T], handle *func(*T) error) error {
 	out, err := w.a.outputOf(true)
 	if err != nil {
 		return err

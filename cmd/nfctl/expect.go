@@ -28,7 +28,7 @@ The kernel's helpers make expectations; so do these commands.`,
 }
 
 func registerExpectFilter(c *cobra.Command, fo *filterOptions) {
-	registerFilter(c, table.ExpectFlags, fo)
+	registerFilter(c, ct.ExpectFlags, fo)
 	_ = c.Flags().MarkHidden("labelmap")
 }
 

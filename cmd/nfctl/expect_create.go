@@ -21,26 +21,6 @@ type expectOptions struct {
 	masterTimeout               time.Duration
 }
 
-// createFlags are conntrack(8)'s flags that describe an expectation part by part.
-var createFlags = []struct {
-	name, short, kind, usage string
-	aliases                  []string
-}{
-	{"proto", "p", "protocol", "protocol of master and connection expected, beside --orig-… and --tuple-…", []string{"protonum"}},
-	{"orig-src", "s", "address", "source of the master", []string{"src"}},
-	{"orig-dst", "d", "address", "destination of the master", []string{"dst"}},
-	{"orig-port-src", "", "port", "source port of the master", []string{"sport", "srckey", "orig-key-src"}},
-	{"orig-port-dst", "", "port", "destination port of the master", []string{"dport", "dstkey", "orig-key-dst"}},
-	{"tuple-src", "", "address", "source of the connection expected", nil},
-	{"tuple-dst", "", "address", "destination of the connection expected", nil},
-	{"tuple-port-src", "", "port", "source port of the connection expected", []string{"tuple-key-src"}},
-	{"tuple-port-dst", "", "port", "destination port of the connection expected", []string{"tuple-key-dst"}},
-	{"mask-src", "", "mask", "which bits of the source count, as 255.255.255.0", nil},
-	{"mask-port-src", "", "mask", "which bits of the source port count: 0 or 65535 or between", []string{"mask-sport", "mask-key-src"}},
-	{"mask-dst", "", "mask", "", nil},
-	{"mask-port-dst", "", "mask", "", []string{"mask-dport", "mask-key-dst"}},
-}
-
 func newExpectCreate(a *app) *cobra.Command {
 	o := &expectOptions{}
 	c := &cobra.Command{
@@ -86,16 +66,12 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 	f.BoolVar(&o.ifMissing, "if-missing", false, "do nothing, and succeed, when it is there already")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be made, and make nothing")
 	registerZone(c, &o.Zone)
-	for _, cf := range createFlags {
-		for _, name := range append([]string{cf.name}, cf.aliases...) {
-			short := cf.short
-			if name != cf.name {
-				short = ""
-			}
-			f.VarPF(&ordered{kind: cf.kind, add: func(s string) error {
-				o.Words = append(o.Words, table.Given{Flag: cf.name, Text: s})
-				return nil
-			}}, name, short, cf.usage).Hidden = name != cf.name || cf.usage == ""
+	for i := range ct.ExpectFlags {
+		if ef := &ct.ExpectFlags[i]; ef.Describe.Kind != "" {
+			names, letter := ef.Names(true)
+			addGiven(f, names, letter, ef.Describe, func(_, text string) {
+				o.Words = append(o.Words, table.Given{Flag: ef.Name, Text: text})
+			})
 		}
 	}
 	_ = c.RegisterFlagCompletionFunc("proto", fixed("tcp", "udp"))

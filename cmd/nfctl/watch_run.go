@@ -46,7 +46,7 @@ func (w *watchRun) prints(begin, flush, end func([]byte) []byte, failed func() e
 }
 
 // watching returns what is done with each object of one kind.
-func watching[T any](w *watchRun, p *format.Printer[T], c choice[T]) func(*T) error {
+func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*T) error {
 	existing := isExisting[T]()
 	by, notBy := causedBy[T](), table.NotBy(w.o.notBy)
 	all := len(w.o.notBy) == 0
@@ -56,7 +56,7 @@ func watching[T any](w *watchRun, p *format.Printer[T], c choice[T]) func(*T) er
 		} else {
 			w.events.Add(1)
 		}
-		if !all && !notBy(by(t)) || c.show != nil && !c.show(t) {
+		if !all && !notBy(by(t)) || c.Show != nil && !c.Show(t) {
 			return nil
 		}
 		if !w.stream.take() {
@@ -73,7 +73,7 @@ func watching[T any](w *watchRun, p *format.Printer[T], c choice[T]) func(*T) er
 				}
 			}
 		}
-		if c.until != nil && c.until(t) {
+		if c.Until != nil && c.Until(t) {
 			w.stream.met()
 			return nl.ErrStop
 		}

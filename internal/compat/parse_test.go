@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -145,5 +146,34 @@ func TestCompatPlain(t *testing.T) {
 	}
 	if plain < 1000 {
 		t.Errorf("%d plain lines", plain)
+	}
+}
+
+// TestFlagsAgree: conntrack(8)'s options are the flags of nfctl's own commands, under
+// the same names and letters.
+func TestFlagsAgree(t *testing.T) {
+	lists := [][]option{options}
+	for _, p := range protocols.Get() {
+		lists = append(lists, p.opts)
+	}
+	agreed := 0
+	for _, o := range slices.Concat(lists...) {
+		f := ct.FindFlag(ct.FlowFlags, o.names[0], true)
+		if f == nil {
+			continue
+		}
+		agreed++
+		names, letter := f.Names(true)
+		for _, n := range o.names {
+			if !slices.Contains(names, n) {
+				t.Errorf("--%s: nfctl has %q, not --%s", o.names[0], names, n)
+			}
+		}
+		if has := strings.Trim(string(o.letter), "\x00"); has != letter && o.names[0] != "label-add" {
+			t.Errorf("--%s is -%s here, -%s there", o.names[0], has, letter)
+		}
+	}
+	if agreed < 40 {
+		t.Errorf("only %d options have a flag", agreed)
 	}
 }

@@ -195,44 +195,21 @@ type lineFlag struct {
 	six  *ct.Attr[ct.Flow] // that of IPv6, or nil
 }
 
-// flagWords are the flags of a line that stand for each attribute.
-var flagWords = [][]string{
-	{"timeout", "t", "timeout"},
-	{"status", "u", "status"},
-	{"mark", "m", "mark"},
-	{"secmark", "c", "secmark"},
-	{"zone", "w", "zone"},
-	{"orig-zone", "orig-zone"},
-	{"repl-zone", "reply-zone"},
-	{"orig-ipv4-src", "s", "src", "orig-src"},
-	{"orig-ipv4-dst", "d", "dst", "orig-dst"},
-	{"repl-ipv4-src", "r", "reply-src"},
-	{"repl-ipv4-dst", "q", "reply-dst"},
-	{"snat-ipv4", "n", "src-nat"},
-	{"dnat-ipv4", "g", "dst-nat"},
-	{"orig-l4proto", "p", "proto", "protonum"},
-	{"orig-l3proto", "f", "family"},
-	{"connlabels", "l", "label", "label-add"},
-	{"helper-name", "helper"},
-	{"orig-port-src", "sport", "orig-port-src", "srckey", "orig-key-src"},
-	{"orig-port-dst", "dport", "orig-port-dst", "dstkey", "orig-key-dst"},
-	{"repl-port-src", "reply-port-src", "reply-key-src"},
-	{"repl-port-dst", "reply-port-dst", "reply-key-dst"},
-	{"icmp-type", "icmp-type", "icmpv6-type"},
-	{"icmp-code", "icmp-code", "icmpv6-code"},
-	{"icmp-id", "icmp-id", "icmpv6-id"},
-	{"state", "state"},
-	{"sctp-vtag-orig", "orig-vtag"},
-	{"sctp-vtag-repl", "reply-vtag"},
-	{"dccp-role", "role"},
-}
-
 // lineFlags finds what a flag sets, without its dashes.
 var lineFlags = lazy.Value[map[string]lineFlag]{Make: func() map[string]lineFlag {
 	m := map[string]lineFlag{}
-	for _, words := range flagWords {
-		for _, w := range words[1:] {
-			m[w] = lineFlagOf(words[0])
+	for i := range ct.FlowFlags {
+		f := &ct.FlowFlags[i]
+		if f.Sets == "" {
+			continue
+		}
+		sets := lineFlagOf(f.Sets)
+		names, letter := f.Names(true)
+		for _, name := range names {
+			m[name] = sets
+		}
+		if letter != "" {
+			m[letter] = sets
 		}
 	}
 	return m

@@ -12,7 +12,7 @@ import (
 )
 
 // A Filter chooses objects: by a flow in words, by flags and by expressions, all of
-// which must hold. It keeps what was typed; Compile reads it.
+// which must hold. It keeps what was typed; Flows or Expects reads it.
 type Filter struct {
 	Pattern  string
 	Given    []Given
@@ -26,70 +26,17 @@ type Given struct{ Flag, Text string }
 // AnyValue is the text of a flag that was given without one.
 const AnyValue = "any"
 
-// A Flag is a flag that chooses objects by their fields.
-type Flag[T any] struct {
-	Name    string   // in full
-	Short   string   // one letter, or none
-	Aliases []string // other full names
-	Kind    string   // what its value is, for help
-	Usage   string   // empty: not in help
-	Bare    bool     // may stand without a value: AnyValue
+// A Maker reads a flag whose value is more than values of fields: into conditions, for
+// the kernel's filter too, and a test for what they cannot say.
+type Maker[T any] func(text string) ([]field.Cond, func(*T) bool, error)
 
-	paths []string // fields of which any may have the value
-	// parse reads the value; nil: the reader of the first field.
-	parse func(string) (value.Set, error)
-	// make, when set, does all by itself: the conditions are for the kernel's
-	// filter too, the test for what they cannot say.
-	make func(text string) ([]field.Cond, func(*T) bool, error)
-	also []field.Cond // what the flag implies
-}
-
-// FlowFlags are the flags that choose flows: conntrack(8)'s, --host and --port.
-var FlowFlags = []Flag[ct.Flow]{
-	{Name: "proto", Short: "p", Aliases: []string{"protonum"}, Kind: "protocols", Usage: "transport protocol: tcp, or a list udp,icmp", paths: []string{"proto"}},
-	{Name: "src", Short: "s", Aliases: []string{"orig-src"}, Kind: "addresses", Usage: "source of the original direction: addresses, prefixes, ranges", paths: []string{"orig.src"}},
-	{Name: "dst", Short: "d", Aliases: []string{"orig-dst"}, Kind: "addresses", Usage: "destination of the original direction", paths: []string{"orig.dst"}},
-	{Name: "sport", Aliases: []string{"orig-port-src"}, Kind: "ports", Usage: "source port of the original direction: 22, ssh, 1000-2000, 22,80", paths: []string{"orig.sport"}},
-	{Name: "dport", Aliases: []string{"orig-port-dst"}, Kind: "ports", Usage: "destination port of the original direction", paths: []string{"orig.dport"}},
-	{Name: "reply-src", Kind: "addresses", Usage: "source of the reply direction", paths: []string{"reply.src"}},
-	{Name: "reply-dst", Kind: "addresses", Usage: "destination of the reply direction", paths: []string{"reply.dst"}},
-	{Name: "reply-port-src", Kind: "ports", Usage: "source port of the reply direction", paths: []string{"reply.sport"}},
-	{Name: "reply-port-dst", Kind: "ports", Usage: "destination port of the reply direction", paths: []string{"reply.dport"}},
-	{Name: "host", Kind: "addresses", Usage: "either end, in either direction", paths: []string{"orig.src", "orig.dst", "reply.src", "reply.dst"}},
-	{Name: "port", Kind: "ports", Usage: "port of either end, in either direction", paths: []string{"orig.sport", "orig.dport", "reply.sport", "reply.dport"}},
-	{Name: "family", Short: "f", Kind: "families", Usage: "address family: ipv4 or ipv6", paths: []string{"family"}},
-	{Name: "state", Kind: "states", Usage: "state of the protocol: ESTABLISHED, or a list SYN_SENT,SYN_RECV", paths: []string{"state"}},
-	{Name: "status", Short: "u", Kind: "status", Usage: "status: ASSURED, SEEN_REPLY, UNREPLIED, …; of a list any", paths: []string{"status"}},
-	{Name: "mark", Short: "m", Kind: "mark", Usage: "mark: 7, or under a mask 0x1/0xff", paths: []string{"mark"}},
-	{Name: "timeout", Short: "t", Kind: "seconds", Usage: "time left: 30s, or a range 0-5m", paths: []string{"timeout"}},
-	{Name: "zone", Short: "w", Kind: "zones", Usage: "zone of both directions", paths: []string{"zone"}},
-	{Name: "orig-zone", Kind: "zones", Usage: "zone of the original direction alone; 0: none", make: origZone},
-	{Name: "reply-zone", Kind: "zones", Usage: "zone of the reply direction alone; 0: none", make: replyZone},
-	{Name: "label", Short: "l", Kind: "labels", Usage: "connection label, by name or number; of a list any", paths: []string{"labels"}},
-	{Name: "helper", Kind: "names", Usage: "name of the helper: ftp", paths: []string{"helper"}},
-	{Name: "src-nat", Kind: "address", Usage: "the source is translated, to this address[:port] if one is given", make: srcNAT, Bare: true},
-	{Name: "dst-nat", Kind: "address", Usage: "the destination is translated, to this address[:port] if one is given", make: dstNAT, Bare: true},
-	{Name: "any-nat", Kind: "address", Usage: "source or destination is translated", make: anyNAT, Bare: true},
-	{Name: "icmp-type", Kind: "numbers", Usage: "ICMP or ICMPv6 type", paths: []string{"orig.type"}},
-	{Name: "icmp-code", Kind: "numbers", Usage: "ICMP or ICMPv6 code", paths: []string{"orig.code"}},
-	{Name: "icmp-id", Kind: "numbers", Usage: "ICMP or ICMPv6 identifier", paths: []string{"orig.id"}},
-	{Name: "icmpv6-type", Kind: "numbers", paths: []string{"orig.type"}, also: protoIs(ct.ICMPv6)},
-	{Name: "icmpv6-code", Kind: "numbers", paths: []string{"orig.code"}, also: protoIs(ct.ICMPv6)},
-	{Name: "icmpv6-id", Kind: "numbers", paths: []string{"orig.id"}, also: protoIs(ct.ICMPv6)},
-	{Name: "src-key", Aliases: []string{"srckey", "orig-key-src"}, Kind: "keys", Usage: "GRE key of the source", paths: []string{"orig.sport"}, parse: greKeys, also: protoIs(ct.GRE)},
-	{Name: "dst-key", Aliases: []string{"dstkey", "orig-key-dst"}, Kind: "keys", Usage: "GRE key of the destination", paths: []string{"orig.dport"}, parse: greKeys, also: protoIs(ct.GRE)},
-	{Name: "reply-key-src", Kind: "keys", Usage: "GRE key of the reply's source", paths: []string{"reply.sport"}, parse: greKeys, also: protoIs(ct.GRE)},
-	{Name: "reply-key-dst", Kind: "keys", Usage: "GRE key of the reply's destination", paths: []string{"reply.dport"}, parse: greKeys, also: protoIs(ct.GRE)},
-	{Name: "orig-vtag", Kind: "numbers", Usage: "SCTP verification tag of the original direction", paths: []string{"sctp.vtag_orig"}},
-	{Name: "reply-vtag", Kind: "numbers", Usage: "SCTP verification tag of the reply direction", paths: []string{"sctp.vtag_reply"}},
-	{Name: "role", Kind: "role", Usage: "DCCP role of the original direction: client or server", paths: []string{"dccp.role"}},
-	{Name: "secmark", Kind: "numbers", Usage: "security mark, of old kernels", paths: []string{"secmark"}},
-}
-
-func greKeys(s string) (value.Set, error) { return value.Numbers("GRE key", 65535)(s) }
-
-func protoIs(n uint64) []field.Cond {
-	return []field.Cond{{Paths: []string{"proto"}, Set: value.Single(n)}}
+// flowMakers are for the flags of flows that have no fields.
+var flowMakers = map[string]Maker[ct.Flow]{
+	"orig-zone":  origZone,
+	"reply-zone": replyZone,
+	"src-nat":    srcNAT,
+	"dst-nat":    dstNAT,
+	"any-nat":    anyNAT,
 }
 
 func srcNAT(text string) ([]field.Cond, func(*ct.Flow) bool, error) {
@@ -190,9 +137,11 @@ type Choice[T any] struct {
 	tests  int             // how many tests there are besides conds
 }
 
-// Compile reads what o holds. paths are the fields that a flow in words
+// compile reads what o holds. paths are the fields that a flow in words
 // speaks of.
-func Compile[T any](reg *field.Registry[T], flags []Flag[T], paths pattern.Paths, o *Filter) (*Choice[T], error) {
+func compile[T any](
+	reg *field.Registry[T], flags []ct.Flag, makers map[string]Maker[T], paths pattern.Paths, o *Filter,
+) (*Choice[T], error) {
 	if o.Labelmap != "" {
 		if err := ct.LoadLabels(o.Labelmap); err != nil {
 			return nil, named("--labelmap", err)
@@ -211,15 +160,15 @@ func Compile[T any](reg *field.Registry[T], flags []Flag[T], paths pattern.Paths
 	}
 	plain := map[string]string{} // flags whose fields have one value, and that value
 	for _, g := range o.Given {
-		ff := findFlag(flags, g.Flag)
+		ff := ct.FindFlag(flags, g.Flag, false)
 		if ff == nil {
 			return nil, usagef("unknown flag --%s", g.Flag)
 		}
-		conds, test, err := ff.read(reg, g.Text)
+		conds, test, err := readFlag(reg, ff, makers[ff.Name], g.Text)
 		if err != nil {
 			return nil, named("--"+g.Flag, err)
 		}
-		if ff.single(reg) && !strings.HasPrefix(g.Text, "!") {
+		if single(reg, ff) && !strings.HasPrefix(g.Text, "!") {
 			if first, twice := plain[ff.Name]; twice && first != g.Text {
 				return nil, usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %[2]s,%[3]s", g.Flag, first, g.Text)
 			}
@@ -229,7 +178,7 @@ func Compile[T any](reg *field.Registry[T], flags []Flag[T], paths pattern.Paths
 		if test != nil {
 			tests = append(tests, test)
 		}
-		for _, p := range ff.paths {
+		for _, p := range ff.Paths {
 			c.fields[p] = true
 		}
 	}
@@ -273,44 +222,42 @@ func Compile[T any](reg *field.Registry[T], flags []Flag[T], paths pattern.Paths
 	return c, nil
 }
 
-func findFlag[T any](flags []Flag[T], name string) *Flag[T] {
-	for i := range flags {
-		if flags[i].Name == name || slices.Contains(flags[i].Aliases, name) {
-			return &flags[i]
-		}
-	}
-	return nil
-}
-
-func (ff *Flag[T]) read(reg *field.Registry[T], text string) ([]field.Cond, func(*T) bool, error) {
+func readFlag[T any](reg *field.Registry[T], ff *ct.Flag, maker Maker[T], text string) ([]field.Cond, func(*T) bool, error) {
 	if strings.HasPrefix(text, "!") { // '!A,!B' is '!A,B': neither
 		text = strings.ReplaceAll(text, ",!", ",")
 	}
-	if ff.make != nil {
-		return ff.make(text)
+	if maker != nil {
+		return maker(text)
 	}
-	parse := ff.parse
-	if parse == nil {
-		row, err := reg.Find(ff.paths[0])
-		if err != nil {
-			return nil, nil, err
-		}
-		parse = row.ParseSet
+	row, err := reg.Find(ff.Paths[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	parse := row.ParseSet
+	switch {
+	case ff.Proto == ct.GRE:
+		parse = value.Numbers("GRE key", 65535)
+	case ff.Name == "mask-port-src":
+		parse = value.Numbers("mask of a port", 65535)
 	}
 	set, err := parse(text)
 	if err != nil {
 		return nil, nil, err
 	}
-	return append([]field.Cond{{Paths: ff.paths, Set: set}}, ff.also...), nil, nil
+	conds := []field.Cond{{Paths: ff.Paths, Set: set}}
+	if ff.Proto != 0 {
+		conds = append(conds, field.Cond{Paths: []string{"proto"}, Set: value.Single(uint64(ff.Proto))})
+	}
+	return conds, nil, nil
 }
 
 // single reports whether the flag's field has one value at a time, so that two
 // different ones never hold both.
-func (ff *Flag[T]) single(reg *field.Registry[T]) bool {
-	if len(ff.paths) != 1 || ff.paths[0] == "mark" {
+func single[T any](reg *field.Registry[T], ff *ct.Flag) bool {
+	if len(ff.Paths) != 1 || ff.Paths[0] == "mark" {
 		return false
 	}
-	row := reg.Row(ff.paths[0])
+	row := reg.Row(ff.Paths[0])
 	return row != nil && row.Kind != field.Flags && row.Kind != field.Bits
 }
 
@@ -342,7 +289,7 @@ func (c *Choice[T]) Keep(t *T) bool { return c.Match == nil || c.Match(t) }
 
 // Flows compiles a filter of flows.
 func Flows(o *Filter) (*Choice[ct.Flow], error) {
-	return Compile(ct.FlowFields, FlowFlags, pattern.FlowPaths, o)
+	return compile(ct.FlowFields, ct.FlowFlags, flowMakers, pattern.FlowPaths, o)
 }
 
 // DumpOptions returns how to read the flows that c chooses: what the kernel can

@@ -10,35 +10,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
 	"nfctl/internal/pattern"
-	"nfctl/internal/value"
 )
-
-// ExpectFlags are the flags that choose expectations. As in conntrack(8) --orig-*
-// is about the master, --tuple-* about the connection expected.
-var ExpectFlags = []Flag[ct.Expect]{
-	{Name: "master", Kind: "pattern", Usage: "the connection that expects, as 'tcp 10.0.0.1 > :21'", make: masterFilter},
-	{Name: "proto", Short: "p", Aliases: []string{"protonum"}, Kind: "protocols", Usage: "protocol of the connection expected", paths: []string{"tuple.proto"}},
-	{Name: "orig-src", Short: "s", Aliases: []string{"src"}, Kind: "addresses", Usage: "source of the master", paths: []string{"master.src"}},
-	{Name: "orig-dst", Short: "d", Aliases: []string{"dst"}, Kind: "addresses", Usage: "destination of the master", paths: []string{"master.dst"}},
-	{Name: "orig-port-src", Aliases: []string{"sport"}, Kind: "ports", Usage: "source port of the master", paths: []string{"master.sport"}},
-	{Name: "orig-port-dst", Aliases: []string{"dport"}, Kind: "ports", Usage: "destination port of the master", paths: []string{"master.dport"}},
-	{Name: "tuple-src", Kind: "addresses", Usage: "source of the connection expected", paths: []string{"tuple.src"}},
-	{Name: "tuple-dst", Kind: "addresses", Usage: "destination of the connection expected", paths: []string{"tuple.dst"}},
-	{Name: "tuple-port-src", Kind: "ports", Usage: "source port of the connection expected", paths: []string{"tuple.sport"}},
-	{Name: "tuple-port-dst", Kind: "ports", Usage: "destination port of the connection expected", paths: []string{"tuple.dport"}},
-	{Name: "mask-src", Kind: "addresses", Usage: "which bits of the source count", paths: []string{"mask.src"}},
-	{Name: "mask-port-src", Aliases: []string{"mask-sport"}, Kind: "numbers", Usage: "which bits of the source port count", paths: []string{"mask.sport"}, parse: portMasks},
-	{Name: "host", Kind: "addresses", Usage: "either end, of the master or of the connection expected", paths: []string{"tuple.src", "tuple.dst", "master.src", "master.dst"}},
-	{Name: "port", Kind: "ports", Usage: "port of either end, of the master or of the connection expected", paths: []string{"tuple.sport", "tuple.dport", "master.sport", "master.dport"}},
-	{Name: "family", Short: "f", Kind: "families", Usage: "address family: ipv4 or ipv6", paths: []string{"family"}},
-	{Name: "helper", Kind: "names", Usage: "name of the helper: ftp", paths: []string{"helper"}},
-	{Name: "class", Kind: "numbers", Usage: "class: which of the helper's policies", paths: []string{"class"}},
-	{Name: "flags", Kind: "flags", Usage: "flags: permanent, inactive", paths: []string{"flags"}},
-	{Name: "timeout", Short: "t", Kind: "seconds", Usage: "time left: 30s, or a range 0-5m", paths: []string{"timeout"}},
-	{Name: "id", Kind: "numbers", Usage: "id of the expectation", paths: []string{"id"}},
-}
-
-func portMasks(s string) (value.Set, error) { return value.Numbers("mask of a port", 65535)(s) }
 
 // ExpectPaths are the fields that a flow in words speaks of: those of the tuple
 // called "tuple" or "master".
@@ -47,6 +19,9 @@ func ExpectPaths(tuple string) pattern.Paths {
 	return pattern.Paths{Proto: at("proto"), Src: at("src"), Dst: at("dst"), SPort: at("sport"), DPort: at("dport"),
 		Type: at("type"), Code: at("code"), ID: at("id")}
 }
+
+// expectMakers are for the flags of expectations that have no fields.
+var expectMakers = map[string]Maker[ct.Expect]{"master": masterFilter}
 
 func masterFilter(text string) ([]field.Cond, func(*ct.Expect) bool, error) {
 	p, err := pattern.Parse(text)
@@ -59,7 +34,7 @@ func masterFilter(text string) ([]field.Cond, func(*ct.Expect) bool, error) {
 
 // Expects compiles a filter of expectations.
 func Expects(o *Filter) (*Choice[ct.Expect], error) {
-	return Compile(ct.ExpectFields, ExpectFlags, ExpectPaths("tuple"), o)
+	return compile(ct.ExpectFields, ct.ExpectFlags, expectMakers, ExpectPaths("tuple"), o)
 }
 
 // master returns the one connection that all chosen expectations belong to, so
