@@ -62,6 +62,38 @@ func (t *try) connects(addr string) bool {
 	return c.Close() == nil
 }
 
+// answered sends n questions to an echo, each from a port of its own where ports says
+// so, and returns how many answers come.
+func (t *try) answered(addr string, n int, ports bool) (got int) {
+	t.Helper()
+	b := make([]byte, 16)
+	for left := n; left > 0; {
+		c, err := t.ns.Dial("udp", addr, nstest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		these := left
+		if ports {
+			these = 1
+		}
+		for range these {
+			if _, err := c.Write([]byte("hello")); err != nil && !isTransient(err) {
+				t.Fatal(err)
+			}
+		}
+		for want := these; want > 0; want-- {
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := c.Read(b); err != nil {
+				break
+			}
+			got++
+		}
+		_ = c.Close()
+		left -= these
+	}
+	return got
+}
+
 // stages says of each recipe what must be there before it, what happens while it
 // runs, and what must be so of its output, or, of one in the background, of what
 // happens.
@@ -158,6 +190,25 @@ var stages = map[string]struct {
 	}, after: func(t *try, out string) {
 		if first, _, _ := strings.Cut(out, "10.0.0.8"); !strings.Contains(first, "10.0.0.9") {
 			t.Errorf("%s", out)
+		}
+	}},
+	"A rate limit for each source": {before: func(t *try) { t.ns.UDPEcho("127.0.0.1:53") }, during: func(t *try) {
+		if n := t.answered("127.0.0.1:53", 100, false); n < 5 || n > 25 {
+			t.Errorf("%d of 100 questions at once have an answer, want 10 or little more", n)
+		}
+	}},
+	"Look at one flow in a hundred": {before: func(t *try) { t.ns.UDPEcho("127.0.0.1:9000") }, during: func(t *try) {
+		if n := t.answered("127.0.0.1:9000", 250, true); n != 250 {
+			t.Errorf("%d of 250 questions have an answer", n)
+		}
+	}, after: func(t *try, out string) {
+		if n := strings.Count(out, "\n"); n != 2 {
+			t.Errorf("%d lines of 250 flows, want 2\n%s", n, out)
+		}
+	}},
+	"Random loss": {before: func(t *try) { t.ns.UDPEcho("127.0.0.1:9000") }, during: func(t *try) {
+		if n := t.answered("127.0.0.1:9000", 500, false); n < 350 || n > 495 {
+			t.Errorf("%d of 500 questions have an answer, want nine of ten", n)
 		}
 	}},
 	"Verdicts by user": {during: func(t *try) {
