@@ -87,11 +87,11 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		}
 		name, in = o.file, f
 	}
-	ctx, stop := a.interruptible(c, "made")
+	ctx, stop := a.interruptible(c, "loaded")
 	defer stop()
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{
-		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, Progress: bar,
+		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, Progress: bar, Applied: a.edit,
 		Failed: func(bad *format.LineError) {
 			if bad.Text != "" {
 				a.line("nfctl: %s: %v", name, bad)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nstest"
+	"nfctl/internal/table"
 )
 
 // stalledPipe is a pipe that nobody reads from and that is full.
@@ -125,6 +128,74 @@ func TestSignalsWithStalledReader(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSignalsEndLoad ends a load whose input goes on: what it says it did is what the
+// table has.
+func TestSignalsEndLoad(t *testing.T) {
+	t.Parallel()
+	nfctl := nstest.Build(t)
+	for _, args := range [][]string{{"ct", "load"}, {"compat", "conntrack", "-R", "-"}} {
+		ns := nstest.New(t)
+		in, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(nfctl, args...)
+		var said bytes.Buffer
+		c.Stdin, c.Stdout, c.Stderr = in, &said, &said
+		ns.Do(func() { err = c.Start() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = in.Close()
+		stop := make(chan struct{})
+		fed := make(chan struct{})
+		go func() { // until told to stop: then half of the table's limit is far away
+			defer close(fed)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := fmt.Fprintf(w, "-A -t 600 -s 10.%d.%d.%d -d 10.9.0.1 -p udp --sport 1000 --dport 53\n", i>>16&255, i>>8&255, i&255); err != nil {
+					return
+				}
+				if i > 1000 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		}()
+		if args[0] == "ct" { // conntrack -R reads all before it loads
+			nstest.Until(t, "flows are loaded", func() bool { return strings.TrimSpace(ns.Run(nfctl, "ct", "count")) != "0" })
+		}
+		_ = c.Process.Signal(unix.SIGINT)
+		_ = c.Process.Signal(unix.SIGTERM)
+		ended := make(chan struct{})
+		go func() { _ = c.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			_ = c.Process.Kill()
+			t.Fatalf("%v: two signals do not end it", args)
+		}
+		close(stop)
+		_ = w.Close()
+		<-fed
+		if args[0] != "ct" {
+			continue
+		}
+		count, _ := strconv.Atoi(strings.TrimSpace(ns.Run(nfctl, "ct", "count")))
+		var told int
+		if m := regexp.MustCompile(`nfctl: (\d+) flow`).FindStringSubmatch(said.String()); m != nil {
+			told, _ = strconv.Atoi(m[1])
+		}
+		// What the last send did may not have been read.
+		if told == 0 || told > count || told < count-table.BatchSize {
+			t.Errorf("%v: %d flows in the table, and it says: %s", args, count, said.String())
+		}
 	}
 }
 

@@ -60,7 +60,10 @@ func (r *runner) load(file string) error {
 	batch := conn.NewBatch(table.BatchSize, func(_ *ct.Flow, err error) {
 		l := waiting[0]
 		waiting = waiting[1:]
-		if err != nil && !(l.c.Verb == 'A' && errors.Is(err, unix.EEXIST)) {
+		switch {
+		case err == nil && r.Edited != nil:
+			r.Edited()
+		case err != nil && !(l.c.Verb == 'A' && errors.Is(err, unix.EEXIST)):
 			fail(l.number, failed(l.c.Verb, err))
 		}
 	})

@@ -25,7 +25,7 @@ type Env struct {
 
 	// Line writes a message as one line to Err.
 	Line func(format string, args ...any)
-	// Edited is told of each flow that was changed or deleted.
+	// Edited is told of each flow that was made by a file, changed or deleted.
 	Edited func()
 	// Interrupt returns a context that ends when the user wants an end, and what gives
 	// it back. done is what the command does to flows, as "deleted"; "": it only reads.

@@ -30,6 +30,9 @@ type LoadOptions struct {
 	Failed func(*format.LineError)
 	// Lost is told of each record that says what its stream lacks there.
 	Lost func(line int, l format.Loss)
+	// Applied, when set, is called for each flow that was made, changed or deleted, as
+	// soon as the kernel has said so.
+	Applied func()
 	// Progress, when set, is told some five times a second how many bytes were
 	// read.
 	Progress func(bytes int64)
@@ -444,8 +447,10 @@ func (l *loader) done(f *ct.Flow, err error) {
 	switch {
 	case err == nil && at.op == "delete":
 		l.Deleted++
+		l.applied()
 	case err == nil:
 		l.Made++
+		l.applied()
 		if f.Has(ct.HasLabels) && f.Labels != [16]byte{} && l.labelled == nil {
 			l.labelled = f.Clone()
 		}
@@ -460,6 +465,12 @@ func (l *loader) done(f *ct.Flow, err error) {
 		l.again = append(l.again, at)
 	default:
 		l.failed(&format.LineError{Line: at.number, Err: err})
+	}
+}
+
+func (l *loader) applied() {
+	if l.o.Applied != nil {
+		l.o.Applied()
 	}
 }
 
@@ -489,6 +500,7 @@ func (l *loader) oneByOne(at line) {
 	}
 	if err == nil || errors.Is(err, ct.ErrLabelsDropped) {
 		l.Made++
+		l.applied()
 		return
 	}
 	l.failed(&format.LineError{Line: at.number, Err: err})
