@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -116,9 +117,13 @@ func (f *RuleFile) Open() (*RuleAction, error) {
 	L := a.v.L
 	a.v.longest = ruleText
 	a.v.boundChunks()
-	a.limit.done, a.limit.tick = make(chan struct{}), max(f.o.Timeout/10, time.Millisecond)
+	a.limit.done, a.limit.tick = make(chan struct{}), min(max(f.o.Timeout/10, time.Millisecond), mostTick)
+	a.limit.memory.Store(loadMemory)
 	a.limit.start(max(f.o.Timeout, loadTime))
-	defer a.limit.stop()
+	defer func() {
+		a.limit.stop()
+		a.limit.memory.Store(ruleMemory)
+	}()
 	a.v.limit = &a.limit
 	L.SetContext(&a.limit)
 	a.v.limitCoroutines()
@@ -309,6 +314,9 @@ func (a *RuleAction) Act(p *queue.Packet, d *queue.Decision, e *packet.Editor) (
 	if cut {
 		a.f.cut.Add(1)
 		failure = fmt.Errorf("cut off after %v", a.f.o.Timeout)
+		if a.limit.greedy {
+			failure = errGreedy
+		}
 	} else {
 		a.f.errs.Add(1)
 	}
@@ -376,14 +384,33 @@ type limit struct {
 	started atomic.Int64  // when the call under way began; 0: none, late: cut off
 	most    atomic.Int64
 	watched atomic.Bool
+	memory  atomic.Int64 // bytes by which the heap may grow beyond twice what it was
+	greedy  bool         // cut off for the memory that it took; set before done is closed
 }
 
 const late = -1
 
+// The watcher looks at least so often, and ends a call under which the heap grows to
+// more than twice what it was before, which garbage alone may do, and so many bytes.
+const (
+	mostTick   = 10 * time.Millisecond
+	ruleMemory = 64 << 20
+	loadMemory = 512 << 20 // while a file is loaded
+)
+
+var errGreedy = errors.New("cut off: it took too much memory")
+
 func (l *limit) Done() <-chan struct{}       { return l.done }
-func (l *limit) Err() error                  { return errLate }
 func (l *limit) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (l *limit) Value(any) any               { return nil }
+
+// Err is asked for when Done is closed.
+func (l *limit) Err() error {
+	if l.greedy {
+		return errGreedy
+	}
+	return errLate
+}
 
 // AfterFunc lets contexts be made of this one without a goroutine each; what the
 // interpreter makes of it is replaced by it.
@@ -420,9 +447,18 @@ const idleTicks = 50
 func (l *limit) watch() {
 	tick := time.NewTicker(l.tick)
 	defer tick.Stop()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	heap := func() uint64 {
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	last := heap()
+	var before uint64 // the heap when the call under way was first seen
+	var watched int64 // when that call began
 	for idle := 0; ; {
 		<-tick.C
-		began := l.started.Load()
+		began, now, was := l.started.Load(), heap(), last
+		last = now
 		if began == 0 {
 			if idle++; idle < idleTicks {
 				continue
@@ -435,7 +471,15 @@ func (l *limit) watch() {
 			continue
 		}
 		idle = 0
-		if began != late && int64(time.Since(epoch))-began > l.most.Load() && l.started.CompareAndSwap(began, late) {
+		if began == late {
+			continue
+		}
+		if began != watched {
+			before, watched = min(was, now), began
+		}
+		greedy := now > 2*before+uint64(l.memory.Load())
+		if (greedy || int64(time.Since(epoch))-began > l.most.Load()) && l.started.CompareAndSwap(began, late) {
+			l.greedy = greedy
 			close(l.done)
 		}
 	}

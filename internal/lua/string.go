@@ -24,6 +24,10 @@ func (v *vm) fixStrings() {
 	} {
 		t.RawSetString(name, L.NewFunction(f))
 	}
+	hidden, meta := L.NewTable(), L.NewTable() // behind the table string, for pairs does not show it
+	hidden.RawSetString(concatName, L.NewFunction(v.concat))
+	meta.RawSetString("__index", hidden)
+	t.Metatable = meta
 	if t, ok := L.GetGlobal("table").(*lua.LTable); ok {
 		t.RawSetString("concat", L.NewFunction(v.tableConcat))
 	}

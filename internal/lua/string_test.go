@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"time"
@@ -167,13 +170,66 @@ func TestSlowCalls(t *testing.T) {
 		a := action(t, "return function(p) if p.payload == 'go' then "+call+" end return 'drop' end", RuleOptions{Timeout: 20 * time.Millisecond, Warn: func(s string) { warned = s }})
 		began := time.Now()
 		_, decided, err := act(t, a, udpPacket("go"))
-		if took := time.Since(began); err != nil || decided || took > 10*time.Second || !strings.Contains(warned, "cut off after 20ms") {
+		if took := time.Since(began); err != nil || decided || took > 10*time.Second || !strings.Contains(warned, "cut off") {
 			t.Errorf("%s: %v %v %q after %v", call, decided, err, warned, took)
 		}
 		nstest.Until(t, "it works on", func() bool { // a busy machine may cut this off as well
 			d, decided, _ := act(t, a, udpPacket("no"))
 			return decided && d.Verdict == queue.Drop
 		})
+	}
+}
+
+// TestGreedyCalls: what a rule takes of memory is bounded, however it takes it, and
+// the rule works on. Not in parallel: the bound is on the process's heap.
+func TestGreedyCalls(t *testing.T) {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	heap := func() uint64 {
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	for _, call := range []string{
+		`local s = "x" while true do s = s .. s end`,
+		`local s = "x" while true do s = s .. s .. s .. s .. s .. s .. s .. s end`,
+		`local t = {} while true do t[#t+1] = ("x"):rep(2^20) end`,
+		`local t = {} while true do t[#t+1] = {} end`,
+		`local t, s = {}, "x" local function f() while true do s = s .. s t[#t+1] = s end end while true do pcall(f) s = "x" .. #t end`,
+		`local s = "x" coroutine.wrap(function() while true do s = s .. s end end)()`,
+		`local t = {} while true do t[#t+1] = ("x"):rep(2^19) .. #t end`,
+	} {
+		runtime.GC()
+		before, most, done := heap(), uint64(0), make(chan struct{})
+		var warned string
+		a := action(t, "return function(p) if p.payload == 'go' then "+call+" end return 'drop' end", RuleOptions{Timeout: time.Minute, Warn: func(s string) { warned = s }})
+		go func() {
+			defer close(done)
+			_, decided, err := act(t, a, udpPacket("go"))
+			if err != nil || decided || !strings.Contains(warned, errGreedy.Error()) && !strings.Contains(warned, "resulting string too large") {
+				t.Errorf("%s: %v %v %q", call, decided, err, warned)
+			}
+		}()
+		for waiting := true; waiting; {
+			select {
+			case <-done:
+				waiting = false
+			case <-time.After(time.Millisecond):
+				most = max(most, heap())
+			}
+		}
+		if most > before+512<<20 {
+			t.Errorf("%s: the heap grew by %d MiB", call, (most-before)>>20)
+		}
+		t.Logf("%s: %d MiB", call, (max(most, before)-before)>>20)
+		if d, decided, _ := act(t, a, udpPacket("no")); !decided || d.Verdict != queue.Drop {
+			t.Errorf("%s: it does not work on", call)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "greedy.lua")
+	if err := os.WriteFile(file, []byte(`t = {} while true do t[#t+1] = ("x"):rep(2^20) end`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenRule(file, RuleOptions{}); err == nil || !strings.Contains(err.Error(), errGreedy.Error()) {
+		t.Errorf("a file: %v", err)
 	}
 }
 
@@ -248,6 +304,7 @@ func FuzzPattern(f *testing.F) {
 		"too many captures", "pattern too complex", errLate.Error()}
 	f.Fuzz(func(t *testing.T, text, pattern string) {
 		for _, name := range []string{"find", "match", "gsub"} {
+			l.memory.Store(1 << 40)
 			l.start(20 * time.Millisecond)
 			v.L.Push(v.L.GetField(v.L.GetGlobal("string"), name))
 			v.L.Push(lua.LString(text))
@@ -267,4 +324,32 @@ func FuzzPattern(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestConcat: the operator .. is as the interpreter's, up to the longest text.
+func TestConcat(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	err := Run(Options{Out: &out, Code: `
+		local function two() return "a", "b" end
+		local function all(...) return "x" .. ... end
+		local m = setmetatable({}, {__concat = function(a, b) return (type(a) == "table" and "M" or a) .. "+" .. (type(b) == "table" and "M" or b) end})
+		print("a" .. 1 .. "b" .. 2.5, two() .. two(), "x" .. two(), all("p", "q"), ({two() .. two()})[2])
+		print(m .. "a", "a" .. m, "a" .. "b" .. m .. "c" .. "d", 1 .. m, m .. m)
+		print(pcall(function() local x return "a" .. x end))
+		print(pcall(function() return {} .. "a" end))
+		local function own(s, n) if n then s = s .. "0" end local u = s .. "1" n = (s .. u) return s, u, n, s .. n end
+		print(own("s", true))
+		print((function(...) local t = {"a" .. "b", "c" .. ...} t["k" .. "l"] = "v" .. "w" return #t, t[2], t.kl, "y" .. "z" end)("d", "e"))
+		print(not ("a" .. "b"), "a" .. "b" == "ab", #("a" .. "b"), "1" .. "2" + 3, ("a" .. "b"):upper(), "a" .. "b" < "b" and "c" .. "d" or "e" .. "f")
+		for i = 1, 2 do print(i .. ":") end
+		setfenv(1, {print = print, s = "env"}) print(s .. s)
+	`})
+	const want = "a1b2.5\taa\txa\txp\tnil\nM+a\ta+M\tabM+cd\t1+M\tM+M\n" +
+		"false\t(command line):7: cannot perform concat operation between string and nil\n" +
+		"false\t(command line):8: cannot perform concat operation between table and string\n" +
+		"s0\ts01\ts0s01\ts0s0s01\n2\tcd\tvw\tyz\nfalse\ttrue\t2\t15\tAB\tcd\n1:\n2:\nenvenv\n"
+	if err != nil || out.String() != want {
+		t.Errorf("%v\n%s", err, out.String())
+	}
 }

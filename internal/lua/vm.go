@@ -215,6 +215,7 @@ func compile(code []byte, name string) (proto *lua.FunctionProto, err error) {
 		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name, bytes.Count(bytes.TrimRight(code, " \t\r\n"), []byte("\n"))+1, at.Message)}
 	}
 	if err == nil {
+		boundConcat(chunk)
 		proto, err = lua.Compile(chunk, name)
 	}
 	if err != nil {
