@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,6 +218,10 @@ func acceptOrDrop(s string) (queue.Verdict, error) {
 
 // rules reads all rules and compiles them.
 func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
+	if slices.ContainsFunc(o.sources, func(s ruleSource) bool { return s.file }) {
+		// What reading leaves behind is not to double the memory of a long list.
+		defer debug.SetGCPercent(debug.SetGCPercent(40))
+	}
 	var all []rule.Rule
 	for _, s := range o.sources {
 		if !s.file {
@@ -236,7 +241,11 @@ func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
 		if err != nil {
 			return nil, named(s.flag, err)
 		}
-		all = append(all, rules...)
+		if all == nil {
+			all = rules // a long list is not to be there twice
+		} else {
+			all = append(all, rules...)
+		}
 	}
 	return rule.Compile(all, ro)
 }

@@ -463,13 +463,13 @@ var FlowPaths = Paths{
 // Conds returns what the pattern asks of a subject with these fields, all of
 // which must hold; none when it leaves everything open.
 func (p *Pattern) Conds(paths Paths) ([]field.Cond, error) {
-	var out []field.Cond
+	out := make([]field.Cond, 0, 4)
 	var err error
 	add := func(names []string, what string, set value.Set) {
 		if len(names) == 0 && err == nil {
 			err = &Error{Text: p.Text, Err: &value.Error{What: "pattern here", Text: p.Text, Valid: "no " + what}}
 		}
-		out = append(out, field.Cond{Paths: slices.Clone(names), Set: set})
+		out = append(out, field.Cond{Paths: slices.Clip(names), Set: set})
 	}
 	num := func(w Parts, names []string, what string, n uint64) {
 		if p.Has&w != 0 {
@@ -497,6 +497,9 @@ func (p *Pattern) Conds(paths Paths) ([]field.Cond, error) {
 	num(ReplyZone, paths.ReplyZone, "reply-zone", uint64(p.ReplyZone))
 	if err != nil {
 		return nil, err
+	}
+	if len(out) == 0 {
+		return nil, nil
 	}
 	return out, nil
 }

@@ -31,8 +31,8 @@ func NeedsToJudge(fields ...string) Needs {
 // (0: of any).
 func (r *Rule) needs(proto uint8) Needs {
 	n := r.asks
-	conds := r.conds
-	for _, c := range r.conds {
+	conds := r.conditions()
+	for _, c := range conds {
 		n = n.Add(NeedsToJudge(c.Paths...))
 	}
 	if r.expr != nil {
@@ -58,7 +58,7 @@ func (s *Set) Counts(n int) bool { return len(s.rules[n-1].whens) > 0 }
 
 // ExprNeeds returns what an expression needs that is no rule's, as --until.
 func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
-	return (&Rule{expr: e}).needs(proto)
+	return (&Rule{more: &more{expr: e}}).needs(proto)
 }
 
 // datagrams are the protocols whose segments, where many come as one packet, are

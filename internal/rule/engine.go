@@ -20,6 +20,7 @@ type Set struct {
 	logs  bool
 
 	uncomputed atomic.Uint64
+	added      map[alike]bool // rules alike need the same
 }
 
 // A step is a run of rules that tables serve, or else one rule.
@@ -85,6 +86,16 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 
 // add adds what rule i needs.
 func (s *Set) add(i int) {
+	if r := &s.rules[i]; r.shape != nil && r.more == &nothing {
+		same := alike{r.shape, r.shape.proto(r.key)}
+		if s.added == nil {
+			s.added = map[alike]bool{}
+		}
+		if s.added[same] {
+			return
+		}
+		s.added[same] = true
+	}
 	n := s.rules[i].needs(s.opts.Proto)
 	s.needs = s.needs.Add(n)
 	if n.Apart && s.apart == 0 {
@@ -104,9 +115,9 @@ func (s *Set) Apart() int {
 // matcher compiles the rule's condition.
 func (r *Rule) matcher() (func(*queue.Packet) bool, error) {
 	var conds func(*queue.Packet) bool
-	if len(r.conds) > 0 {
+	if list := r.conditions(); len(list) > 0 {
 		var err error
-		if conds, err = filter.Conds(queue.Fields, r.conds...); err != nil {
+		if conds, err = filter.Conds(queue.Fields, list...); err != nil {
 			return nil, err
 		}
 	}

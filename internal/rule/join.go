@@ -9,6 +9,7 @@ import (
 
 	"nfctl/internal/field"
 	"nfctl/internal/queue"
+	"nfctl/internal/value"
 )
 
 // Rules of one shape, which compare the same fields in the same way with differing
@@ -28,13 +29,17 @@ const minJoin = 4
 // keyed splits the conditions of a rule: those of them that a key stands for, as the
 // text of their shape, its parts and the key's bytes. rest says that there are others,
 // too. Without parts there is no key.
-func (r *Rule) keyed() (shape string, parts []part, key []byte, rest bool) {
-	conds := r.conds
+func (r *Rule) keyed() (name string, parts []part, bytes string, rest bool) {
+	if r.shape != nil && r.expr == nil {
+		return r.shape.name, r.shape.parts, r.key, false
+	}
+	conds := r.conditions()
 	if r.expr != nil {
 		of, exact := r.expr.Conds()
 		conds, rest = append(slices.Clip(conds), of...), !exact
 	}
-	var name []byte
+	text, key := make([]byte, 0, 96), make([]byte, 0, 64)
+	parts = make([]part, 0, len(conds))
 	for i := range conds {
 		c := &conds[i]
 		p, longer, ok := partOf(c, key)
@@ -44,12 +49,88 @@ func (r *Rule) keyed() (shape string, parts []part, key []byte, rest bool) {
 		}
 		key = longer
 		parts = append(parts, p)
-		name = append(name, p.row.Path...)
-		name = strconv.AppendInt(append(name, '/'), int64(p.bits), 10)
-		name = strconv.AppendUint(append(name, '/'), p.mask, 16)
-		name = append(strconv.AppendBool(name, p.v4), ' ')
+		text = append(text, p.row.Path...)
+		text = strconv.AppendInt(append(text, '/'), int64(p.bits), 10)
+		text = strconv.AppendUint(append(text, '/'), p.mask, 16)
+		text = append(strconv.AppendBool(text, p.v4), ' ')
 	}
-	return string(name), parts, key, rest
+	return string(text), parts, string(key), rest
+}
+
+// A shape is what rules have in common that compare the same fields in the same way.
+type shape struct {
+	name  string
+	parts []part
+}
+
+// alike are rules that need the same of packets.
+type alike struct {
+	shape *shape
+	proto int
+}
+
+// proto returns the protocol that a rule of the shape begins with, or -1.
+func (s *shape) proto(key string) int {
+	if s.parts[0].row.Path != "ip.proto" {
+		return -1
+	}
+	return int(key[0])<<8 | int(key[1])
+}
+
+// conds returns the conditions that a key stands for.
+func (s *shape) conds(key string) []field.Cond {
+	out := make([]field.Cond, len(s.parts))
+	b := []byte(key)
+	for i := range s.parts {
+		p := &s.parts[i]
+		c := &out[i]
+		c.Paths = []string{p.row.Path}
+		switch {
+		case p.row.Num != nil:
+			var n uint64
+			if p.row.Limit() <= 0xffff {
+				n, b = uint64(binary.BigEndian.Uint16(b)), b[2:]
+			} else {
+				n, b = binary.BigEndian.Uint64(b), b[8:]
+			}
+			c.Set = value.Single(n)
+			if p.mask != ^uint64(0) {
+				c.Set.Mask = p.mask
+			}
+		case p.row.IP != nil:
+			size := 16
+			if p.v4 {
+				size = 4
+			}
+			a, _ := netip.AddrFromSlice(b[:size])
+			b = b[size:]
+			c.Set.Addrs = []value.AddrRange{{Lo: a, Hi: last(netip.PrefixFrom(a, p.bits))}}
+		default:
+			n, used := binary.Uvarint(b)
+			c.Set.Texts = []string{string(b[used:][:n])}
+			b = b[used:][n:]
+		}
+	}
+	return out
+}
+
+// shapes are those that rules of a list have, by name.
+type shapes map[string]*shape
+
+// pack keeps a rule's conditions as shape and key, where these are all there is to
+// them.
+func (s shapes) pack(r *Rule) {
+	if s == nil || len(r.conds) == 0 || r.expr != nil {
+		return
+	}
+	name, parts, key, rest := r.keyed()
+	if rest {
+		return
+	}
+	if s[name] == nil {
+		s[name] = &shape{name, parts}
+	}
+	r.shape, r.key, r.conds = s[name], key, nil
 }
 
 // partOf appends the value that a condition asks for to a key, where it is one.
@@ -166,9 +247,9 @@ func newJoin(parts []part, rules int) *join {
 }
 
 // find returns the slot of a key, or where it is to go.
-func (j *join) find(key []byte) *uint32 {
+func find[K string | []byte](j *join, hash uint64, key K) *uint32 {
 	mask := uint64(len(j.slots) - 1)
-	for i := maphash.Bytes(j.seed, key); ; i++ {
+	for i := hash; ; i++ {
 		slot := &j.slots[i&mask]
 		if *slot == 0 {
 			return slot
@@ -180,8 +261,8 @@ func (j *join) find(key []byte) *uint32 {
 }
 
 // add adds a rule, which stands behind those that were added before.
-func (j *join) add(key []byte, rule uint32, test func(*queue.Packet) bool) {
-	slot := j.find(key)
+func (j *join) add(key string, rule uint32, test func(*queue.Packet) bool) {
+	slot := find(j, maphash.String(j.seed, key), key)
 	e := entry{rule: rule, test: test}
 	for n := *slot; n != 0; n = j.entries[n-1].next {
 		before := &j.entries[n-1]
@@ -209,7 +290,7 @@ func (j *join) match(p *queue.Packet, scratch *[]byte, limit uint32) uint32 {
 		}
 	}
 	*scratch = key
-	for n := *j.find(key); n != 0; {
+	for n := *find(j, maphash.Bytes(j.seed, key), key); n != 0; {
 		e := &j.entries[n-1]
 		if e.rule >= limit {
 			return none

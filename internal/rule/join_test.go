@@ -64,6 +64,31 @@ func randomRules(t testing.TB, r *rand.Rand, n int) []Rule {
 	return rules
 }
 
+// TestPacked: the conditions that a list keeps as keys are those of the text.
+func TestPacked(t *testing.T) {
+	packed := 0
+	for _, text := range []string{"drop tcp 10.0.0.1 > :22", "drop > 10.0.0.0/8", "drop udp fd00::/65 > [fd00::1]:53", "drop udp ::/0 > 0::1:2",
+		"drop 99 10.0.0.1 > 0.0.0.0/0", "drop icmp > type 8 id 513", "drop sctp :0 > :65535", "drop tcp :1-2 > :22", "drop tcp > :1,2", "drop >"} {
+		rules, err := ParseFile(strings.NewReader(text), "list", Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		want, err := Parse(text, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(rules[0].conditions()); got != fmt.Sprint(want.conds) {
+			t.Errorf("%s: %s, want %v", text, got, want.conds)
+		}
+		if rules[0].shape != nil {
+			packed++
+		}
+	}
+	if packed != 7 {
+		t.Errorf("%d are packed", packed)
+	}
+}
+
 // judgeSingly decides by trying rule after rule.
 func judgeSingly(t testing.TB, rules []Rule, p *queue.Packet) (v queue.Verdict, number int) {
 	for i := range rules {
@@ -86,7 +111,15 @@ func judgeSingly(t testing.TB, rules []Rule, p *queue.Packet) (v queue.Verdict, 
 func holdJoins(t testing.TB, seed uint64, n int) (joined int) {
 	r := rand.New(rand.NewPCG(seed, 9))
 	rules := randomRules(t, r, n)
-	e := engine(t, Options{}, rules...)
+	var list strings.Builder
+	for i := range rules {
+		list.WriteString(rules[i].Text + "\n")
+	}
+	packed, err := ParseFile(strings.NewReader(list.String()), "list", Options{}) // keeps conditions as keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine(t, Options{}, packed...)
 	for i := range e.set.steps {
 		if run := e.set.steps[i].run; run != nil {
 			joined += len(run.joins)

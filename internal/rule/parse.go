@@ -50,6 +50,7 @@ const maxLine = 1 << 20
 // *Error.
 func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 	var rules []Rule
+	p := parser{shapes: shapes{}}
 	s := bufio.NewScanner(in)
 	s.Buffer(nil, maxLine)
 	for line := 1; s.Scan(); line++ {
@@ -57,7 +58,7 @@ func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 		if text == "" {
 			continue
 		}
-		p := parser{rest: text}
+		p.rest = text
 		r, err := p.rule(o)
 		if err != nil {
 			return nil, &Error{Text: text, File: name, Line: line, Err: err}
@@ -103,7 +104,11 @@ func quotedLen(s string) int {
 	return 0
 }
 
-type parser struct{ rest string }
+type parser struct {
+	rest   string
+	shapes shapes // nil: rules keep their conditions
+	spare  *more  // for the next rule
+}
 
 // peek returns the next word without taking it. A word that begins with a quote
 // ends with that quote; so does one that has a quote behind its first '='.
@@ -146,7 +151,11 @@ func (p *parser) argument(action, valid string) (string, error) {
 }
 
 func (p *parser) rule(o Options) (Rule, error) {
-	var r Rule
+	if p.spare == nil {
+		p.spare = new(more)
+	}
+	r := Rule{more: p.spare}
+	p.spare = nil
 	first := p.peek()
 	if first == "" {
 		return r, &value.Error{What: "rule", Text: p.rest, Valid: "an action: " + strings.Join(actionWords(false), ", ")}
@@ -205,6 +214,8 @@ func (p *parser) rule(o Options) (Rule, error) {
 			return r, err
 		}
 	}
+	p.shapes.pack(&r)
+	p.spare = r.share()
 	return r, nil
 }
 

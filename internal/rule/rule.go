@@ -35,11 +35,43 @@ type Rule struct {
 
 	decides bool
 	verdict queue.Verdict
+
+	// Lists may hold a million rules that have no more than this: a pattern of single
+	// values is kept as its shape and key.
+	shape *shape // nil: conds are what the pattern asks for
+	key   string
+	*more
+}
+
+// A more is what rules may have besides, which many share that have nothing.
+type more struct {
 	actions []action
 	asks    Needs                         // of the actions
 	conds   []field.Cond                  // of the pattern or flag; all must hold
 	expr    *filter.Program[queue.Packet] // nil: none
 	whens   []choice
+}
+
+// nothing is what plain rules share. It is never changed.
+var nothing more
+
+// share has a rule that has nothing more share that with others. It returns the memory
+// that is free then, or nil.
+func (r *Rule) share() *more {
+	m := r.more
+	if len(m.actions)+len(m.conds)+len(m.whens) > 0 || m.expr != nil || m.asks != (Needs{}) {
+		return nil
+	}
+	r.more, *m = &nothing, more{}
+	return m
+}
+
+// conditions returns what the pattern or flag asks for.
+func (r *Rule) conditions() []field.Cond {
+	if r.shape == nil {
+		return r.conds
+	}
+	return r.shape.conds(r.key)
 }
 
 func (r *Rule) name() queue.RuleName { return queue.RuleName{Text: r.Text, File: r.File, Line: r.Line} }
@@ -149,7 +181,7 @@ func flagPaths(what string) []string {
 // pattern; text is the flag's value. Port stands for either end. Errors are of
 // type *value.Error, *pattern.Error and *filter.Error.
 func Flag(action, what, text string) (Rule, error) {
-	r := Rule{decides: true, verdict: queue.Accept}
+	r := Rule{decides: true, verdict: queue.Accept, more: new(more)}
 	if action == "drop" {
 		r.verdict = queue.Drop
 	}
@@ -255,7 +287,7 @@ var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, b
 // proto returns the one transport protocol that all packets have which the rule is
 // for, or 0: that it names, or whose fields it compares.
 func (r *Rule) proto() uint8 {
-	conds := r.conds
+	conds := r.conditions()
 	if r.expr != nil {
 		of, _ := r.expr.Conds()
 		conds = append(slices.Clip(conds), of...)

@@ -343,7 +343,10 @@ func (r *Rule) simple() (subs []subject, set *value.Set, proto int16, ok bool) {
 	if !r.plain() || r.expr != nil {
 		return nil, nil, 0, false
 	}
-	conds := r.conds
+	if r.shape != nil && (len(r.shape.parts) > 2 || len(r.shape.parts) == 2 && r.shape.proto(r.key) < 0) {
+		return nil, nil, 0, false
+	}
+	conds := r.conditions()
 	proto = -1
 	if len(conds) == 2 && len(conds[0].Paths) == 1 && conds[0].Paths[0] == "ip.proto" {
 		n, one := conds[0].Set.Num()
