@@ -485,6 +485,9 @@ func BenchmarkWhen(b *testing.B) {
 			e, packets := manyFlows(b, 50000, c.rule)
 			d := new(queue.Decision)
 			i := 0
+			for _, p := range packets { // all flows are remembered then
+				e.Decide(p, d)
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				p := packets[i%len(packets)]
