@@ -37,3 +37,30 @@ func TestArrowsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// So does its picture, in which every package but the smallest has a place.
+func TestArrowsAreDrawn(t *testing.T) {
+	b, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) --> ([a-z& ]+)$`).FindAllStringSubmatch(string(b), -1) {
+		from := "internal/" + m[1]
+		if m[1] == "cmd" {
+			from = "cmd/nfctl"
+		}
+		may, ok := arrows[from]
+		for _, to := range strings.Split(m[2], " & ") {
+			if !ok || may != "*" && !slices.Contains(strings.Fields(may), to) || arrows["internal/"+to] == "" && to != "nl" {
+				t.Errorf("%s --> %s is drawn, and may not be", m[1], to)
+			}
+			drawn[from], drawn["internal/"+to] = true, true
+		}
+	}
+	for pkg := range arrows {
+		if strings.HasPrefix(pkg, "internal/") && pkg != "internal/lazy" && !drawn[pkg] {
+			t.Errorf("%s is not drawn", pkg)
+		}
+	}
+}

@@ -9,8 +9,6 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
-	"nfctl/internal/table"
-	"nfctl/internal/value"
 )
 
 // ctCreateOptions are the flags of 'nfctl ct create'.
@@ -58,24 +56,14 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if o.orUpdate && o.ifMissing {
 		return usagef("--or-update and --if-missing: one of them")
 	}
-	f, err := o.flow.Read()
+	f, err := o.flow.New()
 	if err != nil {
-		return err
-	}
-	if err := o.flow.Check(f); err != nil {
 		return err
 	}
 	w, _, err := a.flowPrinter(a.quiet && !o.flow.q)
 	if err != nil {
 		return err
 	}
-	if err := creatable(f); err != nil {
-		return err
-	}
-	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
-		return named("--timeout", &value.Error{What: "timeout", Text: "0", Valid: "a second or more: the entry would be gone at once"})
-	}
-	table.Defaults(f, ct.LoadTimeouts())
 	if o.dryRun {
 		return cmp.Or(w.print(f), w.end())
 	}
@@ -96,17 +84,6 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	}
 	got := &ct.Flow{}
 	return cmp.Or(printStored(conn, f, got, w), w.end(), labelsDropped(err))
-}
-
-// creatable tells what the kernel would refuse without a reason.
-func creatable(f *ct.Flow) error {
-	if err := f.Orig.Complete(); err != nil {
-		return &usageError{err}
-	}
-	if f.Orig.Lacks() != 0 {
-		return usagef("--sport and --dport: a flow of this protocol is made with both")
-	}
-	return nil
 }
 
 func printStored(conn *ct.Conn, f, got *ct.Flow, w *flowPrinter) error {

@@ -363,7 +363,8 @@ func TestReadyFile(t *testing.T) {
 func TestCutShort(t *testing.T) {
 	t.Parallel()
 	nfctl := nstest.Build(t)
-	for _, args := range []string{"ct delete --dport 53", "ct update --dport 53 --set mark=1", "compat conntrack -D -p udp", "ct list --zero --filter 'orig.dport == 53'"} {
+	for _, args := range []string{"ct delete --dport 53", "ct update --dport 53 --set mark=1", "compat conntrack -D -p udp",
+		"ct list --zero --filter 'orig.dport == 53'", "ct list --zero"} {
 		ns := nstest.New(t)
 		var saved strings.Builder
 		for i := range 3000 {

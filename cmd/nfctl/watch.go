@@ -35,9 +35,9 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 			if err != nil {
 				return err
 			}
-			pf, pe, err := eitherPrinters(out, a.colored())
+			pf, pe, err := format.NewBoth(out, format.Options{Stream: true, Color: a.colored()})
 			if err != nil {
-				return err
+				return &usageError{err}
 			}
 			w.prints(pf.Begin, pf.Flush, pf.End, func() error { return errors.Join(pf.Err(), pe.Err()) })
 			w.h.Flow, w.h.Expect = watching(w, pf, flows), watching(w, pe, expects)
@@ -48,43 +48,4 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 	registerFilter(c, nil, fo)
 	a.prints(c, format.MixedFormats, paths(ct.FlowFields))
 	return c
-}
-
-// eitherPrinters are printers of flows and expectations whose output is one
-// stream. Of --fields each is given those that its objects have.
-func eitherPrinters(out format.Output, color bool) (*format.Printer[ct.Flow], *format.Printer[ct.Expect], error) {
-	names := out.Fields
-	known := func(has func(string) error) (out []string) {
-		for _, n := range names {
-			if has(n) == nil {
-				out = append(out, n)
-			}
-		}
-		if len(names) > 0 && len(out) == 0 {
-			out = []string{"kind"}
-		}
-		return out
-	}
-	flow := func(n string) error { _, err := format.SelectRows(ct.FlowFields, []string{n}); return err }
-	expect := func(n string) error { _, err := format.SelectRows(ct.ExpectFields, []string{n}); return err }
-	for _, n := range names {
-		if err := flow(n); err != nil && expect(n) != nil {
-			return nil, nil, named("--fields", err)
-		}
-	}
-	opt := format.Options{Stream: true, Color: color}
-	of, oe := out, out
-	of.Fields = known(flow)
-	oe.Fields = known(expect)
-	opt.Others = func(path string) bool { return ct.ExpectFields.Row(path) != nil || ct.ExpectFields.Group(path) }
-	pf, err := format.New(format.Flows, of, opt)
-	if err != nil {
-		return nil, nil, &usageError{err}
-	}
-	opt.Others = func(path string) bool { return ct.FlowFields.Row(path) != nil || ct.FlowFields.Group(path) }
-	pe, err := format.New(format.Expects, oe, opt)
-	if err != nil {
-		return nil, nil, &usageError{err}
-	}
-	return pf, pe, nil
 }

@@ -321,7 +321,7 @@ func (a *Attr[T]) SetText(t *T, text string) error {
 		a.setData(t, []byte(text))
 		return nil
 	case a.setNum == nil:
-		return &value.Error{What: a.word(), Text: text, Valid: "nothing: it cannot be set"}
+		return &value.Error{What: a.word(), Text: text, Why: "it cannot be set"}
 	}
 	n, err := a.parseNum(text)
 	if err == nil {
@@ -459,7 +459,7 @@ func Set[T any](table []Attr[T], t *T, text string, update bool) error {
 		if why == "" {
 			why = "it is no attribute of its own"
 		}
-		return &value.Error{What: "attribute to set", Text: name, Valid: "another one: " + why}
+		return &value.Error{What: "attribute to set", Text: name, Why: why}
 	}
 	if a.Kind == field.Flags && strings.TrimSpace(val) == "" {
 		return &value.Error{What: a.Name, Text: val, Valid: "at least one name of 'nfctl attr values " + a.Name + "'"}

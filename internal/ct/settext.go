@@ -52,7 +52,7 @@ func setState(f *Flow, s string) error {
 	case DCCP:
 		names, bit, at = DCCPStateNames, HasDCCPState, &f.DCCPState
 	default:
-		return &value.Error{What: "state", Text: s, Valid: "no state: only tcp, sctp and dccp have one"}
+		return &value.Error{What: "state", Text: s, Why: "only tcp, sctp and dccp have a state"}
 	}
 	n, err := names.Parse(s)
 	if err == nil {
@@ -197,7 +197,8 @@ func CheckStatus(bits uint32, master bool) error {
 	}
 	if no := bits &^ allowed; no != 0 {
 		return &value.Error{What: "status to set", Text: string(AppendFlags(nil, StatusNames, uint64(no), ',')),
-			Valid: "SEEN_REPLY, ASSURED, FIXED_TIMEOUT or HELPER: the kernel alone sets the others (EXPECTED where a master is given)"}
+			Valid: "SEEN_REPLY, ASSURED, FIXED_TIMEOUT or HELPER: " +
+				"the kernel alone sets the others (EXPECTED where a master is given)"}
 	}
 	return nil
 }

@@ -327,7 +327,7 @@ func setSaved(f *ct.Flow, set *lineFlag, text string) error {
 		a = set.six
 	}
 	if ok, why := a.Settable(false); a.Name != "" && !ok {
-		return &value.Error{What: "attribute to set", Text: set.name, Valid: "one that can be set: " + why}
+		return &value.Error{What: "attribute to set", Text: set.name, Why: why}
 	}
 	return a.SetText(f, text)
 }

@@ -296,7 +296,7 @@ func (p *Pattern) end(e *End, s string) error {
 		return nil
 	}
 	if p.Has&Proto != 0 && !HasEnds(p.Proto) {
-		return &value.Error{What: "end of a flow", Text: s, Valid: "no port: " + string(value.Protocols.Append(nil, uint64(p.Proto))) + " has none"}
+		return &value.Error{What: "end of a flow", Text: s, Why: string(value.Protocols.Append(nil, uint64(p.Proto))) + " has no ports"}
 	}
 	read := value.Ports
 	if p.Has&Proto != 0 && p.Proto == protoGRE {

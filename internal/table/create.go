@@ -1,9 +1,35 @@
 package table
 
-import "nfctl/internal/ct"
+import (
+	"nfctl/internal/ct"
+	"nfctl/internal/value"
+)
 
 // fallbackTimeout is for what the kernel gives no timeout, in seconds.
 const fallbackTimeout = 600
+
+// New returns the flow that the entry describes, with what is not said worked out. It
+// refuses what the kernel would refuse without a reason.
+func (o *Entry) New() (*ct.Flow, error) {
+	f, err := o.Read()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Check(f); err != nil {
+		return nil, err
+	}
+	if err := f.Orig.Complete(); err != nil {
+		return nil, &UsageError{err}
+	}
+	if f.Orig.Lacks() != 0 {
+		return nil, usagef("--sport and --dport: a flow of this protocol is made with both")
+	}
+	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
+		return nil, named("--timeout", &value.Error{What: "timeout", Text: "0", Valid: "a second or more: the entry would be gone at once"})
+	}
+	Defaults(f, ct.LoadTimeouts())
+	return f, nil
+}
 
 // Defaults sets state, status and timeout of a new flow where they are missing.
 func Defaults(f *ct.Flow, t *ct.Timeouts) {

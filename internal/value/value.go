@@ -13,6 +13,7 @@ type Error struct {
 	Text  string // what was typed
 	Valid string // what would have been valid: "a number from 0 to 65535, …"
 	Near  string // the nearest valid word, or ""
+	Why   string // what is wrong, where no other value would be valid: "it cannot be set"
 }
 
 // errorText bounds how much of a text an error quotes, in bytes: a file that was
@@ -28,7 +29,10 @@ func (e *Error) Error() string {
 	if e.Near != "" && e.Near != e.Text { // what is right elsewhere may be wrong where it stands
 		s += fmt.Sprintf(" (did you mean %q?)", e.Near)
 	}
-	if e.Valid != "" {
+	switch {
+	case e.Why != "":
+		s += ": " + e.Why
+	case e.Valid != "":
 		s += ": want " + e.Valid
 	}
 	return s
