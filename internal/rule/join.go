@@ -114,23 +114,47 @@ func (s *shape) conds(key string) []field.Cond {
 	return out
 }
 
-// shapes are those that rules of a list have, by name.
-type shapes map[string]*shape
+// shapes are those that rules of a list have.
+type shapes struct {
+	byName map[string]*shape
+	last   *shape
+}
 
 // pack keeps a rule's conditions as shape and key, where these are all there is to
 // them.
-func (s shapes) pack(r *Rule) {
+func (s *shapes) pack(r *Rule) {
 	if s == nil || len(r.conds) == 0 || r.expr != nil {
+		return
+	}
+	if key, ok := s.last.keyOf(r.conds); ok { // mostly, in a long list
+		r.shape, r.key, r.conds = s.last, key, nil
 		return
 	}
 	name, parts, key, rest := r.keyed()
 	if rest {
 		return
 	}
-	if s[name] == nil {
-		s[name] = &shape{name, parts}
+	if s.byName[name] == nil {
+		s.byName[name] = &shape{name, parts}
 	}
-	r.shape, r.key, r.conds = s[name], key, nil
+	s.last = s.byName[name]
+	r.shape, r.key, r.conds = s.last, key, nil
+}
+
+// keyOf returns the key of conditions of this shape.
+func (s *shape) keyOf(conds []field.Cond) (string, bool) {
+	if s == nil || len(conds) != len(s.parts) {
+		return "", false
+	}
+	key := make([]byte, 0, 64)
+	for i := range conds {
+		p, longer, ok := partOf(&conds[i], key)
+		if !ok || p != s.parts[i] {
+			return "", false
+		}
+		key = longer
+	}
+	return string(key), true
 }
 
 // partOf appends the value that a condition asks for to a key, where it is one.

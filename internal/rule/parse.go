@@ -50,7 +50,7 @@ const maxLine = 1 << 20
 // *Error.
 func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 	var rules []Rule
-	p := parser{shapes: shapes{}}
+	p := parser{shapes: &shapes{byName: map[string]*shape{}}}
 	s := bufio.NewScanner(in)
 	s.Buffer(nil, maxLine)
 	for line := 1; s.Scan(); line++ {
@@ -106,14 +106,14 @@ func quotedLen(s string) int {
 
 type parser struct {
 	rest   string
-	shapes shapes // nil: rules keep their conditions
-	spare  *more  // for the next rule
+	shapes *shapes // nil: rules keep their conditions
+	spare  *more   // for the next rule
 }
 
 // peek returns the next word without taking it. A word that begins with a quote
 // ends with that quote; so does one that has a quote behind its first '='.
 func (p *parser) peek() string {
-	s := strings.TrimLeft(p.rest, " \t")
+	s := unspaced(p.rest)
 	if s == "" {
 		return ""
 	}
@@ -123,9 +123,9 @@ func (p *parser) peek() string {
 		}
 		return s
 	}
-	end := len(s)
-	if i := strings.IndexAny(s, " \t"); i >= 0 {
-		end = i
+	end := 0
+	for end < len(s) && s[end] != ' ' && s[end] != '\t' {
+		end++
 	}
 	if i := strings.IndexByte(s[:end], '=') + 1; i > 1 && i < end && (s[i] == '"' || s[i] == '\'') {
 		if n := quotedLen(s[i:]); n > 0 {
@@ -135,9 +135,17 @@ func (p *parser) peek() string {
 	return s[:end]
 }
 
+// unspaced returns s without the blanks that it begins with.
+func unspaced(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	return s
+}
+
 func (p *parser) next() string {
 	w := p.peek()
-	p.rest = strings.TrimLeft(p.rest, " \t")[len(w):]
+	p.rest = unspaced(p.rest)[len(w):]
 	return w
 }
 

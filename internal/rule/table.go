@@ -372,27 +372,47 @@ func (r *Rule) simple() (subs []subject, set *value.Set, proto int16, ok bool) {
 	return subs, &c.Set, proto, len(subs) > 0
 }
 
+// A shared is what rules of one shape in a run have together.
+type shared struct {
+	rules int
+	join  *join
+}
+
 // newRun makes a run of rules, the first of which has an index. It is nil where
 // nothing can be looked up.
 func newRun(rules []Rule, first int) (*run, error) {
 	r := &run{}
-	shapes := map[string]int{} // how many rules there are of each
+	shapes := map[string]*shared{}
+	packed := map[*shape]*shared{} // quicker, for those of lists
+	sharedBy := func(rule *Rule) (*shared, []part, string, bool) {
+		if s := packed[rule.shape]; s != nil {
+			return s, rule.shape.parts, rule.key, false
+		}
+		name, parts, key, rest := rule.keyed()
+		s := shapes[name]
+		if s == nil {
+			s = &shared{}
+			shapes[name] = s
+		}
+		if rule.shape != nil && !rest {
+			packed[rule.shape] = s
+		}
+		return s, parts, key, rest
+	}
 	for i := range rules {
 		if _, _, _, ok := rules[i].simple(); !ok {
-			shape, _, _, _ := rules[i].keyed()
-			shapes[shape]++
+			s, _, _, _ := sharedBy(&rules[i])
+			s.rules++
 		}
 	}
-	joins := map[string]*join{}
 	for i := range rules {
 		rule, index := &rules[i], uint32(first+i)
 		if _, _, _, ok := rule.simple(); ok {
 			r.add(rule, index)
 			continue
 		}
-		shape, parts, key, rest := rule.keyed()
-		n := shapes[shape]
-		joined := len(parts) > 0 && n >= minJoin
+		of, parts, key, rest := sharedBy(rule)
+		joined := len(parts) > 0 && of.rules >= minJoin
 		var test func(*queue.Packet) bool
 		if rest || !joined {
 			var err error
@@ -404,13 +424,11 @@ func newRun(rules []Rule, first int) (*run, error) {
 			r.singly = append(r.singly, single{index, test})
 			continue
 		}
-		j := joins[shape]
-		if j == nil {
-			j = newJoin(parts, n)
-			joins[shape] = j
-			r.joins = append(r.joins, j)
+		if of.join == nil {
+			of.join = newJoin(parts, of.rules)
+			r.joins = append(r.joins, of.join)
 		}
-		j.add(key, index, test)
+		of.join.add(key, index, test)
 	}
 	if len(r.tables)+len(r.joins) == 0 {
 		return nil, nil
