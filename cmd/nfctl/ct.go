@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,11 @@ func plural(n uint64, what string) string {
 // then it says how much it has changed. done is what it does to flows: "deleted";
 // "" when it only reads.
 func (a *app) interruptible(c *cobra.Command, done string) (context.Context, context.CancelFunc) {
+	return a.interruptibleOf(c, "flow", done)
+}
+
+// interruptibleOf is interruptible for objects of another kind than flows.
+func (a *app) interruptibleOf(c *cobra.Command, what, done string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(c.Context())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
@@ -84,7 +90,7 @@ func (a *app) interruptible(c *cobra.Command, done string) (context.Context, con
 				continue
 			}
 			if done != "" {
-				a.total("%s %s so far", flows(a.changed.Load()), done)
+				a.total("%s %s so far", plural(a.changed.Load(), what), done)
 			}
 			a.line("nfctl: interrupted: output was not read to its end")
 			a.exit(128 + int(sig.(unix.Signal)))
@@ -118,6 +124,7 @@ func ended(ctx context.Context, err error) error {
 // A failures gathers what went wrong with single flows of many.
 type failures struct {
 	a     *app
+	what  string // "": flow
 	n     uint64
 	first error
 }
@@ -144,7 +151,7 @@ func (x *failures) result() error {
 	if code == exitOK || code == exitUsage { // the command line was right
 		code = exitFailed
 	}
-	return &statusError{code: code, err: fmt.Errorf("%s failed", flows(x.n)), hint: hintFor(x.first, code)}
+	return &statusError{code: code, err: fmt.Errorf("%s failed", plural(x.n, cmp.Or(x.what, "flow"))), hint: hintFor(x.first, code)}
 }
 
 // A flowPrinter prints flows in one format, gathering what it writes. Without

@@ -19,6 +19,7 @@ type ctLoadOptions struct {
 	file           string // "-": standard input
 	orUpdate       bool
 	strict, dryRun bool
+	createMaster   bool // of expectations
 	labelmap       string
 }
 
@@ -29,7 +30,8 @@ func newCtLoad(a *app) *cobra.Command {
 		Aliases: []string{"restore"},
 		Short:   "Make the flows that 'ct save' wrote",
 		Long: `Makes the flows that a file, or standard input, describes: lines of 'ct save', of
-conntrack(8)'s -o save, and of -o json, also mixed. Lines are applied in their order.
+conntrack(8)'s -o save, and of -o json, also mixed, and the expectations among them,
+as 'expect load' does. Lines are applied in their order.
 One that cannot be read, or that the kernel refuses, is reported with its number, and
 the rest is loaded all the same; the status is 1 then. Flows that are there already
 are left alone, but lines that begin with -I ask for a new one. A flow that another
@@ -59,14 +61,55 @@ that of its state; 'ct watch --resync' lists the table again before that.`,
 			return a.ctLoad(c, o)
 		},
 	}
+	o.register(c, "flows")
+	return c
+}
+
+// newExpectLoad is 'ct load', which can make the masters of expectations.
+func newExpectLoad(a *app) *cobra.Command {
+	o := &ctLoadOptions{}
+	c := &cobra.Command{
+		Use:     "load [FILE]",
+		Aliases: []string{"restore"},
+		Short:   "Make the expectations that 'expect save' wrote",
+		Long: `Makes the expectations that a file, or standard input, describes: lines of 'expect
+save' and of -o json, and the flows among them, as 'ct load' does, also mixed. A line
+that cannot be read, or that the kernel refuses, is reported with its number, and the
+rest is loaded all the same; the status is 1 then. What is there already is left
+alone.
+
+The master of an expectation must be in the table, or among the lines, and have its
+helper; --create-master makes it otherwise.
+
+With --or-update a stream of 'expect watch -o json' or 'nfctl watch -o json' is
+followed: what began is made, what ended is deleted. Events do not tell an
+expectation's zone: it is looked for where a flow like its master is.`,
+		Example: `  nfctl expect load expectations
+  nfctl expect save | nfctl --netns new expect load --create-master
+  ssh router nfctl watch --with-existing -o json | nfctl expect load --or-update`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeFiles,
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.file = "-"; len(args) > 0 {
+				o.file = args[0]
+			}
+			return a.ctLoad(c, o)
+		},
+	}
+	o.register(c, "expectations")
+	c.Flags().BoolVar(&o.createMaster, "create-master", false, "make the master of an expectation, with the helper that its line names, when\n"+
+		"neither the table nor the lines have it")
+	return c
+}
+
+func (o *ctLoadOptions) register(c *cobra.Command, what string) {
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&o.orUpdate, "or-update", false, "change flows that are there already to be so, and delete those of which an\n"+
+	f.BoolVar(&o.orUpdate, "or-update", false, "change "+what+" that are there already to be so, and delete those of which an\n"+
 		"event says that they ended")
 	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
 	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
-	return c
 }
 
 func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
@@ -91,7 +134,7 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	defer stop()
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{
-		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, Progress: bar, Applied: a.edit,
+		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, CreateMaster: o.createMaster, Progress: bar, Applied: a.edit,
 		Failed: func(bad *format.LineError) {
 			if bad.Text != "" {
 				a.line("nfctl: %s: %v", name, bad)
@@ -113,9 +156,15 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		return err
 	}
 	if o.dryRun {
-		a.total("%s read, %s failed", flows(done.Made+done.Deleted), plural(done.Failed, "line"))
+		a.total("%s read, %s failed", made(&done, done.Made+done.Deleted), plural(done.Failed, "line"))
 	} else {
 		a.total("%s", loadTotals(o, &done))
+	}
+	if done.Masters > 0 {
+		a.total("%s made for expectations", plural(done.Masters, "master"))
+	}
+	if done.Evicted > 0 {
+		a.warn("%s had to go: a helper's limit of expectations for a master is reached", plural(done.Evicted, "expectation"))
 	}
 	if done.LabelsDropped {
 		a.warn("labels were not stored: no rule of this namespace uses them")
@@ -137,9 +186,20 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	return nil
 }
 
+// made says of how many flows and expectations something is said.
+func made(done *table.Loaded, n uint64) string {
+	switch {
+	case done.Expects == 0:
+		return flows(n)
+	case n == 0:
+		return plural(done.Expects, "expectation")
+	}
+	return flows(n) + " and " + plural(done.Expects, "expectation")
+}
+
 // loadTotals says what a load did.
 func loadTotals(o *ctLoadOptions, done *table.Loaded) string {
-	text := flows(done.Made) + " made"
+	text := made(done, done.Made) + " made"
 	if o.orUpdate { // the kernel does not say which
 		text += " or changed"
 	}

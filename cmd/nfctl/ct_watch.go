@@ -117,7 +117,7 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 	}
 	o.register(c, "new, destroy, all")
 	registerExpectFilter(c, fo)
-	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
+	a.prints(c, format.ExpectEventFormats, paths(ct.ExpectFields))
 	return c
 }
 

@@ -22,7 +22,7 @@ The kernel's helpers make expectations; so do these commands.`,
 	}
 	c.AddCommand(a.choose(1, []maker{
 		{"list", newExpectList}, {"get", newExpectGet}, {"create", newExpectCreate}, {"update", newExpectUpdate}, {"delete", newExpectDelete},
-		{"flush", newExpectFlush}, {"count", newExpectCount}, {"stats", newExpectStats}, {"watch", newExpectWatch},
+		{"flush", newExpectFlush}, {"save", newExpectSave}, {"load", newExpectLoad}, {"count", newExpectCount}, {"stats", newExpectStats}, {"watch", newExpectWatch},
 	})...)
 	return c
 }

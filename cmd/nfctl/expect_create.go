@@ -166,39 +166,22 @@ func createHint(err error, o *expectOptions) error {
 
 // makeMaster makes the master of e with a helper, unless it is there and has it.
 func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flow, error) {
-	f := &ct.Flow{Orig: e.Master}
-	if e.Has(ct.ExpectHasZone) {
-		f.Zone, f.Present = e.Zone, f.Present|ct.HasZone
-	}
-	var got ct.Flow
-	switch err := conn.Get(f, &got, false); {
-	case err == nil && string(got.Helper) == o.Helper:
-		return nil, nil
-	case err == nil && len(got.Helper) > 0:
-		return nil, &statusError{code: exitExists, err: errors.New("master " + string(ct.AppendTuple(nil, &e.Master)) + ": it has another helper, " + string(got.Helper))}
-	case err == nil:
-		return nil, &statusError{code: exitExists, err: errors.New("master " + string(ct.AppendTuple(nil, &e.Master)) + ": it is there without a helper, and gets one only at its birth"),
-			hint: "delete it ('nfctl ct delete') and give it a helper when it is made: by a rule, or by --create-master"}
-	case !errors.Is(err, unix.ENOENT):
-		return nil, err
-	}
-	timeout := uint32(300)
+	timeout := uint32(0)
 	if o.masterTimeout > 0 {
 		secs, err := value.WholeSeconds(o.masterTimeout)
 		if err != nil {
 			return nil, named("--master-timeout", err)
 		}
 		timeout = secs
-	} else if e.Has(ct.ExpectHasTimeout) {
-		timeout = max(timeout, e.Timeout)
 	}
-	f.SetupReply()
-	f.Timeout, f.Status, f.Helper = timeout, ct.StatusSeenReply|ct.StatusAssured, []byte(o.Helper)
-	f.Present |= ct.HasTimeout | ct.HasStatus | ct.HasHelper
-	if e.Master.Proto == ct.TCP {
-		f.TCPState, f.Present = ct.TCPEstablished, f.Present|ct.HasTCPState
-	}
-	if err := conn.Create(f, false); err != nil {
+	f, err := table.MakeMaster(conn, e, o.Helper, timeout)
+	switch {
+	case errors.Is(err, table.ErrOtherHelper):
+		return nil, &statusError{code: exitExists, err: err}
+	case errors.Is(err, table.ErrNoHelper):
+		return nil, &statusError{code: exitExists, err: err,
+			hint: "delete it ('nfctl ct delete') and give it a helper when it is made: by a rule, or by --create-master"}
+	case err != nil:
 		return nil, createHint(err, o)
 	}
 	return f, nil

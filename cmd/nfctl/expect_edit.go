@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"net/netip"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -44,7 +42,7 @@ func newExpectUpdate(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			return a.changeExpects(c.Context(), conn, "update", fo, flt, dryRun, failEmpty, func(e *ct.Expect) error {
+			return a.changeExpects(c, conn, "update", flt, dryRun, failEmpty, func(e *ct.Expect) error {
 				if err := conn.UpdateExpect(e, change.Timeout); err != nil {
 					return err
 				}
@@ -87,7 +85,7 @@ func newExpectDelete(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			return a.changeExpects(c.Context(), conn, "delete", fo, flt, dryRun, failEmpty, conn.DeleteExpect)
+			return a.changeExpects(c, conn, "delete", flt, dryRun, failEmpty, conn.DeleteExpect)
 		},
 	}
 	f := c.Flags()
@@ -102,87 +100,58 @@ func newExpectDelete(a *app) *cobra.Command {
 
 // changeExpects makes one request about each chosen expectation and prints those
 // that were there. One that is gone meanwhile was not chosen.
-func (a *app) changeExpects(ctx context.Context, conn *ct.Conn, op string, fo *filterOptions, flt *table.Choice[ct.Expect], dryRun, failEmpty bool, request func(*ct.Expect) error) error {
+func (a *app) changeExpects(c *cobra.Command, conn *ct.Conn, op string, flt *table.Choice[ct.Expect], dryRun, failEmpty bool, request func(*ct.Expect) error) error {
 	p, k, err := a.expectPrinter()
 	if err != nil {
 		return err
 	}
-	list, err := table.ChosenExpects(ctx, conn, &fo.Filter, flt)
-	if err != nil {
-		return err
+	did := op + "d"
+	if dryRun {
+		did = ""
 	}
-	n := 0
-	var failed error
+	ctx, stop := a.interruptibleOf(c, "expectation", did)
+	defer stop()
+	list, err := table.ChosenExpects(ctx, conn, flt)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	n := uint64(0)
+	bad := &failures{a: a, what: "expectation"}
 	for _, e := range list {
+		if err = ctx.Err(); err != nil {
+			break
+		}
 		if !dryRun {
-			if err := inZones(conn, e, request); errors.Is(err, unix.ENOENT) {
+			if err := request(e); errors.Is(err, unix.ENOENT) {
 				continue
 			} else if err != nil {
-				failed = errors.Join(failed, err)
+				bad.add(err)
 				continue
 			}
+			a.edit()
 		}
 		n++
-		if !a.quiet {
-			k.b = p.Append(k.b, e)
+		if a.quiet {
+			continue
+		}
+		if k.b = p.Append(k.b, e); k.full() {
+			if err = cutShort(k.flush()); err != nil {
+				break
+			}
 		}
 	}
-	if err := errors.Join(failed, finishPrint(p, k)); err != nil {
-		return err
-	}
-	done := op + "d"
+	err = errors.Join(err, finishPrint(p, k))
 	if dryRun {
-		done = "would be " + done
+		did = "would be " + op + "d"
 	}
-	a.total("%s %s", plural(uint64(n), "expectation"), done)
-	return notFound(failEmpty, uint64(n))
-}
-
-// inZones makes a request about an expectation as it was read: in zone 0 and, when
-// it is not there, in the zones in which its master is. The kernel does not say an
-// expectation's zone.
-func inZones(conn *ct.Conn, e *ct.Expect, request func(*ct.Expect) error) error {
-	err := request(e)
-	if !errors.Is(err, unix.ENOENT) {
+	a.total("%s %s", plural(n, "expectation"), did)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	if err := bad.result(); err != nil {
 		return err
 	}
-	zones := map[uint16]bool{0: true}
-	masters, derr := ct.Dial()
-	if derr != nil {
-		return errors.Join(err, derr)
-	}
-	defer masters.Close()
-	_, derr = ct.Dump(context.Background(), ct.DumpOptions{Filter: masterOnly(e)}, func(f *ct.Flow) error {
-		if sameEnds(&f.Orig, &e.Master) {
-			zones[f.Zone] = true
-		}
-		return nil
-	})
-	if derr != nil {
-		return derr
-	}
-	delete(zones, 0)
-	for z := range zones {
-		e.Zone, e.Present = z, e.Present|ct.ExpectHasZone
-		if err = request(e); !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	return err
-}
-
-// masterOnly asks the kernel for flows with the tuple of e's master. It compares
-// IPv6 addresses wrongly, so that those are left to us.
-func masterOnly(e *ct.Expect) ct.KernelFilter {
-	t := e.Master
-	if !t.Src.Is4() {
-		t.Src, t.Dst = netip.Addr{}, netip.Addr{}
-	}
-	return ct.KernelFilter{Orig: t}
-}
-
-func sameEnds(a, b *ct.Tuple) bool {
-	return a.Proto == b.Proto && a.Src == b.Src && a.Dst == b.Dst && a.Sport == b.Sport && a.Dport == b.Dport
+	return notFound(failEmpty, n)
 }
 
 func newExpectFlush(a *app) *cobra.Command {
@@ -198,7 +167,7 @@ func newExpectFlush(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			list, err := table.ChosenExpects(c.Context(), conn, &table.Filter{}, &table.Choice[ct.Expect]{})
+			list, err := table.ChosenExpects(c.Context(), conn, &table.Choice[ct.Expect]{})
 			if err != nil {
 				return err
 			}

@@ -37,6 +37,7 @@ func newExpectGet(a *app) *cobra.Command {
 			if err := conn.GetExpect(key, &got); err != nil {
 				return err
 			}
+			got.Zone, got.Present = key.Zone, got.Present|ct.ExpectHasZone
 			return a.printExpects(&got)
 		},
 	}

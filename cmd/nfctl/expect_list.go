@@ -14,50 +14,89 @@ import (
 
 func newExpectList(a *app) *cobra.Command {
 	fo := &filterOptions{}
+	failEmpty := false
 	c := &cobra.Command{
-		Use:     "list ['PATTERN']",
-		Short:   "List expectations",
-		Long:    "Lists the expectations of all zones. A pattern is about the connection expected, as it is\nstored: what may be anything is 0 there. --master is about the connection that expects it.",
+		Use:   "list ['PATTERN']",
+		Short: "List expectations",
+		Long: `Lists the expectations of all zones. A pattern, --src, --dst, --sport and --dport are
+about the connection expected, as it is stored: what may be anything is 0 there.
+--master and --orig-… are about the connection that expects it.`,
 		Example: "  nfctl expect list\n  nfctl expect list --master 'tcp > :21' -o json\n  nfctl expect list 'tcp > :5000-6000'",
+		RunE:    func(c *cobra.Command, args []string) error { return a.expectList(c, fo, args, "", failEmpty) },
+	}
+	c.Flags().SortFlags = false
+	registerExpectFilter(c, fo)
+	c.Flags().BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
+	return c
+}
+
+// newExpectSave is 'expect list -o save' under the name that goes with 'expect load'.
+func newExpectSave(a *app) *cobra.Command {
+	fo := &filterOptions{}
+	failEmpty := false
+	c := &cobra.Command{
+		Use:   "save ['PATTERN']",
+		Short: "Write expectations as lines that 'expect load' reads",
+		Long: `Writes expectations, all or those chosen, as lines: "-A expect", then the arguments
+of 'nfctl expect create' that make it. With -o json they are JSON Lines, which
+'expect load' reads as well. Their masters are flows: 'nfctl ct save' writes them.`,
+		Example: `  nfctl expect save > expectations
+  (nfctl ct save; nfctl expect save) > table; nfctl --netns new ct load table`,
 		RunE: func(c *cobra.Command, args []string) error {
-			flt, err := expectFilter(fo, args)
-			if err != nil {
-				return err
+			form := "save"
+			if a.template != "" {
+				form = ""
 			}
-			conn, err := ct.Dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			p, k, err := a.expectPrinter()
-			if err != nil {
-				return err
-			}
-			n := uint64(0)
-			res, err := table.EachExpect(c.Context(), conn, &fo.Filter, flt, func(e *ct.Expect) error {
-				if n++; a.quiet {
-					return nil
-				}
-				k.b = p.Append(k.b, e)
-				if k.full() {
-					return k.flush()
-				}
-				return nil
-			})
-			if err = errors.Join(err, finishPrint(p, k)); err != nil {
-				return err
-			}
-			a.dumpNote(res)
-			if a.quiet {
-				a.total("%s", plural(n, "expectation"))
-			}
-			return nil
+			return a.expectList(c, fo, args, form, failEmpty)
 		},
 	}
 	c.Flags().SortFlags = false
 	registerExpectFilter(c, fo)
-	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
+	c.Flags().BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	a.prints(c, format.SaveFormats, paths(ct.ExpectFields))
 	return c
+}
+
+// expectList lists expectations; form is the format when -o is not said.
+func (a *app) expectList(c *cobra.Command, fo *filterOptions, args []string, form string, failEmpty bool) error {
+	flt, err := expectFilter(fo, args)
+	if err != nil {
+		return err
+	}
+	out, err := a.outputOr(form, false)
+	if err != nil {
+		return err
+	}
+	conn, err := ct.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	p, k, err := printTo(a, format.Expects, out, format.Options{})
+	if err != nil {
+		return err
+	}
+	ctx, stop := a.interruptible(c, "")
+	defer stop()
+	n := uint64(0)
+	res, err := table.EachExpect(ctx, conn, flt, func(e *ct.Expect) error {
+		if n++; a.quiet {
+			return ctx.Err()
+		}
+		if k.b = p.Append(k.b, e); k.full() {
+			return k.flush()
+		}
+		return ctx.Err()
+	})
+	if err = errors.Join(err, finishPrint(p, k)); err != nil {
+		return ended(ctx, err)
+	}
+	a.dumpNote(res)
+	if a.quiet || a.verbose > 0 {
+		a.total("%s", plural(n, "expectation"))
+	}
+	return notFound(failEmpty, n)
 }
 
 func (a *app) expectPrinter() (*format.Printer[ct.Expect], *sink, error) {
@@ -98,9 +137,11 @@ func newExpectCount(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
+			ctx, stop := a.interruptible(c, "")
+			defer stop()
 			n := format.Count{Of: "expectations"}
-			if _, err := table.EachExpect(c.Context(), conn, &fo.Filter, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {
-				return err
+			if _, err := table.EachExpect(ctx, conn, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {
+				return ended(ctx, err)
 			}
 			if !fo.Any() {
 				n.Max = ct.ExpectMax()

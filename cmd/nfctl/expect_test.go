@@ -309,7 +309,9 @@ func TestExpectCommands(t *testing.T) {
 		{[]string{"expect", "list", "-q"}, 0, ""},
 		{[]string{"expect", "list", "--master", m, "--filter", `tuple.proto == "udp"`}, 0, "dport=5002"},
 		{[]string{"expect", "list", "--tuple-port-dst", "5000-5001", "-o", "json", "--fields", "tuple.dport"}, 0, `{"tuple":{"dport":500`},
-		{[]string{"expect", "list", "-o", "save"}, 2, "save"},
+		{[]string{"expect", "list", "-o", "save", "--id", "1"}, 0, ""},
+		{[]string{"expect", "list", "-o", "flow"}, 2, "flow"},
+		{[]string{"expect", "list", "--fail-empty", "--id", "1"}, 3, ""},
 		{[]string{"expect", "list", "tcp"}, 2, "must be quoted"},
 		{[]string{"expect", "update", "udp > :5002", "--set", "timeout=3609s"}, 0, "360"},
 		{[]string{"expect", "update", "udp > :5002", "--set", "class=1"}, 2, "only the timeout"},
@@ -325,7 +327,7 @@ func TestExpectCommands(t *testing.T) {
 		// A helper's limit: the oldest goes, and that is said.
 		{create("--master", "tcp 10.0.0.1:1002 > 10.0.0.2:21 zone 5", "--create-master", "--helper", "ftp", e), 0, "proto=6"},
 		{create("--master", "tcp 10.0.0.1:1002 > 10.0.0.2:21 zone 5", "tcp > 10.0.0.2:6000"), 0, "10.0.0.2:5000 (id "},
-		// The kernel does not say an expectation's zone; it is found all the same.
+		// The kernel does not say an expectation's zone: it is found out.
 		{[]string{"expect", "get", "tcp > 10.0.0.2:6000"}, 3, "no such expectation"},
 		{[]string{"expect", "get", "tcp > 10.0.0.2:6000 zone 5"}, 0, "dport=6000"},
 		{[]string{"expect", "delete", "tcp > :6000"}, 0, "1 expectation deleted"},

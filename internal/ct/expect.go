@@ -38,7 +38,7 @@ type Expect struct {
 	Flags   uint32 // Permanent, Inactive, Userspace
 	Class   uint32
 	NATDir  uint32 // 0: orig, 1: reply
-	Zone    uint16 // never sent by the kernel
+	Zone    uint16 // never sent by the kernel: see FindZones
 
 	Helper, Fn []byte
 	Unknown    []Unknown

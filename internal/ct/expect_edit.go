@@ -3,6 +3,7 @@ package ct
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -236,12 +237,12 @@ func (c *Conn) CreateExpect(e *Expect, orUpdate bool) (ExpectCreated, error) {
 	}
 	for id, x := range after {
 		if sameExpect(x, e) && (before[id] == nil || res.Updated) {
-			res.Stored = x
+			res.Stored = x.in(e)
 		}
 	}
 	if s := res.Stored; s != nil && e.Has(ExpectHasHelper) && !res.Updated && string(s.Helper) != string(e.Helper) {
 		err := nl.Error("create", expectName(e), syscall.EOPNOTSUPP)
-		return res, errors.Join(&Refusal{err, whyNotOwn + string(s.Helper)}, c.DeleteExpect(s.in(e)))
+		return res, errors.Join(&Refusal{err, whyNotOwn + string(s.Helper)}, c.DeleteExpect(s))
 	}
 	return res, nil
 }
@@ -250,8 +251,84 @@ func (c *Conn) CreateExpect(e *Expect, orUpdate bool) (ExpectCreated, error) {
 // not send.
 func (x *Expect) in(e *Expect) *Expect {
 	y := *x
-	y.Zone, y.Present = e.Zone, y.Present|e.Present&ExpectHasZone
+	y.Zone, y.Present = e.Zone, y.Present|ExpectHasZone
 	return &y
+}
+
+// FindZones finds out the zones of expectations as they were read: the kernel does
+// not send them. One is in the zone in which it is found by tuple and id, 0 or one of
+// its masters'. What has gone meanwhile gets none.
+func (c *Conn) FindZones(ctx context.Context, list []*Expect) error {
+	var got Expect
+	in := func(e *Expect, zone uint16) (bool, error) {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		key := *e
+		key.Zone, key.Present = zone, key.Present|ExpectHasZone
+		err := c.GetExpect(&key, &got)
+		if err == nil {
+			e.Zone, e.Present = zone, e.Present|ExpectHasZone
+		}
+		if errors.Is(err, syscall.ENOENT) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	var elsewhere []*Expect
+	for _, e := range list {
+		if found, err := in(e, 0); err != nil {
+			return err
+		} else if !found {
+			elsewhere = append(elsewhere, e)
+		}
+	}
+	if len(elsewhere) == 0 {
+		return nil
+	}
+	zones, err := MasterZones(ctx, elsewhere)
+	if err != nil {
+		return err
+	}
+	for i, e := range elsewhere {
+		for _, zone := range zones[i] {
+			if found, err := in(e, zone); err != nil {
+				return err
+			} else if found {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// MasterZones returns for each expectation the zones, other than 0, that have a flow
+// with the tuple of its master.
+func MasterZones(ctx context.Context, list []*Expect) ([][]uint16, error) {
+	ends := func(t *Tuple) Tuple { // in no zone
+		return Tuple{Src: t.Src, Dst: t.Dst, Proto: t.Proto, Sport: t.Sport, Dport: t.Dport, Type: t.Type, Code: t.Code, ID: t.ID}
+	}
+	zones := make(map[Tuple][]uint16, len(list))
+	for _, e := range list {
+		zones[ends(&e.Master)] = nil
+	}
+	_, err := Dump(ctx, DumpOptions{}, func(f *Flow) error {
+		key := ends(&f.Orig)
+		have, wanted := zones[key]
+		// A zone of one direction is the master's for the kernel, too.
+		for _, z := range []uint16{f.Zone, f.Orig.Zone, f.Reply.Zone} {
+			if wanted && z != 0 && !slices.Contains(have, z) {
+				have = append(have, z)
+				zones[key] = have
+			}
+		}
+		return nil
+	})
+	out := make([][]uint16, len(list))
+	for i, e := range list {
+		out[i] = zones[ends(&e.Master)]
+	}
+	return out, err
 }
 
 // sameExpect reports whether x, as the kernel keeps it, is about what e is. Of a

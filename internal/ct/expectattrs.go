@@ -210,7 +210,7 @@ func expectAttrs() []Attr[Expect] {
 			Readable: never,
 			Create:   "yes, the master's zone",
 			Update:   expKey,
-			Doc:      "zone of the master",
+			Doc:      "zone of the master, found by listing; absent in events",
 			access:   enum(ExpectHasZone, func(e *Expect) *uint16 { return &e.Zone }),
 		},
 		{

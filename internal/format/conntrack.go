@@ -243,7 +243,7 @@ func AppendExpect(b []byte, e *ct.Expect, o *Output) []byte {
 	b = appendTuple(b, &e.Tuple, proto, "src=", "dst=")
 	b = appendTuple(b, &e.Mask, e.Mask.Proto, "mask-src=", "mask-dst=")
 	b = appendTuple(b, &e.Master, e.Master.Proto, "master-src=", "master-dst=")
-	if e.Has(ct.ExpectHasZone) {
+	if e.Has(ct.ExpectHasZone) && e.Zone != 0 {
 		b = appendNum(b, "zone=", uint64(e.Zone))
 	}
 	if e.Flags&7 != 0 {

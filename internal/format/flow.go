@@ -28,10 +28,11 @@ var Expects = &Subject[ct.Expect]{
 	Kind: "expect", Fields: ct.ExpectFields,
 	Events: []string{"event", "time"},
 	Columns: []string{"timeout", "tuple.proto", "tuple.src", "tuple.sport", "tuple.dst", "tuple.dport",
-		"mask.src", "mask.sport", "master.src", "master.sport", "master.dst", "master.dport", "helper", "class", "flags", "id"},
+		"mask.src", "mask.sport", "master.src", "master.sport", "master.dst", "master.dport", "helper", "class", "flags", "zone", "id"},
 	Table: expectTable,
 	Text:  func(o *Output, _ Options) func([]byte, *ct.Expect) []byte { return expectText(o) },
 	XML:   func(o *Output, _ Options) func([]byte, *ct.Expect) []byte { return expectXML(o) },
+	Save:  func(*Output, Options) func([]byte, *ct.Expect) []byte { return AppendSaveExpect },
 	Root:  "expect",
 }
 
@@ -165,5 +166,5 @@ func expectTable(opt Options) []Column[ct.Expect] {
 	master := func(e *ct.Expect) *ct.Tuple { return &e.Master }
 	return append(cols, row("tuple.proto", "proto"), row("timeout", "timeout"), ends("source", src, appendSrc),
 		ends("destination", dst, appendDst), ends("master source", master, appendSrc), ends("master destination", master, appendDst),
-		row("helper", "helper"), row("flags", "flags"))
+		row("zone", "zone"), row("helper", "helper"), row("flags", "flags"))
 }

@@ -36,21 +36,25 @@ func (e *LineError) Error() string {
 
 func (e *LineError) Unwrap() error { return e.Err }
 
-// A Saved is a line that was read: a flow, or a record that stands between the
-// flows of a stream.
+// A Saved is a line that was read: a flow, an expectation, or a record that stands
+// between those of a stream.
 type Saved struct {
 	Line int
 	Text string   // as the flow valid until the next line
-	Flow *ct.Flow // reused; its Event is what the line tells of; nil: a record
-	Mark string   // the record's kind: existing, resync, resynced, lost
-	Loss Loss     // of lost
+	Flow *ct.Flow // reused; its Event is what the line tells of; nil: no flow
+	// Expect is an expectation in JSON, with its event; Words are the arguments of
+	// 'nfctl expect create' of a line that begins with ExpectLine.
+	Expect *ct.Expect
+	Words  []string
+	Mark   string // the record's kind: existing, resync, resynced, lost
+	Loss   Loss   // of lost
 }
 
 // maxLine bounds a line of a file of saved flows, in bytes.
 const maxLine = 1 << 20
 
-// Load reads saved flows: lines of -o save, ours and conntrack(8)'s, and of
-// -o json, streams of events too, in any mixture. Empty lines and lines that begin with '#' are passed
+// Load reads saved flows and expectations: lines of -o save, ours and conntrack(8)'s,
+// and of -o json, streams of events too, in any mixture. Empty lines and lines that begin with '#' are passed
 // over. A bad line comes as a *LineError, and the next ones follow; an error of
 // the reader comes last. The flows are ready to be made: translations are asked
 // for, and what nobody can set is gone.
@@ -82,14 +86,27 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 				if !j.plain(text, &f) {
 					f.Reset()
 					text = strings.Clone(text)
-					if s, ok := parseAside(text); ok {
-						if s.Line = line; !yield(s, nil) {
+					if s, ok, err := parseAside(text); ok {
+						if s.Line = line; err != nil {
+							err = &LineError{line, text, err}
+						}
+						if !yield(s, err) {
 							return
 						}
 						continue
 					}
 					err = j.parse(text, &f)
 				}
+			} else if strings.HasPrefix(text, ExpectLine+" ") {
+				text = strings.Clone(text)
+				s := Saved{Line: line, Text: text}
+				if s.Words, err = Split(nil, text[len(ExpectLine):]); err != nil {
+					err = &LineError{line, text, err}
+				}
+				if !yield(s, err) {
+					return
+				}
+				continue
 			} else if !ParsePlain(text, &f) {
 				f.Reset()
 				text = strings.Clone(text)
@@ -119,26 +136,31 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 	}
 }
 
-// parseAside reads a record that stands between the flows of a stream.
-func parseAside(text string) (s Saved, ok bool) {
+// parseAside reads what stands between the flows of a stream: an expectation, or a
+// record.
+func parseAside(text string) (s Saved, ok bool, err error) {
 	if strings.HasPrefix(text, `{"kind":"flow"`) {
-		return s, false
+		return s, false, nil
 	}
 	var r struct {
 		Kind, Where string
 		Count       *uint64
 	}
 	if json.Unmarshal([]byte(text), &r) != nil {
-		return s, false
+		return s, false, nil
+	}
+	if r.Kind == Expects.Kind {
+		s = Saved{Text: text, Expect: &ct.Expect{}}
+		return s, true, parseExpect(text, s.Expect)
 	}
 	if _, ok = markWords.Lookup(r.Kind); !ok && r.Kind != Losses.Kind {
-		return s, false
+		return s, false, nil
 	}
 	s = Saved{Text: text, Mark: r.Kind, Loss: Loss{Where: r.Where, Queue: -1}}
 	if r.Kind == Losses.Kind && r.Count != nil {
 		s.Loss.Count, s.Loss.Known = *r.Count, true
 	}
-	return s, true
+	return s, true, nil
 }
 
 // endsWord tells the octets at which a plain word ends or is no longer plain.

@@ -181,9 +181,11 @@ var (
 	Generic          = []Format{Text, Table, JSON, CSV, TSV, Template}
 	FlowFormats      = append(Generic[:6:6], XML, Flow, Save)
 	FlowEventFormats = append(Generic[:6:6], XML, Flow)
-	ExpectFormats    = append(Generic[:6:6], XML)
-	MixedFormats     = []Format{Text, JSON, XML, Template} // flows and expectations in one stream
-	SaveFormats      = []Format{Save, JSON}
+	ExpectFormats    = append(Generic[:6:6], XML, Save)
+
+	ExpectEventFormats = append(Generic[:6:6], XML)
+	MixedFormats       = []Format{Text, JSON, XML, Template} // flows and expectations in one stream
+	SaveFormats        = []Format{Save, JSON}
 )
 
 // Check reports whether a command, which messages name as it says, knows o's

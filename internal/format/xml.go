@@ -276,7 +276,7 @@ func appendExpectXML(b []byte, e *ct.Expect, o *Output) []byte {
 	if e.Has(ct.ExpectHasClass) {
 		b = xmlNum(b, "class", uint64(e.Class))
 	}
-	if e.Has(ct.ExpectHasZone) {
+	if e.Has(ct.ExpectHasZone) && e.Zone != 0 {
 		b = xmlNum(b, "zone", uint64(e.Zone))
 	}
 	if o.Timestamp && e.Time != 0 {

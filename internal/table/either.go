@@ -32,6 +32,9 @@ func WatchExpects(o *Filter, until string) (w Watch[ct.Expect], err error) {
 	if err != nil {
 		return w, err
 	}
+	if c.Looks("zone") {
+		return w, usagef("zone: events of expectations do not tell it; 'nfctl expect list' does")
+	}
 	return watchOf(ct.ExpectFields, c, until)
 }
 

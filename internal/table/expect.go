@@ -2,10 +2,7 @@ package table
 
 import (
 	"context"
-	"errors"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -17,7 +14,7 @@ import (
 func ExpectPaths(tuple string) pattern.Paths {
 	at := func(name string) []string { return []string{tuple + "." + name} }
 	return pattern.Paths{Proto: at("proto"), Src: at("src"), Dst: at("dst"), SPort: at("sport"), DPort: at("dport"),
-		Type: at("type"), Code: at("code"), ID: at("id")}
+		Type: at("type"), Code: at("code"), ID: at("id"), Zone: []string{"zone"}}
 }
 
 // expectMakers are for the flags of expectations that have no fields.
@@ -37,38 +34,31 @@ func Expects(o *Filter) (*Choice[ct.Expect], error) {
 	return compile(ct.ExpectFields, ct.ExpectFlags, expectMakers, ExpectPaths("tuple"), o)
 }
 
-// master returns the one connection that all chosen expectations belong to, so
-// that the kernel need list no others; nil: there may be several.
-func (o *Filter) master() *ct.Flow {
-	for _, g := range o.Given {
-		if g.Flag != "master" {
-			continue
-		}
-		if w, err := pattern.ParseFlow(g.Text); err == nil && w.Has&pattern.Ports != 0 {
-			return ct.FlowOf(w)
-		}
-	}
-	return nil
-}
-
-// EachExpect hands every chosen expectation to f.
-func EachExpect(ctx context.Context, c *ct.Conn, fo *Filter, flt *Choice[ct.Expect], f func(*ct.Expect) error) (ct.DumpResult, error) {
-	res, err := c.Expects(ctx, 0, fo.master(), func(e *ct.Expect) error {
-		if !flt.Keep(e) {
-			return nil
-		}
-		return f(e)
+// EachExpect hands every chosen expectation to f, with its zone: see ct.FindZones.
+func EachExpect(ctx context.Context, c *ct.Conn, flt *Choice[ct.Expect], f func(*ct.Expect) error) (ct.DumpResult, error) {
+	var all []*ct.Expect // there are never many
+	res, err := c.Expects(ctx, 0, nil, func(e *ct.Expect) error {
+		all = append(all, e.Clone())
+		return nil
 	})
-	if errors.Is(err, unix.ENOENT) && fo.master() != nil {
-		err = nil // a master that is not there has no expectations
+	if err == nil {
+		err = c.FindZones(ctx, all)
+	}
+	for _, e := range all {
+		if err != nil {
+			break
+		}
+		if flt.Keep(e) {
+			err = f(e)
+		}
 	}
 	return res, err
 }
 
-// ChosenExpects returns the chosen expectations: there are never many.
-func ChosenExpects(ctx context.Context, c *ct.Conn, fo *Filter, flt *Choice[ct.Expect]) (all []*ct.Expect, err error) {
-	_, err = EachExpect(ctx, c, fo, flt, func(e *ct.Expect) error {
-		all = append(all, e.Clone())
+// ChosenExpects returns the chosen expectations.
+func ChosenExpects(ctx context.Context, c *ct.Conn, flt *Choice[ct.Expect]) (all []*ct.Expect, err error) {
+	_, err = EachExpect(ctx, c, flt, func(e *ct.Expect) error {
+		all = append(all, e)
 		return nil
 	})
 	return all, err

@@ -23,7 +23,10 @@ type LoadOptions struct {
 	// deletes those that an event says have ended.
 	OrUpdate bool
 	Strict   bool // stop at the first line that fails, with ErrStrict
-	DryRun   bool // only read the lines
+	// CreateMaster makes the master of an expectation, with the helper that its line
+	// names, when neither the table nor the lines have it.
+	CreateMaster bool
+	DryRun       bool // only read the lines
 
 	// Failed is told of each line that fails. Text is empty when it was the kernel
 	// that refused it.
@@ -40,8 +43,11 @@ type LoadOptions struct {
 
 // Loaded is what Load did.
 type Loaded struct {
-	Lines    uint64 // about a flow
+	Lines    uint64 // about a flow or an expectation
 	Made     uint64 // or changed: the kernel does not say which
+	Expects  uint64 // expectations made or changed
+	Masters  uint64 // of them made
+	Evicted  uint64 // expectations that had to go: a helper's limit was reached
 	There    uint64 // already, and left alone
 	Deleted  uint64
 	Gone     uint64 // was to be deleted and was not there
@@ -57,10 +63,10 @@ type Loaded struct {
 // Errors of Load, and of lines.
 var (
 	ErrStrict = errors.New("stopped at the first line that failed")
-	ErrEnded  = errors.New("the line says that the flow has ended: there is nothing to make")
+	ErrEnded  = errors.New("the line says that it has ended: there is nothing to make")
 )
 
-// Load makes the flows that in describes: see format.Load for the lines. It applies
+// Load makes the flows and expectations that in describes: see format.Load for the lines. It applies
 // them in the order in which they come, and what comes slowly as it comes. Memory
 // does not grow with the input, but for flows whose master is still to come: those
 // of a listing and of lines that are no events wait for it until the listing, or the
@@ -116,6 +122,7 @@ type loader struct {
 
 	// Lines about flows whose master was not there, in order, and those flows.
 	held     []line
+	expects  []item // likewise expectations
 	heldKeys map[flowKey]bool
 	listing  bool // the stream lists what there is: masters may be still to come
 	last     bool // no more masters will come
@@ -149,9 +156,12 @@ type item struct {
 	line
 	flow ct.Flow
 	req  []byte
-	mark string // a record that is no flow
-	loss format.Loss
-	err  error
+
+	expect *ct.Expect // that the line is about; nil: a flow
+	helper string     // of its master
+	mark   string     // a record that is no flow
+	loss   format.Loss
+	err    error
 }
 
 // insists reports whether a line asks for a new flow: conntrack's -A leaves one
@@ -163,6 +173,11 @@ func insists(text string) bool {
 // take fills in i from what was read: the flow, and the request to the kernel.
 func (l *loader) take(i *item, s *format.Saved) {
 	i.line = line{number: s.Line}
+	if i.expect = nil; s.Expect != nil || s.Words != nil {
+		i.mark = ""
+		l.takeExpect(i, s)
+		return
+	}
 	if i.mark, i.loss = s.Mark, s.Loss; s.Flow == nil {
 		return
 	}
@@ -316,6 +331,9 @@ func (l *loader) item(i *item) error {
 	switch {
 	case i.err == nil && i.mark != "":
 		return l.record(i)
+	case i.err == nil && i.expect != nil:
+		l.Lines++
+		return l.addExpect(i)
 	case i.err == nil:
 		l.Lines++
 		return l.add(i)
@@ -572,7 +590,7 @@ func (l *loader) release() error {
 	}
 	l.last = false
 	clear(l.heldKeys)
-	return nil
+	return l.releaseExpects()
 }
 
 // failed tells of a line that failed.
