@@ -35,7 +35,7 @@ func (a *app) conntrack(c *cobra.Command, args []string) error {
 	status := compat.Run(args, compat.Env{
 		In: a.in, Out: a.out, Err: a.err, Discards: discards(a.out),
 		Line: a.line, Edited: a.edit,
-		Interrupt: func(done string) (context.Context, func()) { return a.interruptible(c, done) },
+		Interrupt: func(done string) (context.Context, func()) { return a.interruptible(c, "flow", done) },
 		Enter: func(name string) error {
 			a.netns = name
 			return nl.EnterNamespace(name, a.args)

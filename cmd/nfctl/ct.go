@@ -57,14 +57,9 @@ func plural(n uint64, what string) string {
 // interruptible returns a context that SIGINT and SIGTERM end. Where the command
 // does not end in turn, because whoever reads its output has stalled, the program
 // ends: soon, when it only reads; at a second signal, when it changes something, and
-// then it says how much it has changed. done is what it does to flows: "deleted";
-// "" when it only reads.
-func (a *app) interruptible(c *cobra.Command, done string) (context.Context, context.CancelFunc) {
-	return a.interruptibleOf(c, "flow", done)
-}
-
-// interruptibleOf is interruptible for objects of another kind than flows.
-func (a *app) interruptibleOf(c *cobra.Command, what, done string) (context.Context, context.CancelFunc) {
+// then it says how much it has changed. what is a flow or an expectation, done what it
+// does to them: "deleted"; "" when it only reads.
+func (a *app) interruptible(c *cobra.Command, what, done string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(c.Context())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)

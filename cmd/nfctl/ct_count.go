@@ -60,7 +60,7 @@ func (a *app) ctCount(c *cobra.Command, o *ctCountOptions) error {
 		}
 		count.Count, count.Max = uint64(n), uint64(most)
 	} else {
-		ctx, stop := a.interruptible(c, "")
+		ctx, stop := a.interruptible(c, "flow", "")
 		defer stop()
 		n, res, err := table.List(ctx, choose, table.Listing{Dump: table.DumpOptions(choose)})
 		if err != nil {

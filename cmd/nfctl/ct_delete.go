@@ -70,7 +70,7 @@ func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
 	if o.dryRun {
 		did = ""
 	}
-	ctx, stop := a.interruptible(c, did)
+	ctx, stop := a.interruptible(c, "flow", did)
 	defer stop()
 	if o.dryRun {
 		return a.only(ctx, choose, w, "deleted", o.failEmpty)
@@ -149,7 +149,7 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 	if o.dryRun {
 		did = ""
 	}
-	ctx, stop := a.interruptible(c, did)
+	ctx, stop := a.interruptible(c, "flow", did)
 	defer stop()
 	if o.dryRun {
 		got, err := table.Each(ctx, choose, func(*ct.Flow) error { return nil })

@@ -119,7 +119,7 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	if o.zero {
 		did = "set to zero"
 	}
-	ctx, stop := a.interruptible(c, did)
+	ctx, stop := a.interruptible(c, "flow", did)
 	defer stop()
 	if c.Flags().Changed("group-by") {
 		return ended(ctx, a.ctGroups(ctx, o, out, choose, d))

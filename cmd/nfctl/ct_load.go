@@ -130,7 +130,7 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		}
 		name, in = o.file, f
 	}
-	ctx, stop := a.interruptible(c, "loaded")
+	ctx, stop := a.interruptible(c, "flow", "loaded")
 	defer stop()
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -276,5 +278,52 @@ func TestStreamOfGoneNamespace(t *testing.T) {
 				t.Errorf("status %d: %s", status, p.Stderr())
 			}
 		}
+	}
+}
+
+// TestCtVtags: verification tags are those of packets with create, list, JSON and --set;
+// conntrack(8)'s numbers in lines of -o save and by its name, both ways.
+func TestCtVtags(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	same := func(when string) {
+		t.Helper()
+		out := nfctl(t, ns, "ct", "list", "--orig-vtag", "0x1234", "--reply-vtag", "22136", "-o", "json")
+		if !strings.Contains(out, `"vtag_orig":4660,"vtag_reply":22136`) {
+			t.Errorf("%s: %q of %s", when, out, nfctl(t, ns, "ct", "list", "-o", "json"))
+		}
+	}
+	create := []string{"ct", "create", "-q", "sctp 10.0.0.1:1 > 10.0.0.2:2", "-t", "1000s"}
+	nfctl(t, ns, append(create, "--orig-vtag", "4660", "--reply-vtag", "0x5678")...)
+	same("create")
+	swapped := func(n uint32) string {
+		b := binary.BigEndian.AppendUint32(nil, n)
+		return fmt.Sprint(binary.NativeEndian.Uint32(b))
+	}
+	words := "--orig-vtag " + swapped(0x1234) + " --reply-vtag " + swapped(0x5678)
+	line := nfctl(t, ns, "ct", "save")
+	if !strings.Contains(line, " "+words) {
+		t.Errorf("save: %s", line)
+	}
+	flush := func() { t.Helper(); nfctl(t, ns, "ct", "flush", "--all", "-q") }
+	flush()
+	file := filepath.Join(t.TempDir(), "saved")
+	if err := os.WriteFile(file, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nfctl(t, ns, "ct", "load", file)
+	same("load")
+	args := append(strings.Fields("-I -p sctp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 --state ESTABLISHED -t 1000"), strings.Fields(words)...)
+	flush()
+	nfctl(t, ns, append([]string{"compat", "conntrack"}, args...)...)
+	same("the conntrack name")
+	if _, err := exec.LookPath("conntrack"); err == nil {
+		flush()
+		ns.Run("conntrack", args...)
+		same("conntrack(8)")
+	}
+	flush()
+	if _, stderr, status := ns.Exec(nstest.Build(t), append(create, "--orig-vtag", "1")...); status == 0 || !strings.Contains(stderr, "both verification tags") {
+		t.Errorf("a lone tag: status %d, %s", status, stderr)
 	}
 }

@@ -72,7 +72,7 @@ func (a *app) ctUpdate(c *cobra.Command, o *ctUpdateOptions) error {
 	if o.dryRun {
 		did = ""
 	}
-	ctx, stop := a.interruptible(c, did)
+	ctx, stop := a.interruptible(c, "flow", did)
 	defer stop()
 	if o.dryRun {
 		return a.only(ctx, choose, w, "changed", o.failEmpty)

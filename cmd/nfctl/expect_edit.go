@@ -109,7 +109,7 @@ func (a *app) changeExpects(c *cobra.Command, conn *ct.Conn, op string, flt *tab
 	if dryRun {
 		did = ""
 	}
-	ctx, stop := a.interruptibleOf(c, "expectation", did)
+	ctx, stop := a.interruptible(c, "expectation", did)
 	defer stop()
 	list, err := table.ChosenExpects(ctx, conn, flt)
 	if err != nil {

@@ -77,7 +77,7 @@ func (a *app) expectList(c *cobra.Command, fo *filterOptions, args []string, for
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.interruptible(c, "")
+	ctx, stop := a.interruptible(c, "flow", "")
 	defer stop()
 	n := uint64(0)
 	res, err := table.EachExpect(ctx, conn, flt, func(e *ct.Expect) error {
@@ -137,7 +137,7 @@ func newExpectCount(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			ctx, stop := a.interruptible(c, "")
+			ctx, stop := a.interruptible(c, "flow", "")
 			defer stop()
 			n := format.Count{Of: "expectations"}
 			if _, err := table.EachExpect(ctx, conn, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {

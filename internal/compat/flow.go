@@ -177,7 +177,7 @@ func (r *runner) list(ctx context.Context, c *Command, out format.Output) error 
 
 // entry reads what describes one flow.
 func (r *runner) entry(c *Command) (*ct.Flow, error) {
-	o := &table.Entry{Given: givens(c.Entry)}
+	o := &table.Entry{Given: givens(c.Entry), HostTags: true}
 	f, err := o.Read()
 	if err != nil {
 		return nil, labelError(err, labels(c.Entry)...)

@@ -132,7 +132,7 @@ func flowReasons() []reason {
 		{"update", syscall.EOPNOTSUPP, has(HasHelper), "a helper can be given only when the entry is made; an empty name removes it"},
 		{"update", syscall.EOPNOTSUPP, nil, "the kernel takes this only when the entry is made"},
 		{"", syscall.ENOSPC, has(HasLabels), "labels need a rule in this namespace that uses them (as: iptables -m connlabel)"},
-		{"", syscall.EINVAL, func(f *Flow) bool { return f.Has(HasSCTPState) && !f.Has(HasSCTPVtagOrig|HasSCTPVtagReply) }, "an SCTP state can be set only with both verification tags"},
+		{"", syscall.EINVAL, func(f *Flow) bool { return f.Present&hasSCTP != 0 && !f.Has(hasSCTP) }, "of SCTP the state and both verification tags can be set only together"},
 		{"", syscall.EINVAL, has(HasSeqOrig | HasSeqReply), "a sequence adjustment needs pos, before and after of its direction"},
 		{"", syscall.ERANGE, has(HasTCPWscaleOrig | HasTCPWscaleReply), "a window scale is 14 at most"},
 		{"", syscall.EINVAL, has(HasSynproxy), "synproxy needs isn, its and tsoff together"},

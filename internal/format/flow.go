@@ -28,7 +28,7 @@ var Expects = &Subject[ct.Expect]{
 	Kind: "expect", Fields: ct.ExpectFields,
 	Events: []string{"event", "time"},
 	Columns: []string{"timeout", "tuple.proto", "tuple.src", "tuple.sport", "tuple.dst", "tuple.dport",
-		"mask.src", "mask.sport", "master.src", "master.sport", "master.dst", "master.dport", "helper", "class", "flags", "zone", "id"},
+		"mask.src", "mask.sport", "master.src", "master.sport", "master.dst", "master.dport", "helper", "class", "flags", "id", "zone"},
 	Table: expectTable,
 	Text:  func(o *Output, _ Options) func([]byte, *ct.Expect) []byte { return expectText(o) },
 	XML:   func(o *Output, _ Options) func([]byte, *ct.Expect) []byte { return expectXML(o) },

@@ -15,6 +15,9 @@ type Entry struct {
 	Flow     string
 	Given    []Given
 	Labelmap string
+	// HostTags: --orig-vtag and --reply-vtag are numbers as conntrack(8) writes them,
+	// not the tags of packets.
+	HostTags bool
 }
 
 // Read returns the flow that the entry describes, its reply tuple worked out.
@@ -65,6 +68,10 @@ func (o *Entry) Read() (*ct.Flow, error) {
 			return nil, usagef("--%s: the flow in words says that already", g.Flag)
 		}
 		if len(o.Given) > 0 && e.Name == "label" { // several add up, while each of a line replaces
+			continue
+		}
+		if strings.HasSuffix(e.Name, "-vtag") && !o.HostTags { // lines have their bytes in another order
+			words = append(words, "--set", e.Sets+"="+g.Text)
 			continue
 		}
 		words = append(words, "--"+g.Flag, g.Text)
