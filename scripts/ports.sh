@@ -1,7 +1,7 @@
 #!/bin/bash
 # ports.sh: the other processors. Builds nfctl for each, vets one of each family (tests
 # included), and runs tests that need no kernel as 386, which an x86-64 kernel runs, and
-# those of byte order as s390x under qemu-user.
+# those of byte order and values as s390x and mips under qemu-user.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export CGO_ENABLED=0
@@ -17,8 +17,15 @@ done
 
 # Package and tests.
 plan() {
-	[ "$1" = 386 ] || { echo "lua TestObjects"; return; }
-	cat <<-'END'
+	[ "$1" = 386 ] || cat <<-'END'
+	value    .
+	field    .
+	compat   TestParse|TestBigID
+	packet   Checksum|Edit|Set|Headers
+	filter   TestTable|TestErrors
+	lua      TestObjects
+	END
+	[ "$1" != 386 ] || cat <<-'END'
 	field    .
 	pattern  .
 	value    .
@@ -30,7 +37,7 @@ plan() {
 }
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-for arch in 386 s390x; do
+for arch in 386 s390x mips; do
 	run=()
 	[ $arch = 386 ] || run=("qemu-$arch")
 	began=$SECONDS

@@ -168,7 +168,7 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	}
 	if done.LabelsDropped {
 		a.warn("labels were not stored: no rule of this namespace uses them")
-		a.hint("make a rule that does, as iptables -m connlabel or nft ct label, and load again with --or-update")
+		a.hint("make a rule that does, as iptables -m connlabel or nft ct label set, and load again with --or-update")
 	}
 	if done.Untranslated {
 		a.hint("some flows are translated (NAT), but no NAT chain is registered here, so that the kernel does not translate their packets: load the firewall's rules first")

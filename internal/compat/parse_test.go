@@ -95,6 +95,32 @@ func TestProcStats(t *testing.T) {
 	}
 }
 
+// TestBigID: ids of flows are of 32 bits, of which half are from 2^31 up, also where
+// whole numbers of Go are of 32 bits.
+func TestBigID(t *testing.T) {
+	t.Parallel()
+	for _, id := range []uint32{0, 1<<31 - 1, 1 << 31, 3000000000, 1<<32 - 1} {
+		c, err := Parse([]string{"-D", "-i", fmt.Sprint(id)})
+		if err != nil {
+			t.Errorf("%d: %v", id, err)
+			continue
+		}
+		choice, err := (&runner{}).chooser(c)
+		if err != nil {
+			t.Errorf("%d: %v", id, err)
+			continue
+		}
+		for _, other := range []uint32{0, 1, 1<<31 - 1, 1 << 31, 3000000000, 3000000001, 1<<32 - 1} {
+			if got := choice.Keep(&ct.Flow{ID: other, Present: ct.HasID}); got != (other == id) {
+				t.Errorf("-D -i %d chooses %d: %v", id, other, got)
+			}
+		}
+	}
+	if _, err := Parse([]string{"-D", "-i", "4294967296"}); err == nil {
+		t.Error("an id of 33 bits")
+	}
+}
+
 // A DCCP flow's role goes to the kernel, whatever that makes of it.
 func TestCompatRole(t *testing.T) {
 	t.Parallel()
