@@ -42,12 +42,15 @@ var actionTable = [...]actionRow{
 	{Action: Action{"connmark", "V[/M]", "set the connection's mark, under the mask M", false}, needs: Needs{Connmark: true}, read: readConnmark},
 	{Action: Action{"set", "FIELD=VALUE…", "change header fields, as ip.ttl=64 or tcp.mss=\"min(tcp.mss, 1200)\"; 'nfctl help fields' names them", false}, needs: edits, read: readSet},
 	{Action: Action{"replace", `[regex] "A" "B" [pad "C" | resize]`, "put B in the place of each A in the payload, with regex of what A matches; pad keeps the length, with resize TCP payloads may change theirs", false},
-		needs: edits.Add(Needs{Apart: true}), read: readReplace},
-	{Action: Action{"option", "strip OPTION,…", "overwrite TCP options with no-operations: " + strings.Join(packet.OptionNames(), ", ") + " or numbers", false}, needs: edits, read: readOption},
+		needs: Needs{CopyRange: queue.MaxCopy, Edits: true, Apart: true}, read: readReplace},
+	{Action: Action{"option", "strip OPTION,…", "overwrite TCP options with no-operations: " + optionNames + " or numbers", false}, needs: edits, read: readOption},
 	{Action: Action{"log", "", "print the packet; then only packets that a log met are printed", false}, read: readLog},
 	{Action: Action{"expect", `"REGEX" [timeout D] [proto P] [permanent]`, "make an expectation for the port that the expression captures in the payload", false}, read: readExpect},
 	{Action: Action{"lua", "FILE", "ask a Lua script", false}, read: readLua},
 }
+
+// optionNames stands for them in the table, which is to need no code at the start.
+const optionNames = "OPTIONS"
 
 // edits is what actions need that change packets.
 var edits = Needs{CopyRange: queue.MaxCopy, Edits: true}
@@ -57,6 +60,7 @@ func Actions() []Action {
 	list := make([]Action, len(actionTable))
 	for i := range actionTable {
 		list[i] = actionTable[i].Action
+		list[i].Doc = strings.Replace(list[i].Doc, optionNames, strings.Join(packet.OptionNames(), ", "), 1)
 	}
 	return list
 }

@@ -66,7 +66,7 @@ func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
 var datagrams = []uint8{packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
 
 // segmented are all protocols of which many segments can come as one packet.
-var segmented = append([]uint8{packet.ProtoTCP, packet.ProtoSCTP}, datagrams...)
+var segmented = []uint8{packet.ProtoTCP, packet.ProtoSCTP, packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
 
 // meets reports whether packets that meet all conditions can be of one of some
 // protocols, as far as that can be known.
@@ -87,7 +87,7 @@ func excludes(c *field.Cond, proto uint8) bool {
 			return false
 		}
 		head, _, of := strings.Cut(path, ".")
-		own, transport := transports[head]
+		own, transport := transportOf(head)
 		if !of || !transport || own == proto {
 			return false
 		}
@@ -95,9 +95,27 @@ func excludes(c *field.Cond, proto uint8) bool {
 	return true
 }
 
-// transports are the groups of fields that only packets of one protocol have.
-var transports = map[string]uint8{
-	"tcp": packet.ProtoTCP, "udp": packet.ProtoUDP, "udplite": packet.ProtoUDPLite, "icmp": packet.ProtoICMP,
-	"icmpv6": packet.ProtoICMPv6, "sctp": packet.ProtoSCTP, "dccp": packet.ProtoDCCP, "gre": packet.ProtoGRE,
-	"esp": packet.ProtoESP, "tls": packet.ProtoTCP,
+// transportOf returns the protocol whose packets alone have a group of fields.
+func transportOf(group string) (proto uint8, ok bool) {
+	switch group {
+	case "tcp", "tls":
+		return packet.ProtoTCP, true
+	case "udp":
+		return packet.ProtoUDP, true
+	case "udplite":
+		return packet.ProtoUDPLite, true
+	case "icmp":
+		return packet.ProtoICMP, true
+	case "icmpv6":
+		return packet.ProtoICMPv6, true
+	case "sctp":
+		return packet.ProtoSCTP, true
+	case "dccp":
+		return packet.ProtoDCCP, true
+	case "gre":
+		return packet.ProtoGRE, true
+	case "esp":
+		return packet.ProtoESP, true
+	}
+	return 0, false
 }
