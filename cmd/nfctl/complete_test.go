@@ -52,7 +52,7 @@ func TestBashCompletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{First: 23, Last: 23})
+	table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{First: 23, Last: 23}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func TestRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{First: 3, Last: 3})
+		table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{First: 3, Last: 3}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

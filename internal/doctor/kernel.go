@@ -80,7 +80,7 @@ func (d *doctor) attach() {
 	spec, err := nft.Parse("output")
 	if err == nil {
 		var t *nft.Table
-		if t, err = nft.Attach([]nft.Spec{spec}, nft.Queues{}); err == nil {
+		if t, err = nft.Attach([]nft.Spec{spec}, nft.Queues{}, nil); err == nil {
 			defer t.Close()
 			how := "nf_tables' queue statement"
 			if t.Compat {

@@ -59,7 +59,7 @@ func TestFeedersOfTheKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := Attach([]Spec{spec}, Queues{First: 2, Last: 3})
+	table, err := Attach([]Spec{spec}, Queues{First: 2, Last: 3}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

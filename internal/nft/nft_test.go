@@ -202,7 +202,7 @@ func mustAttach(t *testing.T, q Queues, ways []way, texts ...string) *Table {
 	for _, text := range texts {
 		specs = append(specs, parse(t, text))
 	}
-	tab, err := attach(specs, q, ways)
+	tab, err := attach(specs, q, nil, ways)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -538,7 +538,7 @@ func TestSkipMark(t *testing.T) {
 	ns := nstest.Enter(t)
 	s := parse(t, "output udp > :7000")
 	s.SkipMark, s.SkipMask = 0x57, 0xf0 // 0x7: outside the mask
-	tab, err := Attach([]Spec{s}, Queues{0, 0})
+	tab, err := Attach([]Spec{s}, Queues{0, 0}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -617,7 +617,7 @@ func TestEnding(t *testing.T) {
 func attachChild(spec string) {
 	s, err := Parse(spec)
 	if err == nil {
-		_, err = Attach([]Spec{s}, Queues{0, 0})
+		_, err = Attach([]Spec{s}, Queues{0, 0}, nil)
 	}
 	if err != nil {
 		fmt.Println("error:", err)
@@ -685,7 +685,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	// Every form refused: the error says what would be needed, and what was said.
-	_, err := Attach([]Spec{{Hook: 77}}, Queues{})
+	_, err := Attach([]Spec{{Hook: 77}}, Queues{}, nil)
 	if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "CONFIG_NFT_QUEUE") || !strings.Contains(err.Error(), "table inet") {
 		t.Errorf("%v", err)
 	}

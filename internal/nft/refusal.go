@@ -56,13 +56,7 @@ func refusal() rule {
 	r = r.ct(unix.NFT_CT_DIRECTION).cmp(unix.NFT_CMP_EQ, []byte{ctReply})
 	r = r.ct(unix.NFT_CT_STATUS).mask(binary.NativeEndian.AppendUint32(nil, ctConfirmed))
 	r = r.cmp(unix.NFT_CMP_EQ, make([]byte, 4))
-	return r.expr("immediate", func(b []byte) []byte {
-		b = nl.AppendU32(b, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
-		b, data := nl.Begin(b, unix.NFTA_IMMEDIATE_DATA)
-		b, verdict := nl.Begin(b, unix.NFTA_DATA_VERDICT)
-		b = nl.AppendU32(b, unix.NFTA_VERDICT_CODE, 1) // NF_ACCEPT
-		return nl.End(nl.End(b, verdict), data)
-	})
+	return r.verdict(nfAccept, "")
 }
 
 // A place is a chain of a table.

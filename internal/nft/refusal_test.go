@@ -60,7 +60,7 @@ func TestRefusals(t *testing.T) {
 			}
 			q := consume(t, 0, accept)
 			for _, spec := range specs {
-				tab, err := attach([]Spec{parse(t, spec)}, Queues{0, 0}, []way{w})
+				tab, err := attach([]Spec{parse(t, spec)}, Queues{0, 0}, nil, []way{w})
 				if err != nil && !w.compat && errors.Is(err, unix.EOPNOTSUPP) {
 					t.Skipf("this kernel has no queue statement: %v", err)
 				}

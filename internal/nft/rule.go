@@ -20,8 +20,10 @@ type rule []byte
 
 // rules returns rules of which any queues what the Spec means: expressions of one
 // rule are all to be met, so lists become several rules.
-func (s *Spec) rules() []rule {
-	var base rule
+func (s *Spec) rules() []rule { return s.rulesFrom(nil) }
+
+// rulesFrom is rules with what a packet must meet besides.
+func (s *Spec) rulesFrom(base rule) []rule {
 	if s.SkipMask != 0 {
 		base = base.meta(unix.NFT_META_MARK)
 		base = base.mask(binary.NativeEndian.AppendUint32(nil, s.SkipMask))
@@ -135,13 +137,17 @@ func (r rule) transport(offset, n uint32) rule {
 }
 
 // mask keeps those bits of what was loaded that are set in m.
-func (r rule) mask(m []byte) rule {
+func (r rule) mask(m []byte) rule { return r.bits(m, make([]byte, len(m))) }
+
+// bits keeps those bits of what was loaded that are set in m, and then flips those
+// that are set in x.
+func (r rule) bits(m, x []byte) rule {
 	return r.expr("bitwise", func(b []byte) []byte {
 		b = nl.AppendU32(b, unix.NFTA_BITWISE_SREG, unix.NFT_REG_1)
 		b = nl.AppendU32(b, unix.NFTA_BITWISE_DREG, unix.NFT_REG_1)
 		b = nl.AppendU32(b, unix.NFTA_BITWISE_LEN, uint32(len(m)))
 		b = data(b, unix.NFTA_BITWISE_MASK, m)
-		return data(b, unix.NFTA_BITWISE_XOR, make([]byte, len(m)))
+		return data(b, unix.NFTA_BITWISE_XOR, x)
 	})
 }
 

@@ -3,12 +3,14 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"nfctl/internal/mark"
 	"nfctl/internal/nl"
 )
 
@@ -27,7 +29,10 @@ type Table struct {
 	// (CONFIG_NFT_CT), so that what this host's rules reject may be lost.
 	Unguarded bool
 
-	conn *nl.Conn
+	conn  *nl.Conn
+	way   way
+	made  map[place]bool // tables (chain "") and chains that there are
+	feeds []place        // chains with rules that queue
 }
 
 // tableOwner is NFT_TABLE_F_OWNER (Linux 5.12, linux/netfilter/nf_tables.h): only
@@ -55,22 +60,25 @@ var ways = []way{
 // since a table is made as a whole or not at all, asking is the probe. When it
 // can do none the error is EOPNOTSUPP. The table is in the calling thread's
 // network namespace and is the caller's to Close.
-func Attach(specs []Spec, q Queues) (*Table, error) {
-	t, err := attach(specs, q, ways)
-	if !errors.Is(err, unix.EOPNOTSUPP) || !slices.ContainsFunc(specs, func(s Spec) bool { return s.meetsRefusals() }) {
+//
+// With codes, what a code in a packet's mark says is done behind the queue, and flows
+// that are decided are not queued; nil: there are none.
+func Attach(specs []Spec, q Queues, codes *mark.Codes) (*Table, error) {
+	t, err := attach(specs, q, codes, ways)
+	if codes != nil || !errors.Is(err, unix.EOPNOTSUPP) || !slices.ContainsFunc(specs, func(s Spec) bool { return s.meetsRefusals() }) {
 		return t, err
 	}
 	bare := slices.Clone(ways)
 	for i := range bare {
 		bare[i].bare = true
 	}
-	if t, err := attach(specs, q, bare); err == nil {
+	if t, err := attach(specs, q, nil, bare); err == nil {
 		return t, nil
 	}
 	return nil, err
 }
 
-func attach(specs []Spec, q Queues, ways []way) (*Table, error) {
+func attach(specs []Spec, q Queues, codes *mark.Codes, ways []way) (*Table, error) {
 	const object = "nf_tables table"
 	if len(specs) == 0 || q.Last < q.First || int(q.Last)-int(q.First) > 0xfffe {
 		return nil, nl.Error("create", object, unix.EINVAL)
@@ -82,11 +90,11 @@ func attach(specs []Spec, q Queues, ways []way) (*Table, error) {
 	var said []string
 	for _, w := range ways {
 		for n := range 100 {
-			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, Unguarded: w.bare, conn: conn}
+			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, Unguarded: w.bare, conn: conn, way: w}
 			if n > 0 { // another's: a process of that number in another container
 				t.Name = fmt.Sprintf("%s-%d", t.Name, n+1)
 			}
-			msgs := t.compose(specs, q, w)
+			msgs := t.compose(specs, q, codes)
 			failed, err := conn.Commit(nl.SubsysTables, msgs...)
 			if err == nil {
 				return t, nil
@@ -136,39 +144,62 @@ func (w way) String() string {
 	return s
 }
 
-// compose returns the messages that make t, the tables' own first, and sets
-// t.Families.
-func (t *Table) compose(specs []Spec, q Queues, w way) [][]byte {
-	families := func(s *Spec) []uint8 {
-		switch {
-		case s.Family == unix.AF_INET || s.Family == unix.AF_INET6:
-			return []uint8{s.Family} // NFPROTO_IPV4, NFPROTO_IPV6: the same numbers
-		case w.pair:
-			return []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
-		}
-		return []uint8{unix.NFPROTO_INET}
+// compose returns the messages that make t's rules, the tables' own first and what
+// there is already left as it is, and sets t.Families.
+func (t *Table) compose(specs []Spec, q Queues, codes *mark.Codes) [][]byte {
+	l := layout{t: t, codes: codes}
+	l.chains(specs, q)
+	if t.made == nil {
+		t.made = map[place]bool{}
 	}
-	used := map[uint8]bool{}
+	t.Families, t.feeds = nil, nil
 	var msgs, rest [][]byte
-	for i := range specs {
-		s := &specs[i]
-		chain := fmt.Sprintf("%s-%d", s.Hook, i+1)
-		for _, f := range families(s) {
-			if !used[f] {
-				used[f] = true
-				t.Families = append(t.Families, f)
-				msgs = append(msgs, t.newTable(f, w.owned))
-			}
-			rest = append(rest, t.newChain(f, chain, s))
-			if s.meetsRefusals() && !w.bare {
-				rest = append(rest, t.newRule(f, chain, refusal()))
-			}
-			for _, r := range s.rules() {
-				rest = append(rest, t.newRule(f, chain, r.queue(w.compat, q, s.Bypass)))
-			}
+	for i := range l.list {
+		c := &l.list[i]
+		if table := (place{family: c.family, table: t.Name}); !t.made[table] {
+			t.made[table] = true
+			msgs = append(msgs, t.newTable(c.family, t.Owned))
+		}
+		if !t.made[c.place] {
+			t.made[c.place] = true
+			rest = append(rest, t.newChain(c))
+		}
+		if c.feeds {
+			t.feeds = append(t.feeds, c.place)
+		}
+	}
+	for p := range t.made {
+		if p.chain == "" {
+			t.Families = append(t.Families, p.family)
+		}
+	}
+	slices.Sort(t.Families)
+	for i := range l.list {
+		c := &l.list[i]
+		for _, r := range c.rules {
+			rest = append(rest, t.newRule(c.family, c.chain, r))
 		}
 	}
 	return append(msgs, rest...)
+}
+
+// Update puts other codes in force, at one moment and as a whole. Chains are only
+// added: to delete one would make the kernel drop what is queued.
+func (t *Table) Update(specs []Spec, q Queues, codes *mark.Codes) error {
+	if t.conn == nil {
+		return nl.Error("change", "nf_tables table "+t.Name, os.ErrClosed)
+	}
+	n := *t
+	n.made = maps.Clone(t.made)
+	var msgs [][]byte
+	for _, f := range t.Families {
+		msgs = append(msgs, nl.AppendString(header(unix.NFT_MSG_DELRULE, 0, f), unix.NFTA_RULE_TABLE, t.Name))
+	}
+	if _, err := t.conn.Commit(nl.SubsysTables, append(msgs, n.compose(specs, q, codes)...)...); err != nil {
+		return nl.Error("change", "nf_tables table "+t.Name, err)
+	}
+	*t = n
+	return nil
 }
 
 func header(msg uint8, flags uint16, family uint8) []byte {
@@ -184,15 +215,18 @@ func (t *Table) newTable(family uint8, owned bool) []byte {
 	return b
 }
 
-func (t *Table) newChain(family uint8, chain string, s *Spec) []byte {
-	b := header(unix.NFT_MSG_NEWCHAIN, nl.FlagCreate|nl.FlagExcl, family)
+func (t *Table) newChain(c *chain) []byte {
+	b := header(unix.NFT_MSG_NEWCHAIN, nl.FlagCreate|nl.FlagExcl, c.family)
 	b = nl.AppendString(b, unix.NFTA_CHAIN_TABLE, t.Name)
-	b = nl.AppendString(b, unix.NFTA_CHAIN_NAME, chain)
+	b = nl.AppendString(b, unix.NFTA_CHAIN_NAME, c.chain)
+	if !c.base {
+		return b
+	}
 	b, hook := nl.Begin(b, unix.NFTA_CHAIN_HOOK)
-	b = nl.AppendU32(b, unix.NFTA_HOOK_HOOKNUM, uint32(s.Hook))
-	b = nl.AppendU32(b, unix.NFTA_HOOK_PRIORITY, uint32(s.Priority))
+	b = nl.AppendU32(b, unix.NFTA_HOOK_HOOKNUM, uint32(c.hook))
+	b = nl.AppendU32(b, unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
 	b = nl.End(b, hook)
-	b = nl.AppendU32(b, unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+	b = nl.AppendU32(b, unix.NFTA_CHAIN_POLICY, nfAccept)
 	return nl.AppendString(b, unix.NFTA_CHAIN_TYPE, "filter")
 }
 
@@ -203,13 +237,17 @@ func (t *Table) newRule(family uint8, chain string, r rule) []byte {
 	return nl.AppendAttr(b, unix.NFTA_RULE_EXPRESSIONS|nl.Nested, r)
 }
 
-// DeleteRules deletes all rules and leaves the chains: nothing more is queued,
-// and what is queued stays so. Deleting a chain would make the kernel drop
-// everything that is queued in the namespace.
+// DeleteRules deletes all rules of the chains that queue, and leaves the chains:
+// nothing more is queued, and what is queued stays so. What is done behind the queue
+// is done still. Deleting a chain would make the kernel drop everything that is queued
+// in the namespace.
 func (t *Table) DeleteRules() error {
-	return t.each("delete rules", func(f uint8) []byte {
-		return nl.AppendString(header(unix.NFT_MSG_DELRULE, 0, f), unix.NFTA_RULE_TABLE, t.Name)
-	})
+	var msgs [][]byte
+	for _, p := range t.feeds {
+		b := nl.AppendString(header(unix.NFT_MSG_DELRULE, 0, p.family), unix.NFTA_RULE_TABLE, t.Name)
+		msgs = append(msgs, nl.AppendString(b, unix.NFTA_RULE_CHAIN, p.chain))
+	}
+	return t.commit("delete rules", msgs)
 }
 
 // Close deletes the table, its chains and rules. What is queued then, in any
@@ -231,12 +269,16 @@ func (t *Table) Close() error {
 
 // each commits the message that f makes for each of the table's families.
 func (t *Table) each(op string, f func(family uint8) []byte) error {
-	if t.conn == nil {
-		return nl.Error(op, "nf_tables table "+t.Name, os.ErrClosed)
-	}
 	var msgs [][]byte
 	for _, family := range t.Families {
 		msgs = append(msgs, f(family))
+	}
+	return t.commit(op, msgs)
+}
+
+func (t *Table) commit(op string, msgs [][]byte) error {
+	if t.conn == nil {
+		return nl.Error(op, "nf_tables table "+t.Name, os.ErrClosed)
 	}
 	_, err := t.conn.Commit(nl.SubsysTables, msgs...)
 	return nl.Error(op, "nf_tables table "+t.Name, err)

@@ -226,11 +226,20 @@ func fields() []row {
 	}
 	return slices.Concat(message, field.Lift("", packet.Rows(), (*Packet).Headers), connection,
 		[]row{
-			{Path: "verdict", Kind: field.String, Doc: "what was decided: drop, accept, repeat, stop, queue N",
+			{Path: "verdict", Kind: field.String, Doc: "what was decided: drop, accept, reject, repeat, stop, queue N",
 				Data: func(p *Packet) ([]byte, bool) {
 					p.scratch = p.Verdict.Append(p.scratch[:0])
 					return p.scratch, p.Decided
 				}},
+			{
+				Path: "scope",
+				Kind: field.String,
+				Doc:  "flow: the verdict holds for the rest of the flow; else absent",
+				Data: func(p *Packet) ([]byte, bool) {
+					p.scratch = append(p.scratch[:0], "flow"...)
+					return p.scratch, p.Decided && p.Flow
+				},
+			},
 			{
 				Path: "rule",
 				Kind: field.Uint,

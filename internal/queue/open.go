@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/lazy"
+	"nfctl/internal/mark"
 	"nfctl/internal/nl"
 )
 
@@ -49,6 +50,10 @@ type Config struct {
 	// set as well when a packet is to be edited whose checksum only the kernel can
 	// finish.
 	Apart bool
+
+	// Codes are what can be said to a table behind the queue: verdicts on flows, reject
+	// and connection marks go that way. Nil: there is none.
+	Codes *mark.Codes
 
 	// DryRun accepts every packet as it is, whatever was decided.
 	DryRun bool

@@ -52,6 +52,7 @@ func (w *worker) askReload(r *reload) error {
 	now.SecCtx = was.SecCtx || r.conf.SecCtx
 	now.Edits = was.Edits || r.conf.Edits
 	now.Apart = was.Apart || r.conf.Apart
+	now.Codes = r.conf.Codes
 	r.conf = now
 	var bits, mask uint32
 	for _, f := range flags {
@@ -93,6 +94,7 @@ func (w *worker) answerReload(err error) {
 		c := &w.q.conf // what other goroutines read of it stays as it is
 		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx
 		c.Edits, c.Apart = r.conf.Edits, r.conf.Apart || c.Apart
+		c.Codes = r.conf.Codes // those before keep their numbers
 		w.q.SetDecider(r.decider)
 	} else if errors.Is(err, unix.EOPNOTSUPP) {
 		for _, f := range flags {
@@ -104,6 +106,21 @@ func (w *worker) answerReload(err error) {
 	} else {
 		err = nl.Error("reload", w.q.object(), err)
 	}
-	w.q.reload.CompareAndSwap(r, nil)
-	r.done <- err
+	// The batch under way is decided by the old rules to its end: only when that has
+	// been answered nothing more comes of them.
+	w.reloaded = func() {
+		w.q.reload.CompareAndSwap(r, nil)
+		r.done <- err
+	}
+	if !w.deciding {
+		w.tellReloaded()
+	}
+}
+
+// tellReloaded ends a reload.
+func (w *worker) tellReloaded() {
+	if f := w.reloaded; f != nil {
+		w.reloaded = nil
+		f()
+	}
 }

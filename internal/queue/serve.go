@@ -13,6 +13,7 @@ import (
 	nfqueue "github.com/florianl/go-nfqueue/v2"
 	"golang.org/x/sys/unix"
 
+	"nfctl/internal/mark"
 	"nfctl/internal/nl"
 	"nfctl/internal/packet"
 )
@@ -97,6 +98,8 @@ type worker struct {
 	abandon   func(error)
 	blind     bool // OnIdle has failed: nobody watches any more
 	mayReturn int  // packets that may still be given back to the queue: see finishFirst
+	deciding  bool // a batch is under way
+	reloaded  func()
 }
 
 // work serves q until it is to end, and unbinds it. abandon is told of what went
@@ -107,6 +110,7 @@ func (q *Queue) work(abandon func(error)) error {
 	w := newWorker(q)
 	w.abandon = abandon
 	err := w.loop()
+	w.tellReloaded()
 	q.ended.Store(true)
 	if r := q.reload.Swap(nil); r != nil {
 		r.done <- nl.Error("reload", q.object(), errEnded)
@@ -208,12 +212,15 @@ func (w *worker) begin() {
 	w.rules = w.q.sets.acquire()
 	w.answers.begin()
 	w.decided, w.lost = 0, 0
+	w.deciding = true
 }
 
 // finish answers the batch and publishes its counts.
 func (w *worker) finish() error {
 	w.answers.finish()
 	err := w.send()
+	w.deciding = false
+	w.tellReloaded()
 	w.flushCount()
 	w.rule = 0
 	w.q.sets.release()
@@ -326,7 +333,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 		n[cReturned]++
 		return nil
 	}
-	p.Verdict, p.Rule, p.Decided = d.Verdict, d.Rule, true
+	p.Verdict, p.Flow, p.Rule, p.Decided = d.Verdict, d.Flow, d.Rule, true
 	k := d.Verdict.Kind()
 	if k >= Kinds {
 		k = KindDrop
@@ -350,6 +357,9 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	if p.ctRaw != nil {
 		n[cWithCT]++
 	}
+	if d.Flow {
+		n[cFlows]++
+	}
 	if p.Has&(HasPayload|HasLength) == HasPayload|HasLength && int(p.Length) > len(p.Data) {
 		n[cTruncated]++
 	}
@@ -367,11 +377,59 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	if q.conf.DryRun {
 		*d = Decision{Verdict: Accept, Matched: d.Matched}
 	}
+	w.code(d)
 	w.answers.add(p.ID, d)
 	if len(w.answers.out) >= sendAt {
 		return w.send()
 	}
 	return nil
+}
+
+// code turns what the kernel does not do for a verdict into a code in the packet's mark,
+// by which the table behind the queue does it.
+func (w *worker) code(d *Decision) {
+	c := w.q.conf.Codes
+	if c != nil && (d.Flow || d.Verdict == Reject || d.SetConnmark) {
+		m := mark.Code{Verdict: mark.Pass}
+		switch {
+		case d.Flow && d.Verdict == Accept:
+			m.Verdict = mark.AcceptFlow
+		case d.Flow && d.Verdict == Drop:
+			m.Verdict = mark.DropFlow
+		case d.Flow && d.Verdict == Reject:
+			m.Verdict = mark.RejectFlow
+		case d.Verdict == Reject:
+			m.Verdict = mark.Reject
+		case d.Verdict == Drop:
+			m.Verdict = mark.Drop
+		}
+		marks := d.SetConnmark
+		if marks {
+			m.Mask = d.ConnmarkMask
+			if m.Mask == 0 {
+				m.Mask = ^uint32(0)
+			}
+			m.Value = d.Connmark & m.Mask
+		}
+		bits, ok := c.Of(m)
+		if !ok && marks { // a script's mark, which the kernel's glue takes
+			marks, m.Value, m.Mask = false, 0, 0
+			bits, ok = c.Of(m)
+		}
+		if ok {
+			if !d.SetMark {
+				d.SetMark, d.Mark = true, w.p.Mark
+			}
+			d.Mark = d.Mark&^c.Mask | bits
+			if d.Verdict == Drop || d.Verdict == Reject {
+				d.Verdict = Accept
+			}
+			d.SetConnmark = d.SetConnmark && !marks
+		}
+	}
+	if d.Verdict == Reject { // nobody behind the queue would do it
+		d.Verdict = Drop
+	}
 }
 
 // farID is how far an id is from the last before the kernel is asked about it: so

@@ -20,6 +20,10 @@ const (
 	Repeat Verdict = 4 // it enters the same hook again, from the first chain on
 	Stop   Verdict = 5 // it skips the rest of the hook, conntrack's confirm too
 
+	// Reject is none of the kernel's: the packet goes on with a code by which the table
+	// behind the queue refuses it.
+	Reject Verdict = 6
+
 	queueVerdict  Verdict = 3
 	verdictBypass Verdict = 0x8000
 	verdictMask   Verdict = 0xff
@@ -38,7 +42,7 @@ func ToQueue(n uint16, bypass bool) Verdict {
 // A Kind is a verdict without its details, an index into Stats.Verdicts.
 type Kind uint8
 
-// The kinds have the kernel's numbers; 2 (stolen) is not for user space.
+// The kinds but reject have the kernel's numbers; 2 (stolen) is not for user space.
 const (
 	KindDrop Kind = iota
 	KindAccept
@@ -46,10 +50,11 @@ const (
 	KindQueue
 	KindRepeat
 	KindStop
+	KindReject
 	Kinds // how many
 )
 
-var kindWords = [Kinds]string{"drop", "accept", "stolen", "queue", "repeat", "stop"}
+var kindWords = [Kinds]string{"drop", "accept", "stolen", "queue", "repeat", "stop", "reject"}
 
 // String returns the kind's word.
 func (k Kind) String() string {
@@ -80,7 +85,8 @@ func (v Verdict) String() string { return string(v.Append(nil)) }
 // its default verdict before each packet.
 type Decision struct {
 	Verdict Verdict
-	Rule    int // which of the decider's rules gave the verdict, from 1; 0: none did
+	Flow    bool // it holds for the rest of the flow: accept, drop and reject alone
+	Rule    int  // which of the decider's rules gave the verdict, from 1; 0: none did
 
 	SetMark     bool // Mark replaces the packet's mark
 	SetConnmark bool // Connmark is written to the connection under ConnmarkMask
