@@ -13,6 +13,7 @@ import (
 
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
+	"nfctl/internal/mark"
 	"nfctl/internal/nft"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
@@ -29,6 +30,7 @@ type queueOptions struct {
 
 	meta     bool
 	snaplen  uint64
+	flowMark uint32
 	maxLen   uint32
 	buffer   uint64
 	failOpen bool
@@ -58,7 +60,7 @@ type ruleSource struct {
 }
 
 func newQueue(a *app) *cobra.Command {
-	o := &queueOptions{dflt: queue.Accept, onUnedit: queue.Drop, lua: 100 * time.Millisecond}
+	o := &queueOptions{dflt: queue.Accept, onUnedit: queue.Drop, flowMark: mark.DefaultMask, lua: 100 * time.Millisecond}
 	c := &cobra.Command{
 		Use:     "queue",
 		Aliases: []string{"q"},
@@ -143,6 +145,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	}}, "rules", "a file of rules, one a line; SIGHUP reads it again")
 	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop, "verdict on packets that no rule decides: accept or drop")
 	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop, "verdict on packets that a rule should edit and that cannot be: accept or drop")
+	varFlag(f, &o.flowMark, "flow-mark", "mask", "0xf0000000", mark.ParseMask, "bits of marks by which verdicts on flows, reject and connmark reach --attach's table; the two highest stay in a decided flow's mark")
 	varFlag(f, &o.lua, "lua-timeout", "duration", "", someTime, "longest time for a Lua rule on one packet (100ms)")
 	varFlag(f, &o.seed, "seed", "number", "", func(s string) (uint64, error) { return value.NumberIn("seed", s, 0, 1<<64-1) }, "what 'chance' draws by: with one queue the same choices again (default: another at each start, which -v prints)")
 	varFlag(f, &o.maxFlows, "max-flows", "flows", strconv.Itoa(rule.DefaultMaxFlows), func(s string) (int, error) {

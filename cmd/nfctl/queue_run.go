@@ -19,6 +19,7 @@ import (
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/lua"
+	"nfctl/internal/mark"
 	"nfctl/internal/nft"
 	"nfctl/internal/pattern"
 	"nfctl/internal/queue"
@@ -38,6 +39,8 @@ type queueRun struct {
 	expect *rule.Expects
 	queues []*queue.Queue
 	table  *nft.Table
+	change sync.Mutex  // of rules, and the end
+	marks  *mark.Codes // what the table behind the queues is told
 	stream *stream
 	begun  time.Time
 	write  sync.Mutex // standard output, shared by the queues
@@ -61,13 +64,16 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if !c.Flags().Changed("seed") {
 		o.seed = uint64(rand.Uint32())
 	}
-	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach), Seed: o.seed, MaxFlows: o.maxFlows}}
+	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach), Table: len(o.attach) > 0, Seed: o.seed, MaxFlows: o.maxFlows}}
 	a.extensions(r)
 	set, err := o.rules(r.rules)
 	if err != nil {
 		return err
 	}
 	r.set.Store(set)
+	if r.marks, err = r.codes(set, nil); err != nil {
+		return err
+	}
 	if o.stream.until != "" {
 		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
 			return named("--until", err)
@@ -120,7 +126,10 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	var ending queue.Ending
 	if len(o.attach) > 0 {
 		r.warnOfSSH(set)
-		if r.table, err = nft.Attach(o.attach, nft.Queues{First: o.nums[0], Last: o.nums[len(o.nums)-1]}); err != nil {
+		if err := r.undecide(); err != nil { // of a run before that was killed
+			return err
+		}
+		if r.table, err = nft.Attach(o.attach, r.numbers(), r.inForce(r.marks)); err != nil {
 			return err
 		}
 		if !r.table.Owned {
@@ -129,7 +138,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		if r.table.Unguarded {
 			a.warn("this kernel's nf_tables cannot look at connections (CONFIG_NFT_CT): where connections are tracked, what rules of this host reject may get no answer while nfctl runs")
 		}
-		ending = queue.Ending{DeleteRules: r.table.DeleteRules, Close: r.table.Close}
+		ending = r.ending()
 	}
 	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready
 	signal.Notify(hup, unix.SIGHUP)
@@ -193,6 +202,7 @@ func (r *queueRun) segments(set *rule.Set) {
 func (r *queueRun) open(named bool) error {
 	o := r.o
 	conf := o.config(r.set.Load().Needs().Add(r.needs))
+	conf.Codes = r.inForce(r.marks)
 	mark, mask, err := r.set.Load().RepeatMark()
 	if err != nil {
 		return &usageError{err}
@@ -227,6 +237,11 @@ func (r *queueRun) open(named bool) error {
 		r.a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", o.nums[0], got, o.bufferSize())
 	}
 	return nil
+}
+
+// numbers returns the queues as a range.
+func (r *queueRun) numbers() nft.Queues {
+	return nft.Queues{First: r.o.nums[0], Last: r.o.nums[len(r.o.nums)-1]}
 }
 
 // openFree binds a number that nothing has bound, from the highest downwards:
@@ -372,6 +387,11 @@ func (r *queueRun) loops(set *rule.Set) error {
 
 // reload reads the rules anew. Either all queues get the new rules or none.
 func (r *queueRun) reload() error {
+	r.change.Lock()
+	defer r.change.Unlock()
+	if r.stream.Err() != nil {
+		return errors.New("nfctl is ending")
+	}
 	set, err := r.o.rules(r.rules)
 	if err != nil {
 		return err
@@ -390,6 +410,10 @@ func (r *queueRun) reload() error {
 			return err
 		}
 	}
+	codes, err := r.codes(set, r.marks)
+	if err != nil {
+		return err
+	}
 	engines := make([]*rule.Engine, len(r.queues))
 	for i := range engines {
 		if engines[i], err = set.Engine(); err != nil {
@@ -397,12 +421,24 @@ func (r *queueRun) reload() error {
 		}
 	}
 	conf := r.o.config(set.Needs().Add(r.needs))
+	conf.Codes = r.inForce(codes)
+	if conf.Codes != nil {
+		if r.marks == nil || !slices.Equal(codes.List, r.marks.List) {
+			if err := r.table.Update(r.o.attach, r.numbers(), codes); err != nil {
+				return err
+			}
+		}
+		r.marks = codes
+	}
 	for i, q := range r.queues {
 		if err := q.Reload(engines[i], conf); err != nil {
 			return fmt.Errorf("from queue %d on: %w", q.Num(), err)
 		}
 	}
 	r.set.Store(set)
+	if err := r.undecide(); err != nil { // by the rules before
+		r.a.warn("flows that the rules before decided: %v", err)
+	}
 	r.warnOfSSH(set)
 	return nil
 }
@@ -451,7 +487,7 @@ func (r *queueRun) totals() {
 			n    uint64
 			text string
 		}{
-			{s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"},
+			{s.Flows, "decided for the rest of their flows"}, {s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"},
 			{s.Returned, "came twice, since what a tunnel carries had to be finished before they could be edited; large segments are cut from then on"}, {s.Undecoded, "malformed messages, decided by default"},
 			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},
 			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {max(s.SocketLost, uint64(s.UserDropped)), "lost: receive buffer full, see --buffer"},

@@ -50,7 +50,6 @@ func TestQueueSuggests(t *testing.T) {
 		{"queue --timeout 5s", "nfctl: unknown flag --timeout: did you mean --duration?\n"},
 		{"ct list --utc", "nfctl: unknown flag --utc; see 'nfctl conntrack list --help'\n"},
 		{"ct count --warn 80", "nfctl: unknown flag --warn; see 'nfctl conntrack count --help'\n"},
-		{"queue --rule reject", `nfctl: --rule: rule 'reject': "reject" is not a valid action: want one of accept, `},
 		{"queue --rule deny", `nfctl: --rule: rule 'deny': "deny" is not a valid action (did you mean "drop"?): `},
 		{"queue --rule repeat", "repeat mark 0x10/0x10\n"},
 	} {

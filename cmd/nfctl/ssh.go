@@ -81,15 +81,19 @@ func (r *queueRun) warnOfSSH(set *rule.Set) {
 			continue
 		}
 		v, n := set.Foresee(p, r.o.dflt)
-		if v != queue.Drop {
+		if v != queue.Drop && v != queue.Reject {
 			continue
 		}
 		what := "--default drop"
 		if n > 0 {
 			what = fmt.Sprintf("rule %d (%v)", n, set.Name(n))
 		}
-		r.a.warn("%s drops your own SSH connection, tcp %v > %v, at %s: an --accept in front of it keeps it, --duration 60s ends nfctl in any case",
-			what, client, server, s.Hook)
+		verb := "drops"
+		if v == queue.Reject {
+			verb = "rejects"
+		}
+		r.a.warn("%s %s your own SSH connection, tcp %v > %v, at %s: an --accept in front of it keeps it, --duration 60s ends nfctl in any case",
+			what, verb, client, server, s.Hook)
 		return
 	}
 }

@@ -46,7 +46,7 @@ func TestFreshNamespace(t *testing.T) {
 	want(t, found, "privileges", OK, "with CAP_NET_ADMIN")
 	want(t, found, "queues", OK, "")
 	want(t, found, "tracking table", OK, "")
-	tab, err := nft.Attach([]nft.Spec{{Hook: nft.Input}}, nft.Queues{})
+	tab, err := nft.Attach([]nft.Spec{{Hook: nft.Input}}, nft.Queues{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,9 @@ func packetText(_ *Output, opt Options) func([]byte, *queue.Packet) []byte {
 			b = append(b, ' ')
 			start := len(b)
 			b = p.Verdict.Append(b)
+			if p.Flow {
+				b = append(b, " flow"...)
+			}
 			if color := colorOf(p.Verdict.Kind().String()); opt.Color && color != "" {
 				word := string(b[start:])
 				b = paint(b[:start], color, word)

@@ -237,7 +237,7 @@ func tables(t *testing.T) string {
 // table of ip does, one in a table of inet finds it only when it is there.
 func loadTarget(t *testing.T) {
 	t.Helper()
-	tab, err := attach([]Spec{parse(t, "forward ip")}, Queues{0, 0}, []way{{compat: true, pair: true}})
+	tab, err := attach([]Spec{parse(t, "forward ip")}, Queues{0, 0}, nil, []way{{compat: true, pair: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestForms(t *testing.T) {
 				t.Skip("see the forms without an owner")
 			}
 			loadTarget(t)
-			tab, err := attach([]Spec{parse(t, "output udp > :7000-7009")}, Queues{0, 0}, []way{w})
+			tab, err := attach([]Spec{parse(t, "output udp > :7000-7009")}, Queues{0, 0}, nil, []way{w})
 			if err != nil && !w.compat && errors.Is(err, unix.EOPNOTSUPP) {
 				t.Skipf("this kernel has no queue statement: %v", err)
 			}
@@ -671,7 +671,7 @@ func TestOwned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := (&Table{Name: tab.Name, Families: tab.Families, conn: other}).DeleteRules(); !errors.Is(err, unix.EPERM) {
+	if err := (&Table{Name: tab.Name, Families: tab.Families, feeds: tab.feeds, conn: other}).DeleteRules(); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another socket: %v", err)
 	}
 }
@@ -680,7 +680,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
 	for _, q := range []Queues{{5, 4}, {0, 65535}} {
-		if _, err := Attach([]Spec{parse(t, "input")}, q); !errors.Is(err, unix.EINVAL) {
+		if _, err := Attach([]Spec{parse(t, "input")}, q, nil); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%v: %v", q, err)
 		}
 	}

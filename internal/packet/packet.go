@@ -315,6 +315,15 @@ func (h *Headers) Ports() (sport, dport uint16, ok bool) {
 	return binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), true
 }
 
+// ICMPError reports whether the packet is an ICMP error, which tells of another packet.
+func (h *Headers) ICMPError() bool {
+	if b := h.header(ProtoICMP, 1); b != nil {
+		return b[0] == 3 || b[0] == 4 || b[0] == 5 || b[0] == 11 || b[0] == 12
+	}
+	b := h.header(ProtoICMPv6, 1)
+	return b != nil && b[0] < 128
+}
+
 // Src returns the source address.
 func (h *Headers) Src() (netip.Addr, bool) {
 	switch h.version {

@@ -70,7 +70,7 @@ type Packet struct {
 	Undecoded bool
 
 	Verdict Verdict // with Decided: what was decided, by which rule
-	Flow    bool // for the rest of its flow
+	Flow    bool    // for the rest of its flow
 	Rule    int
 	Decided bool
 	Why     string // why another verdict was given than the rule's own; "" mostly

@@ -37,6 +37,7 @@ type Stats struct {
 	Undecoded  uint64 // malformed messages, decided by default
 	Unread     uint64 // messages without so much as an id; not answered
 	WithCT     uint64 // came with their connection
+	Flows      uint64 // decided for the rest of their flows
 
 	// Losses. Vanished counts packets that the kernel no longer had when they
 	// were answered: something unregistered a hook or flushed the queue. Up to
@@ -66,6 +67,7 @@ const (
 	cUndecoded
 	cUnread
 	cWithCT
+	cFlows
 	cSocketLost
 	cVanished
 	cVanishing
@@ -193,7 +195,7 @@ func (q *Queue) Stats() Stats {
 		n[i] = q.public[i].Load()
 	}
 	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable], Returned: n[cReturned], Truncated: n[cTruncated],
-		Undecoded: n[cUndecoded], Unread: n[cUnread], WithCT: n[cWithCT], SocketLost: n[cSocketLost],
+		Undecoded: n[cUndecoded], Unread: n[cUnread], WithCT: n[cWithCT], Flows: n[cFlows], SocketLost: n[cSocketLost],
 		Vanished: n[cVanished], Vanishing: n[cVanishing], Refused: n[cRefused]}
 	if n[cErrno] != 0 {
 		s.LastError = errno(n[cErrno])

@@ -26,14 +26,16 @@ type actionRow struct {
 	Action
 	needs   Needs         // of packets that the rule is tried on
 	verdict queue.Verdict // where it decides and read gives no other
+	flows   bool          // with the word flow behind it holds for the rest of the flow
 	// read takes the arguments behind the word; nil: there are none.
 	read func(p *parser, r *Rule, o Options) error
 }
 
 // actionTable has the actions in the order in which help lists them.
 var actionTable = [...]actionRow{
-	{Action: Action{"accept", "", "let the packet go on", true}, verdict: queue.Accept},
-	{Action: Action{"drop", "", "drop the packet", true}, verdict: queue.Drop},
+	{Action: Action{"accept", "[flow]", "let the packet go on; with flow the rest of its flow too, which comes up no more", true}, verdict: queue.Accept, flows: true},
+	{Action: Action{"drop", "[flow]", "drop the packet; with flow the rest of its flow too", true}, verdict: queue.Drop, flows: true},
+	{Action: Action{"reject", "[flow]", "drop the packet and tell the sender: TCP by a reset, all else by ICMP port unreachable; with flow the rest of its flow too", true}, verdict: queue.Reject, flows: true},
 	{Action: Action{"repeat", "mark V[/M]", "send the packet through its hook again, with a mark by which the rule that queues leaves it out", true},
 		verdict: queue.Repeat},
 	{Action: Action{"stop", "", "let the packet go on and skip the rest of its hook", true}, verdict: queue.Stop},

@@ -27,10 +27,10 @@ func NeedsToJudge(fields ...string) Needs {
 	return n
 }
 
-// needs returns what the rule needs of packets, all of which are of one protocol
-// (0: of any).
-func (r *Rule) needs(proto uint8) Needs {
-	n := r.asks
+// needs returns what the rule needs of packets.
+func (r *Rule) needs(o Options) Needs {
+	n, proto := r.asks, o.Proto
+	n.Connmark = n.Connmark && !o.Table
 	conds := r.conditions()
 	for _, c := range conds {
 		n = n.Add(NeedsToJudge(c.Paths...))
@@ -58,7 +58,7 @@ func (s *Set) Counts(n int) bool { return len(s.rules[n-1].whens) > 0 }
 
 // ExprNeeds returns what an expression needs that is no rule's, as --until.
 func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
-	return (&Rule{more: &more{expr: e}}).needs(proto)
+	return (&Rule{more: &more{expr: e}}).needs(Options{Proto: proto})
 }
 
 // datagrams are the protocols whose segments, where many come as one packet, are

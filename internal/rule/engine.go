@@ -96,7 +96,7 @@ func (s *Set) add(i int) {
 		}
 		s.added[same] = true
 	}
-	n := s.rules[i].needs(s.opts.Proto)
+	n := s.rules[i].needs(s.opts)
 	s.needs = s.needs.Add(n)
 	if n.Apart && s.apart == 0 {
 		s.apart = i + 1
@@ -178,7 +178,7 @@ func (s *Set) Foresee(p *queue.Packet, dflt queue.Verdict) (v queue.Verdict, rul
 func (s *Set) Name(n int) queue.RuleName { return s.rules[n-1].name() }
 
 // NeedsOf returns what rule n, from 1, must be given of each packet.
-func (s *Set) NeedsOf(n int) Needs { return s.rules[n-1].needs(s.opts.Proto) }
+func (s *Set) NeedsOf(n int) Needs { return s.rules[n-1].needs(s.opts) }
 
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
@@ -236,7 +236,7 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 		s := &e.set.steps[i]
 		if s.run != nil {
 			if n := s.run.match(p, &e.key); n != none {
-				d.Verdict, d.Rule = e.set.rules[n].verdict, int(n)+1
+				d.Verdict, d.Flow, d.Rule = e.set.rules[n].verdict, e.set.rules[n].flow, int(n)+1
 				break
 			}
 			continue
@@ -250,10 +250,13 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 			}
 		}
 		if s.rule.decides {
-			d.Verdict, d.Rule = s.rule.verdict, s.index
+			d.Verdict, d.Flow, d.Rule = s.rule.verdict, s.rule.flow, s.index
 			break
 		}
 		d.Matched = append(d.Matched, s.index)
+	}
+	if d.Flow && p.Headers().ICMPError() {
+		d.Flow = false
 	}
 	if e.set.needs.Edits {
 		if e.edit.Changed() {
@@ -328,13 +331,13 @@ func (e *Engine) change(a *action, p *queue.Packet) error {
 // uneditable decides on a packet that cannot be edited.
 func (e *Engine) uneditable(s *step, d *queue.Decision, why error) bool {
 	e.edit.Reset()
-	d.Verdict, d.Rule, d.Why, d.Data = e.set.opts.OnUneditable, s.index, why, nil
+	d.Verdict, d.Flow, d.Rule, d.Why, d.Data = e.set.opts.OnUneditable, false, s.index, why, nil
 	return true
 }
 
 // finish puts an edited packet right, so that it can go with the verdict.
 func (e *Engine) finish(p *queue.Packet, d *queue.Decision) {
-	if d.Verdict == queue.Drop {
+	if d.Verdict == queue.Drop || d.Verdict == queue.Reject {
 		e.edit.Reset()
 		return
 	}
@@ -342,7 +345,7 @@ func (e *Engine) finish(p *queue.Packet, d *queue.Decision) {
 	data, err := e.edit.Finish(h, meta(p))
 	if err != nil {
 		e.edit.Reset()
-		d.Verdict, d.Rule, d.Why, d.Data = e.set.opts.OnUneditable, e.by, err, nil
+		d.Verdict, d.Flow, d.Rule, d.Why, d.Data = e.set.opts.OnUneditable, false, e.by, err, nil
 		return
 	}
 	d.Data = data

@@ -281,6 +281,11 @@ func (p *parser) action(r *Rule, o Options) (bool, error) {
 		}
 		r.decides, r.verdict = true, row.verdict
 	}
+	if row.flows && p.peek() == "flow" {
+		p.next()
+		r.flow = true
+		r.asks = r.asks.Add(Needs{CopyRange: headerCopy})
+	}
 	r.asks = r.asks.Add(row.needs)
 	if row.read == nil {
 		return true, nil

@@ -34,6 +34,7 @@ type Rule struct {
 	Line int
 
 	decides bool
+	flow    bool // the verdict is for the rest of the flow too
 	verdict queue.Verdict
 
 	// Lists may hold a million rules that have no more than this: a pattern of single
@@ -108,6 +109,9 @@ type Options struct {
 	// MaxFlows is how many flows, or values of a field, each when remembers; 0:
 	// DefaultMaxFlows.
 	MaxFlows int
+	// Table says that a table of nfctl's own is behind the queue, which marks
+	// connections.
+	Table bool
 
 	// Lua and Expect read the arguments of the actions of these names; nil: the
 	// action is refused. Expect is given all words up to "if", quoted ones with

@@ -14,7 +14,8 @@ var synonyms = [...]struct {
 }{
 	{"allow permit pass", "accept"},
 	{"deny block discard", "drop"},
-	{"reject return continue next", ""},
+	{"return continue next", ""},
+	{"refuse", "reject"},
 	{"edit change rewrite modify", "set replace"},
 	{"print show", "log"},
 	{"ctmark", "connmark"},

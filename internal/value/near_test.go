@@ -20,7 +20,7 @@ func TestSuggest(t *testing.T) {
 		{"block", flags, "drop"}, {"queue-num", flags, "num"}, {"format", flags, "output"}, {"timeout", flags, "duration"}, {"host", flags, "src dst"},
 		{"reject-port", flags, ""}, {"reject", flags, ""}, {"utc", flags, ""}, {"warn", flags, ""}, {"drop-foo", flags, ""},
 		{"accept-pot", flags, "accept-port"}, {"deny-prot", flags, ""}, {"xy", flags, ""}, {"", flags, ""},
-		{"dorp", actions, "drop"}, {"reject", actions, ""}, {"deny", actions, "drop"}, {"PERMIT", actions, "accept"},
+		{"dorp", actions, "drop"}, {"return", actions, ""}, {"deny", actions, "drop"}, {"PERMIT", actions, "accept"},
 		{"fi", actions, "if"}, {"ip", actions, ""}, {"repat", actions, "repeat"}, {"edit", actions, "set replace"},
 		{"tcp.dprot", []string{"tcp.dport", "udp.dport"}, "tcp.dport"}, {"udp.ack", []string{"tcp.ack"}, ""},
 	} {

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+
+	"nfctl/internal/mark"
+	"nfctl/internal/nft"
+	"nfctl/internal/queue"
+	"nfctl/internal/rule"
+	"nfctl/internal/table"
+)
+
+// codes returns what the rules ask of the table of --attach, nil when nothing: what
+// was asked before keeps its number.
+func (r *queueRun) codes(set *rule.Set, before *mark.Codes) (*mark.Codes, error) {
+	o, u := r.o, set.Uses()
+	where := func(n int) string { return fmt.Sprintf("rule %d ('%s')", n, set.Name(n)) }
+	if len(o.attach) == 0 {
+		switch {
+		case u.Flow > 0:
+			return nil, usagef("%s: a verdict for a whole flow needs nfctl's own table: --attach '%s'; in a firewall of your own it is "+
+				"'connmark 0x1/0x1' in the rule and, in front of the rule that queues, 'nft add rule … ct mark and 0x1 == 0x1 accept' (or drop)", where(u.Flow), "forward")
+		case u.Reject > 0:
+			return nil, usagef("%s: reject needs nfctl's own table: --attach '%s'; in a firewall of your own it is 'mark 0x1/0x1' in the rule and, "+
+				"behind the rule that queues, 'nft add rule … meta mark and 0x1 == 0x1 reject'", where(u.Reject), "input")
+		}
+		return nil, nil
+	}
+	for i := range o.attach {
+		s := &o.attach[i]
+		early := s.Priority <= conntrackPriority && (s.Hook == nft.Prerouting || s.Hook == nft.Output)
+		switch {
+		case u.Reject > 0 && s.Hook == nft.Postrouting:
+			return nil, usagef("%s: the kernel cannot reject at postrouting, as --attach '%s' has it: attach to output or forward", where(u.Reject), s.Text)
+		case early && u.Flow > 0:
+			return nil, usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow yet: take a priority above %d", where(u.Flow), s.Text, conntrackPriority)
+		case early && u.Connmark > 0:
+			return nil, usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow to mark yet: take a priority above %d", where(u.Connmark), s.Text, conntrackPriority)
+		case s.Priority == 1<<31-1 && u != rule.Uses{}:
+			return nil, usagef("--attach '%s': no priority is left for what is done behind the queue", s.Text)
+		}
+	}
+	if before == nil {
+		before = &mark.Codes{Mask: o.flowMark}
+	}
+	codes, err := before.Add(set.Codes(o.dflt))
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	if len(codes.List) == 0 {
+		return nil, nil
+	}
+	if err := set.Clashes(codes); err != nil {
+		return nil, &usageError{err}
+	}
+	return codes, nil
+}
+
+// conntrackPriority is NF_IP_PRI_CONNTRACK (linux/netfilter_ipv4.h).
+const conntrackPriority = -200
+
+// inForce are codes as the kernel is given them: not in a dry run.
+func (r *queueRun) inForce(c *mark.Codes) *mark.Codes {
+	if r.o.dryRun {
+		return nil
+	}
+	return c
+}
+
+// undecide takes back what was decided for flows, by these rules or a run before.
+func (r *queueRun) undecide() error {
+	if c := r.inForce(r.marks); c != nil && c.Flow() {
+		_, err := table.ClearMarks(c.FlowMask())
+		return err
+	}
+	return nil
+}
+
+// ending returns the end of the queues with the table.
+func (r *queueRun) ending() queue.Ending {
+	return queue.Ending{DeleteRules: func() error {
+		r.change.Lock() // a reload that is under way ends first; none begins after this
+		defer r.change.Unlock()
+		return r.table.DeleteRules()
+	}, Close: func() error {
+		if err := r.table.Close(); err != nil {
+			return err
+		}
+		return r.undecide()
+	}}
+}
