@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -176,6 +177,41 @@ var stages = map[string]struct {
 	"Drop a server by the name in TLS": {before: func(t *try) { webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
 		if browses(t.ns, "127.0.0.1", "ads.example") || !browses(t.ns, "127.0.0.1", "www.example") {
 			t.Error("want no page of ads.example, and one of www.example")
+		}
+	}},
+	"Refuse instead of dropping": {before: func(t *try) { t.ns.TCPEcho("127.0.0.1:23") }, during: func(t *try) {
+		if _, err := t.ns.Dial("tcp", "127.0.0.1:23", time.Second); !errors.Is(err, unix.ECONNREFUSED) || !t.connects("127.0.0.1:80") {
+			t.Errorf("want a refusal of port 23 and a connection to port 80: %v", err)
+		}
+	}},
+	"Look at each connection once": {before: func(t *try) { t.ns.TCPEcho("127.0.0.1:23") }, during: func(t *try) {
+		if _, err := t.ns.Dial("tcp", "127.0.0.1:23", time.Second); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("port 23: %v", err)
+		}
+		c, err := t.ns.Dial("tcp", "127.0.0.1:80", nstest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		echoes(t.T, c, 100_000)
+	}, after: func(t *try, out string) {
+		if n := strings.Count(out, ":80 "); n < 1 || n > 4 {
+			t.Errorf("%d packets of the connection came up:\n%s", n, out)
+		}
+	}},
+	"Let through by name, and look no further": {before: func(t *try) { webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
+		if browses(t.ns, "127.0.0.1", "ads.example") || !browses(t.ns, "127.0.0.1", "good.example") || !browses(t.ns, "127.0.0.1", "www.good.example") {
+			t.Error("want pages of good.example, and none of ads.example")
+		}
+	}},
+	"Route by what a connection is": {before: func(t *try) { t.ns.TCPEcho("127.0.0.1:25") }, during: func(t *try) {
+		for _, port := range []string{"25", "80"} {
+			if _, err := t.ns.Dial("tcp", "127.0.0.1:"+port, nstest.Patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}, after: func(t *try, _ string) {
+		if marked := t.do("ct", "list", "--filter", "mark != 0", "-o", "flow"); !strings.Contains(marked, ":25") || strings.Contains(marked, ":80") {
+			t.Errorf("marked: %s", marked)
 		}
 	}},
 	"Expectations for an unknown protocol": {after: func(t *try, _ string) {

@@ -133,6 +133,9 @@ func TestTable(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, uint64(limit)))
 		for range 20000 {
 			k := OfNumber(r.Uint64N(uint64(limit)*3/2 + 2))
+			if known, ok := table.Known(&k), slices.Contains(byAge, k); (known != nil) != ok || ok && *known != was[k] {
+				t.Fatalf("limit %d: known %v, want %v", limit, known, ok)
+			}
 			v := table.At(&k)
 			if *v != was[k] {
 				t.Fatalf("limit %d: %d of a key, want %d", limit, *v, was[k])

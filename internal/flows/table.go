@@ -58,6 +58,20 @@ func (t *Table[V]) At(k *Key) *V {
 	return t.add(k, hash)
 }
 
+// Known returns what is remembered of a Key, as At does, or nil when it is new.
+func (t *Table[V]) Known(k *Key) *V {
+	if len(t.entries) == 1 {
+		return nil
+	}
+	hash := uint32(maphash.Comparable(t.seed, *k))
+	for i := t.heads[hash&uint32(len(t.heads)-1)]; i != 0; i = t.entries[i].next {
+		if e := &t.entries[i]; e.hash == hash && e.key == *k {
+			return t.At(k)
+		}
+	}
+	return nil
+}
+
 // The ring: entries[0].older is the newest of all, entries[0].newer the oldest.
 
 func (t *Table[V]) unlink(e *entry[V]) {

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"nfctl/internal/filter"
@@ -18,6 +19,8 @@ type Set struct {
 	needs Needs
 	apart int // the first rule that needs datagrams apart, from 1; 0: none
 	logs  bool
+
+	ended *ended // nil: no rule drops or rejects flows
 
 	uncomputed atomic.Uint64
 	added      map[alike]bool // rules alike need the same
@@ -80,6 +83,9 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		}
 		s.steps = append(s.steps, st)
 		i++
+	}
+	if slices.ContainsFunc(rules, func(r Rule) bool { return r.flow && r.verdict != queue.Accept }) {
+		s.ended = newEnded(o.MaxFlows)
 	}
 	return s, nil
 }
@@ -232,6 +238,9 @@ func (e *Engine) Rule(n int) queue.RuleName { return e.set.Name(n) }
 
 // Decide tries the rules on p until one decides.
 func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
+	if e.set.ended != nil && e.set.ended.decide(e.set, p, d) {
+		return
+	}
 	for i := range e.set.steps {
 		s := &e.set.steps[i]
 		if s.run != nil {
@@ -257,6 +266,9 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 	}
 	if d.Flow && p.Headers().ICMPError() {
 		d.Flow = false
+	}
+	if d.Flow && d.Verdict != queue.Accept {
+		e.set.ended.remember(p, d.Rule)
 	}
 	if e.set.needs.Edits {
 		if e.edit.Changed() {
