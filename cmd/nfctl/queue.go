@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
@@ -219,8 +220,8 @@ func acceptOrDrop(s string) (queue.Verdict, error) {
 	return 0, &value.Error{What: "verdict", Text: s, Valid: "accept or drop"}
 }
 
-// rules reads all rules and compiles them.
-func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
+// rules reads all rules and compiles them; again says that they were read before.
+func (o *queueOptions) rules(ro rule.Options, again bool) (*rule.Set, error) {
 	if slices.ContainsFunc(o.sources, func(s ruleSource) bool { return s.file }) {
 		// What reading leaves behind is not to double the memory of a long list.
 		defer debug.SetGCPercent(debug.SetGCPercent(40))
@@ -235,7 +236,7 @@ func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
 			all = append(all, r)
 			continue
 		}
-		f, err := os.Open(s.text)
+		f, err := openRules(s.text, again)
 		if err != nil {
 			return nil, named(s.flag, err)
 		}
@@ -251,6 +252,27 @@ func (o *queueOptions) rules(ro rule.Options) (*rule.Set, error) {
 		}
 	}
 	return rule.Compile(all, ro)
+}
+
+// openRules opens a file of rules. To be read again it must be a regular file: a
+// pipe, as shells make them of <(…), would be empty by then, or keep nfctl waiting.
+func openRules(path string, again bool) (*os.File, error) {
+	if !again {
+		return os.Open(path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file, which alone can be read again", path)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // needs says what output and --until want of each packet.

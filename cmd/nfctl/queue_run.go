@@ -66,7 +66,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach), Table: len(o.attach) > 0, Seed: o.seed, MaxFlows: o.maxFlows}}
 	a.extensions(r)
-	set, err := o.rules(r.rules)
+	set, err := o.rules(r.rules, false)
 	if err != nil {
 		return err
 	}
@@ -392,7 +392,7 @@ func (r *queueRun) reload() error {
 	if r.stream.Err() != nil {
 		return errors.New("nfctl is ending")
 	}
-	set, err := r.o.rules(r.rules)
+	set, err := r.o.rules(r.rules, true)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -502,6 +503,56 @@ func TestQueueReloadsRules(t *testing.T) {
 	if _, ok := ns.Ask("127.0.0.1:7000", "y", 5*time.Second); !ok {
 		t.Error("the rules drop too much")
 	}
+	p.Signal(unix.SIGTERM)
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d: %s", status, p.Stderr())
+	}
+}
+
+// TestQueueReloadsNoPipe: rules that came through a pipe, as shells make them of
+// <(…), stay in force at SIGHUP, and no pipe keeps later ones waiting.
+func TestQueueReloadsNoPipe(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	ns.UDPEcho("127.0.0.1:7000")
+	c := exec.Command(nstest.Build(t), "queue", "--attach", "output udp > :7000", "--rules", "/dev/stdin", "-v")
+	c.Stdin = strings.NewReader("drop if payload == \"x\"\n")
+	p := ns.StartCmd(c)
+	p.WaitOutput("bound")
+	drops := func(when string) {
+		t.Helper()
+		if _, ok := ns.Ask("127.0.0.1:7000", "y", 5*time.Second); !ok {
+			t.Errorf("%s: no verdict", when)
+		}
+		if _, ok := ns.Ask("127.0.0.1:7000", "x", 300*time.Millisecond); ok {
+			t.Errorf("%s: the rules are gone", when)
+		}
+	}
+	drops("at first")
+	p.Signal(unix.SIGHUP)
+	p.WaitOutput("rules not reloaded, the old ones stay in force: --rules: /dev/stdin: not a regular file")
+	drops("after SIGHUP")
+	p.Signal(unix.SIGTERM)
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d: %s", status, p.Stderr())
+	}
+
+	file := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(file, []byte("accept udp > :9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = startQueue(t, ns, "--attach", "output udp > :7000", "--rules", file)
+	if err := errors.Join(os.Remove(file), unix.Mkfifo(file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(unix.SIGHUP)
+	p.WaitOutput("rules not reloaded")
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("drop if payload == \"x\"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(unix.SIGHUP)
+	p.WaitOutput("rules reloaded: 1")
+	drops("a file again")
 	p.Signal(unix.SIGTERM)
 	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d: %s", status, p.Stderr())

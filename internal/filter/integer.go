@@ -105,7 +105,8 @@ func (c *compiler[T]) integer(n ast.Node) func(*T) (int64, bool) {
 			c.fail(n, n.Name, "is not used here", integerForm)
 		}
 		if len(n.Arguments) < 2 {
-			c.fail(n, n.Name, "is given one value", "two or more, as "+n.Name+"(tcp.mss, 1200)")
+			given := [...]string{"is given no value", "is given one value"}[len(n.Arguments)]
+			c.fail(n, n.Name, given, "two or more, as "+n.Name+"(tcp.mss, 1200)")
 		}
 		x := c.integer(n.Arguments[0])
 		for _, a := range n.Arguments[1:] {

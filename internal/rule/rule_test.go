@@ -171,6 +171,7 @@ func TestParseErrors(t *testing.T) {
 		{`set ip.ttl="ip.ttl % 2"`, `rule 'set ip.ttl="ip.ttl % 2"': ip.ttl to set: column 8: "%" is not used here: whole numbers, number fields, + - * /, min and max`},
 		{`set ip.ttl="mix(ip.ttl, 2)"`, `rule 'set ip.ttl="mix(ip.ttl, 2)"': ip.ttl to set: column 1: "mix" is not a function (did you mean "min"?)`},
 		{`set ip.ttl="min(ip.ttl)"`, `rule 'set ip.ttl="min(ip.ttl)"': ip.ttl to set: column 1: "min" is given one value`},
+		{`set ip.ttl="min()"`, `rule 'set ip.ttl="min()"': ip.ttl to set: column 1: "min" is given no value`},
 		{`set ip.ttl=ip.src+1`, `rule 'set ip.ttl=ip.src+1': ip.ttl to set: column 1: "ip.src" is an address, not a number`},
 		{`set ip.src=ip.dst`, `rule 'set ip.src=ip.dst': "ip.dst" is not a valid ip.src to set`},
 		{"drop fi tcp.dport == 22", `rule 'drop fi tcp.dport == 22': "fi" is not a valid word here (did you mean "if"?): want an action, chance, every, limit, first, a flow in words, or if and an expression`},
