@@ -266,7 +266,8 @@ func TestEndFlow(t *testing.T) {
 							conns[i] = c
 						}
 						bad := conns[0]
-						began := time.Now()
+						decided := func() int { return strings.Count(p.Stdout(), `"scope":"flow"`) }
+						were, began := decided(), time.Now()
 						_ = bad.SetDeadline(began.Add(soon))
 						if _, err := bad.Write([]byte("bad")); err != nil {
 							t.Fatal(err)
@@ -281,6 +282,8 @@ func TestEndFlow(t *testing.T) {
 							t.Errorf("%s %s: %v after %v", network, host, err, time.Since(began))
 						}
 						if network == "udp" && verdict != "reject" { // the flow is over, whatever it says
+							// A refusal may arrive before nfctl has printed its record.
+							nstest.Until(t, "the verdict is printed", func() bool { return decided() > were })
 							before := strings.Count(p.Stdout(), `"udp":{`)
 							_, _ = bad.Write([]byte("good"))
 							_ = bad.SetDeadline(time.Now().Add(200 * time.Millisecond))
