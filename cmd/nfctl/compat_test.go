@@ -52,7 +52,7 @@ var differences = []difference{
 	{"help", "has its own text", "text made from the tables by which nfctl reads", "it is the same options in other words"},
 	{"version", "prints its version", "prints " + compat.Version + ", whatever is installed", "of which this is the command line"},
 	{"events", "`-E` does not take `-u`, `-E expect` not `-e` and `-b`", "takes them", "events can be chosen by status, and expectations by what happened"},
-	{"events-buffer", "`-b` does nothing, and prints that it did; without it the buffer is the system's", "sets the buffer; without it 64 MiB", "events are lost otherwise"},
+	{"events-buffer", "`-b` does nothing, and prints that it did; without it the buffer is the system's", "sets the buffer; without it 64 MiB, or 1/32 of the memory where that is less", "events are lost otherwise"},
 	{"events-xml", "`-E -o xml` and `-E -o save` put `[USERSPACE]` behind an element or line in some versions", "only the element or line", "it is neither XML nor a line for `-R` otherwise"},
 	{"load", "`-R` stops at the first line that fails, and does not say which", "does the other lines, and names each that failed; the status is 1", "the rest of a saved table would be lost"},
 	{"full", "`-L >/dev/full` ends with status 0", "ends with status 1", "the list is not there"},

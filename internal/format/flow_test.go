@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"nfctl/internal/ct"
@@ -93,4 +94,23 @@ func BenchmarkFlow(b *testing.B) {
 	b.Run("template", func(b *testing.B) {
 		benchmarkFlow(b, Output{Format: Template, Template: "{{.orig.src}} {{.orig.dst}} {{.state}}"}, f)
 	})
+}
+
+// TestXMLDeltatime: XML divides what is between both times, as conntrack(8) does; text
+// takes the difference of their whole seconds.
+func TestXMLDeltatime(t *testing.T) {
+	for _, tt := range []struct {
+		stop uint64
+		want string
+	}{{noon + 550e6, "<deltatime>0</deltatime>"}, {noon + 999999999, "<deltatime>0</deltatime>"}, {noon + 1e9, "<deltatime>1</deltatime>"}} {
+		f := typical()
+		f.Event, f.Start, f.Stop, f.Present = ct.Destroy, noon, tt.stop, f.Present|ct.HasStart|ct.HasStop
+		p, err := New(Flows, Output{Format: XML}, Options{Stream: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(p.Append(nil, f)); !strings.Contains(got, tt.want) {
+			t.Errorf("%d: %s, want %s", tt.stop, got, tt.want)
+		}
+	}
 }
