@@ -396,7 +396,7 @@ func TestFlowsStartAnew(t *testing.T) {
 	start := func() *nstest.Proc { return startQueue(t, ns, "--attach", "output udp > :7000", "--rules", rules) }
 	write("accept flow")
 	p := start()
-	if !passes() || !passes() {
+	if first, second := passes(), passes(); !first || !second {
 		t.Fatal("not accepted")
 	}
 	p.Signal(unix.SIGKILL)

@@ -118,7 +118,7 @@ func TestValues(t *testing.T) {
 			t.Errorf("%d: equal to another", i)
 		}
 	}
-	if OfBytes([]byte("lo")) != OfBytes([]byte("lo")) || OfAddr(a6) != OfAddr(netip.MustParseAddr("::10.0.0.1")) {
+	if one, other := OfBytes([]byte("lo")), OfBytes([]byte("lo")); one != other || OfAddr(a6) != OfAddr(netip.MustParseAddr("::10.0.0.1")) {
 		t.Error("one value has two keys")
 	}
 }
