@@ -15,7 +15,8 @@ func TestArrowsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := map[string][]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(internal/[a-z]+)` \\|[^|]*\\|([^|]*)\\|$").FindAllStringSubmatch(string(b), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(internal/[a-z]+)` \\|[^|]*\\|([^|]*)\\|$").FindAllStringSubmatch(
+		string(b), -1) {
 		imports := strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' })
 		slices.Sort(imports)
 		documented[m[1]] = imports
@@ -52,7 +53,8 @@ func TestArrowsAreDrawn(t *testing.T) {
 		}
 		may, ok := arrows[from]
 		for _, to := range strings.Split(m[2], " & ") {
-			if !ok || may != "*" && !slices.Contains(strings.Fields(may), to) || arrows["internal/"+to] == "" && to != "nl" {
+			if !ok || may != "*" && !slices.Contains(strings.Fields(may), to) ||
+				arrows["internal/"+to] == "" && to != "nl" {
 				t.Errorf("%s --> %s is drawn, and may not be", m[1], to)
 			}
 			drawn[from], drawn["internal/"+to] = true, true

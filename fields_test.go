@@ -54,13 +54,15 @@ func testFields[T any](t *testing.T, reg *field.Registry[T]) {
 		exprs := []string{r.Path + " != nil"}
 		switch r.Kind {
 		case field.Uint:
-			exprs = append(exprs, r.Path+" == 1", r.Path+` > "0"`, r.Path+" in 1..2", r.Path+" == "+strconv.FormatUint(r.Limit()>>1, 10), r.Path+" + 1 > 0")
+			exprs = append(exprs, r.Path+" == 1", r.Path+` > "0"`, r.Path+" in 1..2",
+				r.Path+" == "+strconv.FormatUint(r.Limit()>>1, 10), r.Path+" + 1 > 0")
 		case field.Enum:
 			for _, n := range r.Names.List() {
 				if n.Word == "mptcp" { // a socket's, in no packet
 					continue
 				}
-				exprs = append(exprs, r.Path+" == "+strconv.Quote(n.Word), r.Path+" in ["+strconv.Quote(strings.ToUpper(n.Word))+"]")
+				exprs = append(exprs, r.Path+" == "+strconv.Quote(n.Word),
+					r.Path+" in ["+strconv.Quote(strings.ToUpper(n.Word))+"]")
 			}
 		case field.Flags:
 			for _, n := range r.Names.List() {
@@ -71,7 +73,8 @@ func testFields[T any](t *testing.T, reg *field.Registry[T]) {
 		case field.Addr:
 			exprs = append(exprs, r.Path+` == "10.0.0.1"`, r.Path+` in ["10.0.0.0/8", "fd00::/8"]`)
 		case field.String, field.Bytes:
-			exprs = append(exprs, r.Path+` == "x"`, r.Path+` contains "x"`, "len("+r.Path+") > 1", "lower("+r.Path+`) startsWith "x"`)
+			exprs = append(exprs, r.Path+` == "x"`, r.Path+` contains "x"`, "len("+r.Path+") > 1",
+				"lower("+r.Path+`) startsWith "x"`)
 		case field.Time:
 			exprs = append(exprs, r.Path+` > "2026-01-02T15:04:05Z"`, r.Path+" > 5", r.Path+" - 5 > 0")
 		case field.Bool:
@@ -96,7 +99,8 @@ func packetOf(p packettest.Packet) *queue.Packet {
 	if strings.Contains(p.Src, ":") {
 		family = ct.IPv6
 	}
-	return &queue.Packet{Family: family, Hook: 3, Data: b, Length: uint32(len(b)), Has: queue.HasPayload | queue.HasLength | queue.HasUID, Mark: 0x101}
+	return &queue.Packet{Family: family, Hook: 3, Data: b, Length: uint32(len(b)),
+		Has: queue.HasPayload | queue.HasLength | queue.HasUID, Mark: 0x101}
 }
 
 // TestPacketExpressions: expressions and patterns over real packets, by the
@@ -266,7 +270,8 @@ func TestHelpExpressions(t *testing.T) {
 }
 
 func BenchmarkPacketExpression(b *testing.B) {
-	p := packetOf(packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: 6, L4: packettest.TCP(40000, 22, 2, nil, "")})
+	p := packetOf(packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: 6,
+		L4: packettest.TCP(40000, 22, 2, nil, "")})
 	prog, err := filter.Compile(queue.Fields, `tcp.dport == 22 && ip.src in "10.0.0.0/8"`)
 	if err != nil {
 		b.Fatal(err)

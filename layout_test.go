@@ -351,7 +351,8 @@ func TestNoMachinePaths(t *testing.T) {
 	}
 	bad := []string{root + "/"}
 	// The folder around the clone too, where it is not one that every system has.
-	if up := filepath.Dir(root) + "/"; !slices.Contains([]string{"//", "/tmp/", "/root/", "/home/", "/srv/", "/src/", "/usr/src/", "/opt/", "/var/tmp/"}, up) {
+	if up := filepath.Dir(root) + "/"; !slices.Contains([]string{"//", "/tmp/", "/root/", "/home/", "/srv/", "/src/",
+		"/usr/src/", "/opt/", "/var/tmp/"}, up) {
 		bad = append(bad, up)
 	}
 	for _, v := range []string{"GOMODCACHE", "GOCACHE"} {

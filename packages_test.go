@@ -49,18 +49,21 @@ func TestInstall(t *testing.T) {
 	dest := filepath.Join(t.TempDir(), "a b  c")
 	nfctl := nstest.Build(t)
 	run := func(target string) {
-		script(t, []string{"PATH=/usr/bin:/bin", "COMPAT=1"}, "/usr/bin/make", "--no-print-directory", target, "BINARY="+nfctl, "DESTDIR="+dest, "PREFIX=/usr")
+		script(t, []string{"PATH=/usr/bin:/bin", "COMPAT=1"}, "/usr/bin/make", "--no-print-directory", target,
+			"BINARY="+nfctl, "DESTDIR="+dest, "PREFIX=/usr")
 	}
 	run("install")
 	all := tree(t, dest)
-	for _, want := range []string{"/usr/bin/nfctl", "/usr/bin/conntrack", "/usr/share/man/man1/nfctl-queue.1", "/usr/share/zsh/site-functions/_nfctl",
+	for _, want := range []string{"/usr/bin/nfctl", "/usr/bin/conntrack", "/usr/share/man/man1/nfctl-queue.1",
+		"/usr/share/zsh/site-functions/_nfctl",
 		"/usr/share/bash-completion/completions/nfctl", "/usr/share/fish/vendor_completions.d/nfctl.fish",
 		"/usr/lib/systemd/system/nfctl-queue@.service", "/usr/share/doc/nfctl/licenses.md"} {
 		if !slices.Contains(all, want) {
 			t.Errorf("not installed: %s", want)
 		}
 	}
-	if unit, err := os.ReadFile(dest + "/usr/lib/systemd/system/nfctl-queue@.service"); err != nil || !strings.Contains(string(unit), "\nExecStart=/usr/bin/nfctl queue ") {
+	if unit, err := os.ReadFile(dest + "/usr/lib/systemd/system/nfctl-queue@.service"); err != nil ||
+		!strings.Contains(string(unit), "\nExecStart=/usr/bin/nfctl queue ") {
 		t.Errorf("%v: the unit runs another program: %s", err, unit)
 	}
 	rules := dest + "/etc/nfctl/queue-5.rules"
@@ -79,7 +82,8 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	outer := t.TempDir()
 	inner := filepath.Join(outer, "nfctl")
-	script(t, nil, "sh", "-c", `cd "$0" && git init -q . && git -c user.name=x -c user.email=x@example.org commit -q --allow-empty -m x && git tag v9.9.9 && mkdir -p nfctl/scripts`, outer)
+	script(t, nil, "sh", "-c",
+		`cd "$0" && git init -q . && git -c user.name=x -c user.email=x@example.org commit -q --allow-empty -m x && git tag v9.9.9 && mkdir -p nfctl/scripts`, outer)
 	for _, name := range []string{"VERSION", "scripts/version.sh", "scripts/when.sh"} {
 		script(t, nil, "cp", "-p", name, filepath.Join(inner, name))
 	}
@@ -91,7 +95,9 @@ func TestVersion(t *testing.T) {
 		t.Errorf("version %q, want %q", got, want)
 	}
 	script(t, nil, "git", "init", "-q", inner)
-	script(t, nil, "sh", "-c", `cd "$0" && git add . && git -c user.name=x -c user.email=x@example.org commit -q -m x && git tag v1.2.3`, inner)
+	script(t, nil, "sh", "-c",
+		`cd "$0" && git add . && git -c user.name=x -c user.email=x@example.org commit -q -m x && git tag v1.2.3`,
+		inner)
 	if got := script(t, nil, inner+"/scripts/version.sh"); got != "1.2.3\n" {
 		t.Errorf("of the tag v1.2.3: version %q", got)
 	}
@@ -111,7 +117,8 @@ func TestPackages(t *testing.T) {
 	nstest.Need(t, "debootstrap", "lintian", "chroot")
 	dir := t.TempDir()
 	deb := func(version, out string) string {
-		script(t, []string{"VERSION=" + version, "ARCHES=" + runtime.GOARCH, "FORMATS=deb", "OUT=" + filepath.Join(dir, out), "SOURCE_DATE_EPOCH=1767355200"}, "scripts/packages.sh")
+		script(t, []string{"VERSION=" + version, "ARCHES=" + runtime.GOARCH, "FORMATS=deb",
+			"OUT=" + filepath.Join(dir, out), "SOURCE_DATE_EPOCH=1767355200"}, "scripts/packages.sh")
 		found, err := filepath.Glob(filepath.Join(dir, out, "*.deb"))
 		if err != nil || len(found) != 1 {
 			t.Fatalf("packages: %q, %v", found, err)
@@ -143,7 +150,8 @@ func TestPackages(t *testing.T) {
 				c := exec.Command("debootstrap", "--variant=minbase", suite, fresh, mirror())
 				if out, err := c.CombinedOutput(); err != nil {
 					_ = os.RemoveAll(fresh)
-					if exec.Command("curl", "-sfm", "20", "-o", "/dev/null", mirror()+"/dists/"+suite+"/Release").Run() != nil {
+					if exec.Command("curl", "-sfm", "20", "-o", "/dev/null",
+						mirror()+"/dists/"+suite+"/Release").Run() != nil {
 						t.Skipf("no Debian mirror in reach (DEBIAN_MIRROR chooses another): %s", mirror())
 					}
 					t.Fatalf("debootstrap: %v\n%.4000s", err, out)

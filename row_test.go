@@ -24,7 +24,8 @@ func TestOneRow(t *testing.T) {
 			"internal/ct/flowattrs.go", "\treturn spareRows(t)\n", `	t = append(t, Attr[Flow]{Name: "made-up", Number: -1, Path: "made_up", Kind: field.Uint, Bits: 32, Netlink: "CTA_MADE_UP",
 		At: wire{60}, Since: "9.9", Readable: inAll, Create: yes, Update: yes, Doc: "a number that no kernel sends"})
 `,
-			[]string{"./internal/ct", "^(TestRoundTrip|TestDecodeAllocs|TestFieldRows|TestSetAndGet|FuzzDecode|TestAttributeFacts)$"},
+			[]string{"./internal/ct",
+				"^(TestRoundTrip|TestDecodeAllocs|TestFieldRows|TestSetAndGet|FuzzDecode|TestAttributeFacts)$"},
 			followFlow,
 		},
 		{
@@ -47,7 +48,8 @@ func TestOneRow(t *testing.T) {
 
 // followFlow looks for made_up in what people type and read.
 func followFlow(t *testing.T, nfctl string) {
-	build := []string{nfctl, "attr", "build", "l4proto=tcp", "ipv4-src=10.0.0.1", "ipv4-dst=10.0.0.2", "port-src=1", "port-dst=2",
+	build := []string{nfctl, "attr", "build", "l4proto=tcp", "ipv4-src=10.0.0.1", "ipv4-dst=10.0.0.2", "port-src=1",
+		"port-dst=2",
 		"tcp-state=ESTABLISHED", "timeout=60", "made-up=7", "--opt", "setup-reply", "-o"}
 	object := run(t, append(build, "json")...)
 	if !strings.Contains(object, `"made_up":7`) {
@@ -64,7 +66,8 @@ func followFlow(t *testing.T, nfctl string) {
 		}
 		run(t, nfctl, "ct", "load", "--dry-run", file)
 		// What the loader read is seen where it differs: a value that does not fit.
-		bad := strings.NewReplacer("made-up=7", "made-up=4294967296", `"made_up":7`, `"made_up":4294967296`).Replace(text)
+		bad := strings.NewReplacer("made-up=7", "made-up=4294967296", `"made_up":7`,
+			`"made_up":4294967296`).Replace(text)
 		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +79,8 @@ func followFlow(t *testing.T, nfctl string) {
 		t.Errorf("--fields: %s", got)
 	}
 	for _, args := range [][]string{{"attr", "list"}, {"attr", "show", "made-up"}, {"help", "fields"}} {
-		if got := run(t, append([]string{nfctl}, args...)...); !strings.Contains(got, "made") || !strings.Contains(got, "a number that no kernel sends") {
+		if got := run(t, append([]string{nfctl}, args...)...); !strings.Contains(got, "made") ||
+			!strings.Contains(got, "a number that no kernel sends") {
 			t.Errorf("%v: %s", args, got)
 		}
 	}

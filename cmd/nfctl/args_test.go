@@ -19,7 +19,8 @@ import (
 
 // words that arguments are made of. No flag enters another network namespace, and
 // no path leads out of the folder.
-var argValues = []string{"", "-", "--", "0", "1", "-1", "65535", "65536", "99999999999999999999", "1e9", "0x10", "1.5", "10ms", "1h", "-1s", "64KiB", "1/0", "7/0xff",
+var argValues = []string{"", "-", "--", "0", "1", "-1", "65535", "65536", "99999999999999999999", "1e9", "0x10", "1.5",
+	"10ms", "1h", "-1s", "64KiB", "1/0", "7/0xff",
 	"udp > :53", "tcp 10.0.0.1:1 > 10.0.0.2:2", "tcp > ", " > ", "[::1]:1 > [::2]:2", "10.0.0.0/8", "10.0.0.9-10.0.0.1", "::", "fe80::1%lo", "icmp", "sctp", "256",
 	"orig.dport == 53", "tcp.flags.syn and", "((((", "1 in [1..3]", "payload matches '('", "x.y.z", "all(status, # == 1)", "idle > 3600", "ASSURED,!DYING", "ESTABLISHED",
 	"orig.src,orig.dport", "id,id", "nothing", "{{.orig.src}}", "{{range 3}}x{{end}}", "{{", "{{.nope}}", "json", "table", "csv", "tsv", "xml", "text,id", "save", "template",
@@ -135,7 +136,8 @@ func tryArguments(t *testing.T, nfctl, dir string, args []string) {
 	timer.Stop()
 	status := c.ProcessState.Sys().(syscall.WaitStatus)
 	switch said := errs.String(); {
-	case status.Signaled() && status.Signal() != syscall.SIGKILL, strings.Contains(said, "goroutine "), strings.Contains(said, "panic:"), strings.Contains(said, "fatal error:"):
+	case status.Signaled() && status.Signal() != syscall.SIGKILL, strings.Contains(said, "goroutine "),
+		strings.Contains(said, "panic:"), strings.Contains(said, "fatal error:"):
 		t.Errorf("%q: %v\n%.2000s", args, c.ProcessState, said)
 	case status.ExitStatus() == exitUsage && out.Len() > 0:
 		t.Errorf("%q: status 2, and printed %.300q", args, out.String())

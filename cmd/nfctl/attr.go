@@ -40,7 +40,8 @@ flow for scripts. list, show, values, build, encode and decode take no privilege
 func attrTable() []format.Attr {
 	all := append(format.AttrTable("flow", ct.FlowAttrs()), format.AttrTable("expect", ct.ExpectAttrs())...)
 	for _, g := range ct.Groups {
-		row := format.Attr{Of: "group", Name: g.Name, Type: "group", Readable: "as its members", Create: "yes, as its members", Update: "yes, as its members"}
+		row := format.Attr{Of: "group", Name: g.Name, Type: "group", Readable: "as its members",
+			Create: "yes, as its members", Update: "yes, as its members"}
 		row.Doc = strings.Join(g.Members, " and ")
 		for _, m := range g.Members {
 			attr := ct.Find(ct.FlowAttrs(), m)
@@ -136,7 +137,8 @@ func findAttrs(name string) (out []format.Attr) {
 }
 
 func unknownAttr(name string) error {
-	return &value.Error{What: "attribute", Text: name, Valid: "a name of 'nfctl attr list'", Near: value.Nearest(name, attrNames())}
+	return &value.Error{What: "attribute", Text: name, Valid: "a name of 'nfctl attr list'",
+		Near: value.Nearest(name, attrNames())}
 }
 
 // appendAttr appends what is known of an attribute, a line for each thing.
@@ -251,7 +253,8 @@ func valuesOf(name string) (rows []format.Value, err error) {
 		}
 		return rows, nil
 	}
-	return nil, &value.Error{What: "attribute with words", Text: name, Valid: strings.Join(slices.Compact(known), ", ") + " or connlabels", Near: value.Nearest(name, known)}
+	return nil, &value.Error{What: "attribute with words", Text: name,
+		Valid: strings.Join(slices.Compact(known), ", ") + " or connlabels", Near: value.Nearest(name, known)}
 }
 
 // flowArg reads an exact flow in words.
@@ -336,7 +339,8 @@ not have is an empty line, and exit status 3.`,
 				return err
 			}
 			if len(missing) > 0 {
-				return &statusError{code: exitNotFound, err: fmt.Errorf("flow %s: no %s", args[0], strings.Join(missing, ", ")),
+				return &statusError{code: exitNotFound,
+					err:  fmt.Errorf("flow %s: no %s", args[0], strings.Join(missing, ", ")),
 					hint: "'nfctl attr show' says when the kernel sends an attribute"}
 			}
 			return nil
@@ -361,7 +365,8 @@ func flowAttrs(name string) ([]*ct.Attr[ct.Flow], error) {
 		return []*ct.Attr[ct.Flow]{at}, nil
 	}
 	if ct.Find(ct.ExpectAttrs(), name) != nil {
-		return nil, &value.Error{What: "attribute of a flow", Text: name, Valid: "one of flows: it is an expectation's, see 'nfctl expect get'"}
+		return nil, &value.Error{What: "attribute of a flow", Text: name,
+			Valid: "one of flows: it is an expectation's, see 'nfctl expect get'"}
 	}
 	return nil, unknownAttr(name)
 }
@@ -410,7 +415,8 @@ func (a *app) attrSet() *cobra.Command {
 			return c.Update(f, change)
 		},
 	}
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "look whether the flow is there and what is asked for can be set, and change nothing")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "look whether the flow is there and what is asked for can be set, "+
+		"and change nothing")
 	return c
 }
 
@@ -486,7 +492,8 @@ func buildFlow(args []string) (*ct.Flow, error) {
 		case !ok:
 			return nil, &value.Error{What: "attribute to set", Text: s, Valid: "NAME=VALUE, as mark=7"}
 		case at == nil && ct.Find(ct.ExpectAttrs(), name) != nil:
-			return nil, &value.Error{What: "attribute of a flow", Text: name, Valid: "one of flows: it is an expectation's, see 'nfctl expect create'"}
+			return nil, &value.Error{What: "attribute of a flow", Text: name,
+				Valid: "one of flows: it is an expectation's, see 'nfctl expect create'"}
 		case at == nil:
 			return nil, unknownAttr(name)
 		}
@@ -516,7 +523,8 @@ func setAny(f *ct.Flow, at *ct.Attr[ct.Flow], text string) error {
 // one protocol, unless something else was said.
 func complete(f *ct.Flow) {
 	for _, t := range [][2]*ct.Tuple{{&f.Orig, &f.Reply}, {&f.Reply, &f.Orig}} {
-		if from, to := t[0], t[1]; from.Has(ct.TupleProto) && !to.Has(ct.TupleProto) && (to.Src.IsValid() || to.Dst.IsValid()) {
+		if from, to := t[0], t[1]; from.Has(ct.TupleProto) && !to.Has(ct.TupleProto) &&
+			(to.Src.IsValid() || to.Dst.IsValid()) {
 			to.Proto, to.Present = from.Proto, to.Present|ct.TupleProto
 		}
 	}
@@ -561,7 +569,8 @@ ports and ICMP ids in network byte order, other numbers in this machine's.`,
 				return unknownAttr(args[0])
 			}
 			if !ok {
-				return usagef("attribute %s: it is not kept as bytes; 'nfctl attr show %s' says what it is", args[0], args[0])
+				return usagef("attribute %s: it is not kept as bytes; 'nfctl attr show %s' says what it is", args[0],
+					args[0])
 			}
 			_, err := fmt.Fprintf(a.out, "%x\n", stored)
 			return err
@@ -578,7 +587,8 @@ func (a *app) attrDecode() *cobra.Command {
 		Args:              exactly(2, "the name of an attribute and bytes in hexadecimal"),
 		ValidArgsFunction: completeAttrs(""),
 		RunE: func(_ *cobra.Command, args []string) error {
-			stored, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "").Replace(strings.TrimPrefix(args[1], "0x")))
+			stored, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "").Replace(strings.TrimPrefix(args[1],
+				"0x")))
 			if err != nil {
 				return &value.Error{What: "row of bytes", Text: args[1], Valid: "hexadecimal digits, two a byte"}
 			}
@@ -604,7 +614,8 @@ func decodeStored[T any](at *ct.Attr[T], t *T, stored []byte, text string) ([]by
 		return nil, &value.Error{What: "value of " + at.Name, Text: text, Valid: fmt.Sprintf("%d bytes", at.Bits/8)}
 	}
 	if !at.SetStored(t, stored) {
-		return nil, usagef("attribute %s: it is not kept as bytes; 'nfctl attr show %s' says what it is", at.Name, at.Name)
+		return nil, usagef("attribute %s: it is not kept as bytes; 'nfctl attr show %s' says what it is", at.Name,
+			at.Name)
 	}
 	return at.AppendText(nil, t), nil
 }

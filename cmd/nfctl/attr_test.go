@@ -75,7 +75,8 @@ func TestAttrWords(t *testing.T) {
 	} {
 		out, err, status := call(append([]string{"attr"}, strings.Split(c.args, "|")...)...)
 		part, isPart := strings.CutPrefix(c.out, "~")
-		if status != c.status || !isPart && out != c.out || isPart && !strings.Contains(out, part) || !strings.Contains(err, c.err) {
+		if status != c.status || !isPart && out != c.out || isPart && !strings.Contains(out, part) ||
+			!strings.Contains(err, c.err) {
 			t.Errorf("attr %s: %d\n%s%s\nwant %d, %q, %q", c.args, status, out, err, c.status, c.out, c.err)
 		}
 	}
@@ -142,7 +143,8 @@ func TestAttrSpellings(t *testing.T) {
 // Twice the same attribute, by whatever names, is a mistake.
 func TestAttrTwice(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"attr", "build", "proto=tcp", "proto=udp"}, {"attr", "build", "l4proto=tcp", "orig-l4proto=udp"}, {"attr", "set", "tcp 10.0.0.1:1 > 10.0.0.2:2", "mark=1", "mark=2"}} {
+	for _, args := range [][]string{{"attr", "build", "proto=tcp", "proto=udp"},
+		{"attr", "build", "l4proto=tcp", "orig-l4proto=udp"}, {"attr", "set", "tcp 10.0.0.1:1 > 10.0.0.2:2", "mark=1", "mark=2"}} {
 		if _, words, status := call(args...); status != exitUsage || !strings.Contains(words, "is set twice") {
 			t.Errorf("%q: status %d: %s", args, status, words)
 		}
@@ -182,7 +184,8 @@ func TestAttrBuild(t *testing.T) {
 		}
 	}
 	// What a translation becomes is in the line that makes the entry.
-	out, _, _ := call(append([]string{"attr", "build", "-o", "save", "--opt", "undo-snat", "--opt", "undo-spat", "timeout=30"}, strings.Fields(start)...)...)
+	out, _, _ := call(append([]string{"attr", "build", "-o", "save", "--opt", "undo-snat", "--opt", "undo-spat",
+		"timeout=30"}, strings.Fields(start)...)...)
 	if !strings.HasPrefix(out, "-A ") || !strings.HasSuffix(out, " --set snat-ipv4=10.0.0.4 --set snat-port=4444\n") {
 		t.Errorf("save: %s", out)
 	}
@@ -204,7 +207,8 @@ func TestAttrGetSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	f, err := buildFlow(strings.Fields("l4proto=tcp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1000 port-dst=22 timeout=300 tcp-state=ESTABLISHED status=SEEN_REPLY,ASSURED"))
+	f, err := buildFlow(strings.Fields("l4proto=tcp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1000 port-dst=22 " +
+		"timeout=300 tcp-state=ESTABLISHED status=SEEN_REPLY,ASSURED"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +244,8 @@ func TestAttrGetSet(t *testing.T) {
 		}
 	}
 	var got ct.Flow
-	if err := c.Get(f, &got, false); err != nil || got.Timeout < 3000 || got.Orig.Src != netip.MustParseAddr("10.0.0.1") {
+	if err := c.Get(f, &got, false); err != nil || got.Timeout < 3000 ||
+		got.Orig.Src != netip.MustParseAddr("10.0.0.1") {
 		t.Errorf("%v, timeout %d", err, got.Timeout)
 	}
 }
@@ -285,8 +290,10 @@ func FuzzAttrDecode(f *testing.F) {
 	f.Add("exp-flags", "07000000", "permanent")
 	f.Add("timestamp-start", "0000000000000000", "2026-01-01T00:00:00Z")
 	f.Fuzz(func(t *testing.T, name, stored, text string) {
-		for _, args := range [][]string{{"decode", name, stored}, {"encode", name, text}, {"build", name + "=" + text}, {"values", name}, {"show", name}} {
-			if _, errText, status := call(append([]string{"attr", args[0], "--"}, args[1:]...)...); status != exitOK && status != exitUsage {
+		for _, args := range [][]string{{"decode", name, stored}, {"encode", name, text}, {"build", name + "=" + text},
+			{"values", name}, {"show", name}} {
+			if _, errText, status := call(append([]string{"attr", args[0], "--"}, args[1:]...)...); status != exitOK &&
+				status != exitUsage {
 				t.Errorf("%q: %d %s", args, status, errText)
 			}
 		}

@@ -132,7 +132,8 @@ func TestCompatEventChoices(t *testing.T) {
 	}
 	p.WaitOutput("sport=2")
 	p.Signal(syscall.SIGINT)
-	if status := p.Wait(); status != 0 || strings.Contains(p.Stdout(), "sport=1 ") || !strings.Contains(p.Stderr(), "1 flow events have been shown.") {
+	if status := p.Wait(); status != 0 || strings.Contains(p.Stdout(), "sport=1 ") ||
+		!strings.Contains(p.Stderr(), "1 flow events have been shown.") {
 		t.Errorf("status %d\n%s%s", status, p.Stdout(), p.Stderr())
 	}
 }
@@ -152,7 +153,8 @@ func TestCompatLoad(t *testing.T) {
 		return fmt.Sprintf("-s 10.0.0.1 -d \"10.0.0.2\" -p udp --sport %d --dport 9 -t 5000 %s\n", sport, more)
 	}
 	// Lines that fail do not keep the next from being done.
-	out, errs, status := run("# flows\n\n  -I "+flow(1, "")+"\t-A "+flow(1, "-m 3")+"-I "+flow(1, "")+"-A "+flow(2, "-m 3")+"-U -p udp --sport 2 -m 4\n-D -p udp --sport 1\n-I "+flow(3, ""), "-R", "-")
+	out, errs, status := run("# flows\n\n  -I "+flow(1, "")+"\t-A "+flow(1, "-m 3")+"-I "+flow(1, "")+"-A "+
+		flow(2, "-m 3")+"-U -p udp --sport 2 -m 4\n-D -p udp --sport 1\n-I "+flow(3, ""), "-R", "-")
 	if status != 1 || !strings.Contains(errs, "line 5: Operation failed: Such conntrack exists, try -U to update") {
 		t.Errorf("status %d: %s", status, errs)
 	}
@@ -219,7 +221,8 @@ func TestCompatUnprivileged(t *testing.T) {
 	ns, program := nstest.New(t), asConntrack(t)
 	ns.Run(program, strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 2 -t 50")...)
 	run := func(program string, args ...string) (string, int) {
-		p := ns.StartCmd(exec.Command("setpriv", append([]string{"--bounding-set", "-all", "--inh-caps", "-all", program}, args...)...))
+		p := ns.StartCmd(exec.Command("setpriv", append([]string{"--bounding-set", "-all", "--inh-caps", "-all",
+			program}, args...)...))
 		status := p.Wait()
 		return p.Stdout(), status
 	}
@@ -243,7 +246,8 @@ func TestCompatLabels(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock"))
 	const named = `mount -t tmpfs none /etc && mkdir /etc/xtables && printf '0 first\n1 web\n5 mail\n127 last\n' > /etc/xtables/connlabel.conf && exec "$@"`
 	for _, w := range pair {
-		w.ns.Run("iptables", "-w", "-A", "OUTPUT", "-m", "connlabel", "--label", "5") // without such a rule there is no room for labels
+		// without such a rule there is no room for labels
+		w.ns.Run("iptables", "-w", "-A", "OUTPUT", "-m", "connlabel", "--label", "5")
 	}
 	flow := "-s 10.0.0.1 -d 10.0.0.2 -p udp --dport 9 -t 5000 --sport "
 	for _, line := range []string{
@@ -255,7 +259,8 @@ func TestCompatLabels(t *testing.T) {
 	} {
 		var did [2]string
 		for i, w := range pair {
-			out, errs, status := w.ns.Exec("unshare", append([]string{"-m", "sh", "-c", named, "sh", w.program}, strings.Fields(line)...)...)
+			out, errs, status := w.ns.Exec("unshare",
+				append([]string{"-m", "sh", "-c", named, "sh", w.program}, strings.Fields(line)...)...)
 			did[i] = fmt.Sprintf("status %d, %s%s", status, sorted(out), steady(errs))
 		}
 		if did[0] != did[1] {
@@ -269,9 +274,13 @@ func TestCompatLabels(t *testing.T) {
 func TestCompatExpect(t *testing.T) {
 	pair := twins(t)
 	for _, w := range pair {
-		w.ns.Run(nstest.Build(t), strings.Fields("ct create --helper ftp -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1000 --dport 21 --state ESTABLISHED -t 5000")...)
+		w.ns.Run(nstest.Build(t),
+			strings.Fields("ct create --helper ftp -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1000 --dport 21 --state "+
+				"ESTABLISHED -t 5000")...)
 	}
-	make := "-I expect -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 1000 --dport 21 --tuple-src 10.0.0.1 --tuple-dst 10.0.0.2 --tuple-port-src 5 --tuple-port-dst 3333 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --mask-port-src 0 --mask-port-dst 65535 -t 60"
+	make := "-I expect -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 1000 --dport 21 --tuple-src 10.0.0.1 --tuple-dst " +
+		"10.0.0.2 --tuple-port-src 5 --tuple-port-dst 3333 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 " +
+		"--mask-port-src 0 --mask-port-dst 65535 -t 60"
 	for _, w := range pair {
 		if _, errs, status := w.ns.Exec(pair[1].program, strings.Fields(make)...); status != 0 || errs != "" {
 			t.Fatalf("status %d: %s", status, errs)
@@ -283,7 +292,9 @@ func TestCompatExpect(t *testing.T) {
 		var did [2]outcome
 		for i, w := range pair {
 			out, errs, status := w.ns.Exec(w.program, strings.Fields(line)...)
-			did[i] = outcome{status: status, stdout: regexp.MustCompile(`(?m)^(?:\[[0-9.]+ *\](\t))?[56][0-9] `).ReplaceAllString(sorted(out), "${1}N "), summary: steady(errs)}
+			did[i] = outcome{status: status,
+				stdout: regexp.MustCompile(`(?m)^(?:\[[0-9.]+ *\](\t))?[56][0-9] `).ReplaceAllString(sorted(out),
+					"${1}N "), summary: steady(errs)}
 		}
 		if did[0] != did[1] {
 			t.Errorf("conntrack %s\n--- conntrack(8): %s\n--- nfctl: %s", line, did[0], did[1])
@@ -310,7 +321,9 @@ func TestCompatExpectGRE(t *testing.T) {
 	for _, w := range pair {
 		run(w, "ct", "create", master, "--helper", "pptp", "--timeout", "5000s")
 		run(w, "expect", "create", "--master", master, "gre 10.0.0.1:5 > 10.0.0.2:6", "--permanent")
-		run(w, append(strings.Fields("expect create -p gre --tuple-src 10.0.0.1 --tuple-dst 10.0.0.2 --tuple-port-src 0x1111 --tuple-key-dst 0x22 --mask-key-src 0xff00 --master"), master)...)
+		run(w,
+			append(strings.Fields("expect create -p gre --tuple-src 10.0.0.1 --tuple-dst 10.0.0.2 --tuple-port-src "+
+				"0x1111 --tuple-key-dst 0x22 --mask-key-src 0xff00 --master"), master)...)
 	}
 	steady := regexp.MustCompile(`(?m)^[0-9]+ |<timeout>[0-9]+`)
 	for _, line := range []string{"-L expect", "-L expect -o xml", "-C expect",
@@ -328,10 +341,12 @@ func TestCompatExpectGRE(t *testing.T) {
 		}
 	}
 	const del = "-D expect -s 10.0.0.1 -d 10.0.0.2 -p gre --srckey 0x5 --dstkey 0x6"
-	if _, errs, status := pair[1].ns.Exec(pair[1].program, strings.Fields(del)...); status != 0 || !strings.Contains(errs, "1 expectations have been deleted.") {
+	if _, errs, status := pair[1].ns.Exec(pair[1].program, strings.Fields(del)...); status != 0 ||
+		!strings.Contains(errs, "1 expectations have been deleted.") {
 		t.Errorf("status %d: %s", status, errs)
 	}
-	if out := pair[1].ns.Run("conntrack", "-L", "expect"); !strings.Contains(out, "srckey=0x1111 dstkey=0x22") || strings.Contains(out, "srckey=0x5 ") {
+	if out := pair[1].ns.Run("conntrack", "-L", "expect"); !strings.Contains(out, "srckey=0x1111 dstkey=0x22") ||
+		strings.Contains(out, "srckey=0x5 ") {
 		t.Errorf("left: %s", out)
 	}
 }

@@ -26,13 +26,15 @@ func TestConntrackSuite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, target := range map[string]string{"src/conntrack": nstest.Build(t), tests + "/testsuite": filepath.Join(checkout, tests, "testsuite")} {
+	for name, target := range map[string]string{"src/conntrack": nstest.Build(t),
+		tests + "/testsuite": filepath.Join(checkout, tests, "testsuite")} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	runner := filepath.Join(dir, "run")
-	if out, err := exec.Command("cc", "-w", "-o", runner, filepath.Join(checkout, tests, "test-conntrack.c")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-w", "-o", runner,
+		filepath.Join(checkout, tests, "test-conntrack.c")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	c := exec.Command(runner)

@@ -177,7 +177,8 @@ func (w *twin) table(t *testing.T) string {
 func twins(t *testing.T) [2]*twin {
 	t.Helper()
 	nstest.Need(t, "conntrack")
-	return [2]*twin{{ns: nstest.New(t), program: "conntrack", dirty: true}, {ns: nstest.New(t), program: asConntrack(t), dirty: true}}
+	return [2]*twin{{ns: nstest.New(t), program: "conntrack", dirty: true},
+		{ns: nstest.New(t), program: asConntrack(t), dirty: true}}
 }
 
 var unstable = []struct {

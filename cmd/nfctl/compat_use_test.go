@@ -160,7 +160,8 @@ func TestCompatUses(t *testing.T) {
 		case len(want) == 0 && lines != u.shown:
 			t.Errorf("%s: conntrack %s: %d lines, not %d:\n%s", u.who, u.line, lines, u.shown, out)
 		}
-		if table := strings.Join(strings.Fields(after), " "); !strings.Contains(strings.ReplaceAll(table, " 86399 ", " 86400 "), u.becomes) {
+		if table := strings.Join(strings.Fields(after),
+			" "); !strings.Contains(strings.ReplaceAll(table, " 86399 ", " 86400 "), u.becomes) {
 			t.Errorf("%s: conntrack %s: no %q in\n%s", u.who, u.line, u.becomes, after)
 		}
 		if status == 1 && !strings.Contains(errOut, "0 flow entries have been deleted") { // what kube-proxy reads

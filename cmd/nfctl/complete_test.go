@@ -62,7 +62,8 @@ func TestBashCompletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	flow, err := buildFlow(strings.Fields("l4proto=udp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1 port-dst=2 timeout=300 zone=4711"))
+	flow, err := buildFlow(strings.Fields("l4proto=udp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1 port-dst=2 " +
+		"timeout=300 zone=4711"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +145,8 @@ func TestOtherCompletions(t *testing.T) {
 			t.Errorf("%s -n takes anything", shell)
 		}
 	}
-	if _, errText, status := call("completion", "bsh"); status != exitUsage || !strings.Contains(errText, `did you mean "bash"`) {
+	if _, errText, status := call("completion", "bsh"); status != exitUsage ||
+		!strings.Contains(errText, `did you mean "bash"`) {
 		t.Errorf("completion bsh: %d %s", status, errText)
 	}
 	if out, _, status := call("completion", "bash"); status != 0 || !strings.Contains(out, "__start_nfctl") {

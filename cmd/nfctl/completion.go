@@ -48,7 +48,8 @@ func writeCompletion(root *cobra.Command, shell string, w io.Writer) error {
 	case "fish":
 		return root.GenFishCompletion(w, true)
 	}
-	return &value.Error{What: "shell", Text: shell, Valid: strings.Join(shells, ", "), Near: value.Nearest(shell, shells)}
+	return &value.Error{What: "shell", Text: shell, Valid: strings.Join(shells, ", "),
+		Near: value.Nearest(shell, shells)}
 }
 
 // withCommas lets cobra's script for bash complete lists. It compares what was

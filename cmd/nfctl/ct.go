@@ -146,7 +146,8 @@ func (x *failures) result() error {
 	if code == exitOK || code == exitUsage { // the command line was right
 		code = exitFailed
 	}
-	return &statusError{code: code, err: fmt.Errorf("%s failed", plural(x.n, cmp.Or(x.what, "flow"))), hint: hintFor(x.first, code)}
+	return &statusError{code: code, err: fmt.Errorf("%s failed", plural(x.n, cmp.Or(x.what, "flow"))),
+		hint: hintFor(x.first, code)}
 }
 
 // A flowPrinter prints flows in one format, gathering what it writes. Without

@@ -101,5 +101,7 @@ func labelsDropped(err error) error {
 	if !errors.Is(err, ct.ErrLabelsDropped) {
 		return nil
 	}
-	return &statusError{code: exitFailed, err: err, hint: "the entry was made all the same; make a rule that uses labels, as iptables -m connlabel or nft ct label set, and repeat with --or-update"}
+	return &statusError{code: exitFailed, err: err,
+		hint: "the entry was made all the same; make a rule that uses labels, as iptables -m connlabel or nft ct " +
+			"label set, and repeat with --or-update"}
 }

@@ -169,7 +169,8 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := a.confirm(o.all, fmt.Sprintf("Delete all of %s of this network namespace?", flows(uint64(n)))); err != nil {
+		if err := a.confirm(o.all, fmt.Sprintf("Delete all of %s of this network namespace?",
+			flows(uint64(n)))); err != nil {
 			return err
 		}
 		if err := conn.Flush(0, ct.KernelFilter{}); err != nil {

@@ -43,7 +43,8 @@ func registerFlags(c *cobra.Command, flags []ct.Flag, o *filterOptions) {
 
 // addGiven adds a flag under all its names, of which help has the first; each use
 // calls add.
-func addGiven(f *pflag.FlagSet, names []string, short string, help ct.FlagHelp, add func(name, text string)) (all []*pflag.Flag) {
+func addGiven(f *pflag.FlagSet, names []string, short string, help ct.FlagHelp,
+	add func(name, text string)) (all []*pflag.Flag) {
 	for i, name := range names {
 		p := f.VarPF(&ordered{kind: help.Kind, add: func(text string) error {
 			add(name, text)
@@ -67,13 +68,16 @@ func (o *filterOptions) args(args []string) error {
 			o.Pattern = arg
 			continue
 		}
-		bare := slices.IndexFunc(o.Given, func(g table.Given) bool { return g.Text == table.AnyValue && strings.HasSuffix(g.Flag, "-nat") })
+		bare := slices.IndexFunc(o.Given, func(g table.Given) bool {
+			return g.Text == table.AnyValue && strings.HasSuffix(g.Flag, "-nat")
+		})
 		if bare < 0 {
 			return table.Unquoted(arg)
 		}
 		if err := table.CheckNAT(arg); err != nil {
 			flag := o.Given[bare].Flag
-			return usagef("unexpected argument %q: the value of --%s is written behind '=', --%s=%s, and must be a valid one: %w", arg, flag, flag, arg, err)
+			return usagef("unexpected argument %q: the value of --%s is written behind '=', --%s=%s, and must be a "+
+				"valid one: %w", arg, flag, flag, arg, err)
 		}
 		o.Given[bare].Text = arg
 	}

@@ -79,9 +79,11 @@ func variedLines(r *rand.Rand, n int, nat, labels bool) []string {
 		}
 		switch proto {
 		case "tcp":
-			b += " --state " + pick("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE")
+			b += " --state " + pick("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK",
+				"TIME_WAIT", "CLOSE")
 			if r.IntN(4) == 0 {
-				b += " --set tcp.wscale_orig=7 --set tcp.wscale_reply=3 --set tcp.flags_orig=WINDOW_SCALE --set tcp.flags_reply=WINDOW_SCALE"
+				b += " --set tcp.wscale_orig=7 --set tcp.wscale_reply=3 --set tcp.flags_orig=WINDOW_SCALE --set " +
+					"tcp.flags_reply=WINDOW_SCALE"
 			}
 		case "sctp":
 			b += fmt.Sprintf(" --state ESTABLISHED --orig-vtag %d --reply-vtag %d", 1+r.IntN(9), r.Uint32())
@@ -131,7 +133,8 @@ func ids(flows []*ct.Flow) (out []uint32) {
 	return out
 }
 
-var protoNumbers = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58, "sctp": 132, "udplite": 136}
+var protoNumbers = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58, "sctp": 132,
+	"udplite": 136}
 
 // byHand says, without any of the code that filters, whether f has what a flag
 // asks for.
@@ -242,10 +245,13 @@ func byHand(t *testing.T, f *ct.Flow, g table.Given) bool {
 				return false
 			}
 		case "src-nat", "dst-nat", "any-nat":
-			s := g.Flag != "dst-nat" && (f.Reply.Dst != f.Orig.Src || f.Orig.Has(ct.TupleSport) && f.Reply.Dport != f.Orig.Sport)
-			d := g.Flag != "src-nat" && (f.Reply.Src != f.Orig.Dst || f.Orig.Has(ct.TupleSport) && f.Reply.Sport != f.Orig.Dport)
+			s := g.Flag != "dst-nat" && (f.Reply.Dst != f.Orig.Src ||
+				f.Orig.Has(ct.TupleSport) && f.Reply.Dport != f.Orig.Sport)
+			d := g.Flag != "src-nat" && (f.Reply.Src != f.Orig.Dst ||
+				f.Orig.Has(ct.TupleSport) && f.Reply.Sport != f.Orig.Dport)
 			here = s || d
-			is = is || one == table.AnyValue && here || one != table.AnyValue && (s && inside(f.Reply.Dst) || d && inside(f.Reply.Src))
+			is = is || one == table.AnyValue && here ||
+				one != table.AnyValue && (s && inside(f.Reply.Dst) || d && inside(f.Reply.Src))
 		default:
 			t.Fatalf("flag %s", g.Flag)
 		}
@@ -368,7 +374,8 @@ func TestCtFilters(t *testing.T) {
 		}
 	}
 	if nonempty < 150 || cut < 50 {
-		t.Errorf("only %d filters matched something, only %d were given to the kernel: the test is too easy", nonempty, cut)
+		t.Errorf("only %d filters matched something, only %d were given to the kernel: the test is too easy", nonempty,
+			cut)
 	}
 }
 
@@ -379,7 +386,8 @@ func TestCtKernelFilter(t *testing.T) {
 	nstest.Enter(t)
 	var lines []string
 	for i := range 300 {
-		lines = append(lines, fmt.Sprintf("-A -p tcp -s 10.0.0.%d -d 10.1.0.1 --sport %d --dport %d --mark %d", 1+i%3, 1000+i, 80+i%5, i%4))
+		lines = append(lines, fmt.Sprintf("-A -p tcp -s 10.0.0.%d -d 10.1.0.1 --sport %d --dport %d --mark %d", 1+i%3,
+			1000+i, 80+i%5, i%4))
 	}
 	loaded(t, strings.Join(lines, "\n"))
 	for _, o := range []table.Filter{

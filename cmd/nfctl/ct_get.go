@@ -31,7 +31,9 @@ it is looked for in zone 0. A flow that is not there ends with status 3.`,
 				return err
 			}
 			if o.flow.Flow == "" && len(o.flow.Given) == 0 {
-				return usagef("which flow? in words, quoted, as 'tcp 10.0.0.1:1000 > 10.0.0.2:22'; or by flags, as -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1000 --dport 22")
+				return usagef("which flow? in words, quoted, as 'tcp 10.0.0.1:1000 > 10.0.0.2:22'; or by " +
+					"flags, as -p " +
+					"tcp -s 10.0.0.1 -d 10.0.0.2 --sport 1000 --dport 22")
 			}
 			return a.ctGet(o)
 		},

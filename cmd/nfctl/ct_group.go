@@ -10,7 +10,8 @@ import (
 )
 
 // ctGroups prints how many flows there are of each combination of fields.
-func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output, choose *table.Choice[ct.Flow], d ct.DumpOptions) error {
+func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output, choose *table.Choice[ct.Flow],
+	d ct.DumpOptions) error {
 	by, err := table.GroupFields(o.groupBy)
 	if err != nil {
 		return err

@@ -57,7 +57,8 @@ packets and bytes are those of both directions, of flows that have counters
 	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the `N` groups with the most flows")
 	f.BoolVar(&o.zero, "zero", false, "set the counters of what is listed to zero")
 	f.BoolVar(&o.dying, "dying", false, "list flows that ended but are still held")
-	f.BoolVar(&o.unconfirmed, "unconfirmed", false, "list flows that are not yet in the table; always empty since Linux 5.19 or so")
+	f.BoolVar(&o.unconfirmed, "unconfirmed", false,
+		"list flows that are not yet in the table; always empty since Linux 5.19 or so")
 	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
@@ -108,7 +109,8 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 		return err
 	}
 	d := table.DumpOptions(choose)
-	d.Idle = d.Idle || slices.Contains(out.Fields, "idle") || strings.Contains(out.Template, ".idle") || slices.Contains(o.groupBy, "idle")
+	d.Idle = d.Idle || slices.Contains(out.Fields, "idle") || strings.Contains(out.Template, ".idle") ||
+		slices.Contains(o.groupBy, "idle")
 	switch {
 	case o.dying:
 		d.Table = ct.Dying

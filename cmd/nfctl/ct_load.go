@@ -97,15 +97,17 @@ expectation's zone: it is looked for where a flow like its master is.`,
 		},
 	}
 	o.register(c, "expectations")
-	c.Flags().BoolVar(&o.createMaster, "create-master", false, "make the master of an expectation, with the helper that its line names, when\n"+
-		"neither the table nor the lines have it")
+	c.Flags().BoolVar(&o.createMaster, "create-master", false,
+		"make the master of an expectation, with the helper that its line names, when\n"+
+			"neither the table nor the lines have it")
 	return c
 }
 
 func (o *ctLoadOptions) register(c *cobra.Command, what string) {
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&o.orUpdate, "or-update", false, "change "+what+" that are there already to be so, and delete those of which an\n"+
+	f.BoolVar(&o.orUpdate, "or-update", false, "change "+what+
+		" that are there already to be so, and delete those of which an\n"+
 		"event says that they ended")
 	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
@@ -134,7 +136,8 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	defer stop()
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{
-		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, CreateMaster: o.createMaster, Progress: bar, Applied: a.edit,
+		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, CreateMaster: o.createMaster, Progress: bar,
+		Applied: a.edit,
 		Failed: func(bad *format.LineError) {
 			if bad.Text != "" {
 				a.line("nfctl: %s: %v", name, bad)
@@ -164,14 +167,16 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		a.total("%s made for expectations", plural(done.Masters, "master"))
 	}
 	if done.Evicted > 0 {
-		a.warn("%s had to go: a helper's limit of expectations for a master is reached", plural(done.Evicted, "expectation"))
+		a.warn("%s had to go: a helper's limit of expectations for a master is reached",
+			plural(done.Evicted, "expectation"))
 	}
 	if done.LabelsDropped {
 		a.warn("labels were not stored: no rule of this namespace uses them")
 		a.hint("make a rule that does, as iptables -m connlabel or nft ct label set, and load again with --or-update")
 	}
 	if done.Untranslated {
-		a.hint("some flows are translated (NAT), but no NAT chain is registered here, so that the kernel does not translate their packets: load the firewall's rules first")
+		a.hint("some flows are translated (NAT), but no NAT chain is registered here, so that the kernel does not " +
+			"translate their packets: load the firewall's rules first")
 	}
 	switch {
 	case errors.Is(err, table.ErrStrict):
@@ -181,7 +186,8 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	case err != nil:
 		return ended(ctx, err)
 	case done.Failed > 0:
-		return &statusError{code: exitFailed, err: fmt.Errorf("%s: %d of %s failed", name, done.Failed, plural(done.Lines, "line")), hint: hintFor(done.First, exitCode(done.First))}
+		return &statusError{code: exitFailed, err: fmt.Errorf("%s: %d of %s failed", name, done.Failed,
+			plural(done.Lines, "line")), hint: hintFor(done.First, exitCode(done.First))}
 	}
 	return nil
 }

@@ -17,7 +17,8 @@ import (
 // further keys, with a comma in front.
 func event(what string, sport int, more string) string {
 	return fmt.Sprintf(`{"kind":"flow","event":%q,"family":"ipv4","proto":"tcp","timeout":300%s}`+"\n", what, more+
-		fmt.Sprintf(`,"orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":%d,"dport":80},"reply":{"src":"10.0.0.2","dst":"10.0.0.1","sport":80,"dport":%[1]d}`, sport))
+		fmt.Sprintf(
+			`,"orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":%d,"dport":80},"reply":{"src":"10.0.0.2","dst":"10.0.0.1","sport":80,"dport":%[1]d}`, sport))
 }
 
 // TestCtLoadEvents applies streams of events: what is left in the table, and what is
@@ -31,15 +32,18 @@ func TestCtLoadEvents(t *testing.T) {
 	)
 	// A translated flow: the kernel refuses the translation of one that is there.
 	nat := func(what string, mark int) string {
-		return fmt.Sprintf(`{"kind":"flow","event":%q,"family":"ipv4","proto":"udp","timeout":300,"orig":{"src":"10.0.0.1","dst":"192.0.2.9","sport":7,"dport":53},`+
-			`"reply":{"src":"10.0.0.3","dst":"10.0.0.1","sport":5353,"dport":7},"status":["SEEN_REPLY","ASSURED","CONFIRMED","DST_NAT"],"mark":%d,"zone":0}`+"\n", what, mark)
+		return fmt.Sprintf(
+			`{"kind":"flow","event":%q,"family":"ipv4","proto":"udp","timeout":300,"orig":{"src":"10.0.0.1","dst":"192.0.2.9","sport":7,"dport":53},`+
+				`"reply":{"src":"10.0.0.3","dst":"10.0.0.1","sport":5353,"dport":7},"status":["SEEN_REPLY","ASSURED","CONFIRMED","DST_NAT"],"mark":%d,"zone":0}`+"\n", what, mark)
 	}
 	child := func(what, status string) string {
-		return fmt.Sprintf(`{"kind":"flow","event":%q,"family":"ipv4","proto":"tcp","timeout":300,"state":"ESTABLISHED","orig":{"src":"10.0.0.2","dst":"10.0.0.1","sport":20,"dport":999},`+
-			`"reply":{"src":"10.0.0.1","dst":"10.0.0.2","sport":999,"dport":20},"status":["EXPECTED"%s,"CONFIRMED"],"master":{"src":"10.0.0.1","dst":"10.0.0.2","sport":21,"dport":80,"proto":"tcp"}}`+"\n", what, status)
+		return fmt.Sprintf(
+			`{"kind":"flow","event":%q,"family":"ipv4","proto":"tcp","timeout":300,"state":"ESTABLISHED","orig":{"src":"10.0.0.2","dst":"10.0.0.1","sport":20,"dport":999},`+
+				`"reply":{"src":"10.0.0.1","dst":"10.0.0.2","sport":999,"dport":20},"status":["EXPECTED"%s,"CONFIRMED"],"master":{"src":"10.0.0.1","dst":"10.0.0.2","sport":21,"dport":80,"proto":"tcp"}}`+"\n", what, status)
 	}
 	update := func(mark int) string { // of a child, as the kernel tells it: without its master
-		return regexp.MustCompile(`,"master":{[^}]*}`).ReplaceAllString(strings.Replace(child("update", `,"SEEN_REPLY","ASSURED"`), "}\n", fmt.Sprintf(`,"mark":%d}`+"\n", mark), 1), "")
+		return regexp.MustCompile(`,"master":{[^}]*}`).ReplaceAllString(strings.Replace(child("update",
+			`,"SEEN_REPLY","ASSURED"`), "}\n", fmt.Sprintf(`,"mark":%d}`+"\n", mark), 1), "")
 	}
 	for _, c := range []struct {
 		name   string
@@ -124,8 +128,9 @@ func TestCtLoadStream(t *testing.T) {
 	_ = r.Close()
 	// Each of these updates the kernel refuses at first: the flow is translated.
 	update := func(n int) string {
-		return fmt.Sprintf(`{"kind":"flow","event":"existing","family":"ipv4","proto":"udp","timeout":300,"orig":{"src":"10.0.0.1","dst":"192.0.2.9","sport":7,"dport":53},`+
-			`"reply":{"src":"10.0.0.3","dst":"10.0.0.1","sport":5353,"dport":7},"mark":%d,"zone":0}`+"\n", n)
+		return fmt.Sprintf(
+			`{"kind":"flow","event":"existing","family":"ipv4","proto":"udp","timeout":300,"orig":{"src":"10.0.0.1","dst":"192.0.2.9","sport":7,"dport":53},`+
+				`"reply":{"src":"10.0.0.3","dst":"10.0.0.1","sport":5353,"dport":7},"mark":%d,"zone":0}`+"\n", n)
 	}
 	marked := func(n int) {
 		t.Helper()
@@ -181,7 +186,8 @@ func TestCtLoadRelays(t *testing.T) {
 		lc := exec.Command(nf, "ct", "load", "--or-update")
 		lc.Stdin = r
 		load = to.StartCmd(lc)
-		watch, said = exec.Command(nf, "ct", "watch", "--with-existing", "--not-by", "load", "-o", "json", "--ready-file", dir+"/"+name), &strings.Builder{}
+		watch, said = exec.Command(nf, "ct", "watch", "--with-existing", "--not-by", "load", "-o", "json",
+			"--ready-file", dir+"/"+name), &strings.Builder{}
 		watch.Stdout, watch.Stderr = w, said
 		from.Do(func() { err = watch.Start() })
 		if err != nil {
@@ -203,7 +209,9 @@ func TestCtLoadRelays(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := addr[strings.LastIndexByte(addr, ':')+1:]
-	nstest.Until(t, "the copy is established", func() bool { return strings.Contains(list(b, "tcp > :"+port), "ESTABLISHED") })
+	nstest.Until(t, "the copy is established", func() bool {
+		return strings.Contains(list(b, "tcp > :"+port), "ESTABLISHED")
+	})
 	a.Run(nf, "ct", "update", "-q", "tcp > :"+port, "--set", "mark=5")
 	nstest.Until(t, "the copy has the mark", func() bool { return strings.Contains(list(b, "tcp > :"+port), "mark=5") })
 	_ = conn.Close()
@@ -213,7 +221,9 @@ func TestCtLoadRelays(t *testing.T) {
 	for i := range 20 {
 		b.Run(nf, "ct", "create", "-q", fmt.Sprintf("udp 10.0.1.1:%d > 10.0.1.2:53", i+1), "--timeout", "600")
 	}
-	nstest.Until(t, "the other's flows are there", func() bool { return strings.Count(list(a, "udp > 10.0.1.2:53"), "\n") == 20 })
+	nstest.Until(t, "the other's flows are there", func() bool {
+		return strings.Count(list(a, "udp > 10.0.1.2:53"), "\n") == 20
+	})
 	b.Run(nf, "ct", "delete", "-q", "udp > 10.0.1.2:53")
 	nstest.Until(t, "the other's flows are gone", func() bool { return list(a, "udp > 10.0.1.2:53") == "" })
 	shown := regexp.MustCompile(`(\d+) shown`)
@@ -251,10 +261,13 @@ func TestWatchNotBy(t *testing.T) {
 	load := ns.StartCmd(lc)
 	_ = r.Close()
 	send := func(sport int) {
-		if _, err := fmt.Fprintf(w, "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport %d --dport 1 -t 600\n", sport); err != nil {
+		if _, err := fmt.Fprintf(w, "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport %d --dport 1 -t 600\n",
+			sport); err != nil {
 			t.Fatal(err)
 		}
-		nstest.Until(t, "the flow is there", func() bool { return ns.Run(nf, "ct", "list", fmt.Sprintf("udp :%d > :1", sport)) != "" })
+		nstest.Until(t, "the flow is there", func() bool {
+			return ns.Run(nf, "ct", "list", fmt.Sprintf("udp :%d > :1", sport)) != ""
+		})
 	}
 	var watches []*nstest.Proc
 	kinds := []string{"load", strconv.Itoa(lc.Process.Pid), "nfctl", "1,nobody"}
@@ -262,7 +275,8 @@ func TestWatchNotBy(t *testing.T) {
 		watches = append(watches, startReady(t, ns, "ct", "watch", "-o", "json", "--not-by", who))
 	}
 	send(1)
-	ns.Run("conntrack", "-I", "-p", "udp", "-s", "10.0.0.1", "-d", "10.0.0.2", "--sport", "2", "--dport", "1", "-t", "600")
+	ns.Run("conntrack", "-I", "-p", "udp", "-s", "10.0.0.1", "-d", "10.0.0.2", "--sport", "2", "--dport", "1", "-t",
+		"600")
 	for i, p := range watches {
 		p.WaitOutput(`"sport":2,"dport":1`)
 		if seen := strings.Contains(p.Stdout(), `"sport":1,"dport":1`); seen != (i == 3) {

@@ -94,7 +94,8 @@ func TestCtSaveLoad(t *testing.T) {
 		if status != 0 || !strings.Contains(errs, "labels were not stored") {
 			t.Errorf("status %d: %s", status, errs)
 		}
-		differ(t, "without labels", sortedLines(good(t, "ct", "save"), anyTimeout, ""), sortedLines(first, anyTimeout, "", anyLabels, ""))
+		differ(t, "without labels", sortedLines(good(t, "ct", "save"), anyTimeout, ""),
+			sortedLines(first, anyTimeout, "", anyLabels, ""))
 	})
 }
 
@@ -118,16 +119,22 @@ func TestCtSaveKeeps(t *testing.T) {
 	ns := nstest.Enter(t)
 	useLabels(t, ns)
 	const what = "udp 10.0.0.1:1000 > 10.0.0.2:53"
-	good(t, "ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:21", "--mark", "7", "--label", "3,127", "--helper", "ftp", "--set", "tcp.wscale_orig=7", "--set", "tcp.wscale_reply=2",
+	good(t, "ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:21", "--mark", "7", "--label", "3,127", "--helper", "ftp",
+		"--set", "tcp.wscale_orig=7", "--set", "tcp.wscale_reply=2",
 		"--set", "tcp.flags_orig=WINDOW_SCALE,SACK_PERM", "--set", "tcp.flags_reply=WINDOW_SCALE",
-		"--set", "orig-nat-seq-correction-pos=1", "--set", "orig-nat-seq-offset-before=2", "--set", "orig-nat-seq-offset-after=3")
-	good(t, "ct", "create", what, "--timeout", "10m", "--status", "ASSURED", "--set", "master-ipv4-src=10.0.0.1", "--set", "master-ipv4-dst=10.0.0.2", "--set", "master-l4proto=tcp",
+		"--set", "orig-nat-seq-correction-pos=1", "--set", "orig-nat-seq-offset-before=2", "--set",
+		"orig-nat-seq-offset-after=3")
+	good(t, "ct", "create", what, "--timeout", "10m", "--status", "ASSURED", "--set", "master-ipv4-src=10.0.0.1",
+		"--set", "master-ipv4-dst=10.0.0.2", "--set", "master-l4proto=tcp",
 		"--set", "master-port-src=1000", "--set", "master-port-dst=21")
-	good(t, "ct", "create", "udp 10.0.0.1:900 > 10.0.0.2:54", "--timeout", "10m", "--set", "master-ipv4-src=10.0.0.1", "--set", "master-ipv4-dst=10.0.0.2", "--set", "master-l4proto=udp",
+	good(t, "ct", "create", "udp 10.0.0.1:900 > 10.0.0.2:54", "--timeout", "10m", "--set", "master-ipv4-src=10.0.0.1",
+		"--set", "master-ipv4-dst=10.0.0.2", "--set", "master-l4proto=udp",
 		"--set", "master-port-src=1000", "--set", "master-port-dst=53")
 	saved := good(t, "ct", "save")
-	for _, word := range []string{"--mark 7 ", "--label-add 3,127", "helper-name=ftp", "=10.0.0.1", "tcp.wscale_orig=7", "=3"} {
-		if !strings.Contains(saved, word) && !strings.Contains(saved, strings.Replace(word, "tcp.wscale_orig", "tcp-wscale-orig", 1)) {
+	for _, word := range []string{"--mark 7 ", "--label-add 3,127", "helper-name=ftp", "=10.0.0.1", "tcp.wscale_orig=7",
+		"=3"} {
+		if !strings.Contains(saved, word) && !strings.Contains(saved,
+			strings.Replace(word, "tcp.wscale_orig", "tcp-wscale-orig", 1)) {
 			t.Errorf("no %q in %s", word, saved)
 		}
 	}
@@ -143,7 +150,8 @@ func TestCtSaveKeeps(t *testing.T) {
 	// A child whose master is nowhere is a bad line, the rest is loaded.
 	good(t, "ct", "flush", "--all")
 	i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "udp") })
-	_, errs, status := callWith("# one\n"+lines[i]+"\n-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 9 --dport 9\n", "ct", "load")
+	_, errs, status := callWith("# one\n"+lines[i]+"\n-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 9 --dport 9\n", "ct",
+		"load")
 	if status != exitFailed || !strings.Contains(errs, "line 2") || !strings.Contains(errs, "master") {
 		t.Errorf("status %d: %s", status, errs)
 	}
@@ -165,7 +173,8 @@ func TestCtLoadGoesOn(t *testing.T) {
 		case 150:
 			bad[i] = "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 99999 --dport 1"
 		case 151:
-			bad[i] = "-A -p icmp -s 10.0.0.1 -d 10.0.0.2 --icmp-type 3 --icmp-code 0 --icmp-id 1" // the kernel refuses it
+			// the kernel refuses it
+			bad[i] = "-A -p icmp -s 10.0.0.1 -d 10.0.0.2 --icmp-type 3 --icmp-code 0 --icmp-id 1"
 		case 152:
 			bad[i] = "-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 1" // is there already
 		case 400:
@@ -210,7 +219,8 @@ func TestCtLoadGoesOn(t *testing.T) {
 	}
 	good(t, "ct", "flush", "--all")
 	_, errs, status = call("ct", "load", file, "--strict")
-	if n := strings.TrimSpace(good(t, "ct", "count")); status != exitFailed || n != "6" || !strings.Contains(errs, "line 7") {
+	if n := strings.TrimSpace(good(t, "ct", "count")); status != exitFailed || n != "6" ||
+		!strings.Contains(errs, "line 7") {
 		t.Errorf("strict: status %d, %s flows: %s", status, n, errs)
 	}
 }
@@ -241,7 +251,8 @@ func TestCtLoadedNAT(t *testing.T) {
 				t.Fatal("translated without a NAT chain: the test shows nothing")
 			}
 			fresh.Run(nf, "ct", "flush", "--all")
-			fresh.Run("nft", "add table "+c.family+" n; add chain "+c.family+" n out { type nat hook output priority -100; }; add rule "+c.family+" n out ct state invalid drop")
+			fresh.Run("nft", "add table "+c.family+" n; add chain "+c.family+
+				" n out { type nat hook output priority -100; }; add rule "+c.family+" n out ct state invalid drop")
 			_, errs, status = pipeTo(fresh, saved, nf, "ct", "load")
 			if status != 0 || strings.Contains(errs, "no NAT chain") {
 				t.Errorf("with a chain: status %d: %s", status, errs)
@@ -267,7 +278,8 @@ func pipeTo(ns *nstest.NS, in, name string, args ...string) (stdout, stderr stri
 func answered(t *testing.T, ns *nstest.NS, from, to string) (ok bool) {
 	t.Helper()
 	ns.Do(func() {
-		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from)), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from)),
+			net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
 		if err != nil {
 			t.Error(err)
 			return
@@ -303,7 +315,8 @@ func TestCtCopiesNamespaces(t *testing.T) {
 	if status != 0 || out != "" {
 		t.Fatalf("status %d: %s%s", status, out, errs)
 	}
-	differ(t, "copied", sortedLines(b.Run(nf, "ct", "save"), anyTimeout, ""), sortedLines(a.Run(nf, "ct", "save"), anyTimeout, ""))
+	differ(t, "copied", sortedLines(b.Run(nf, "ct", "save"), anyTimeout, ""),
+		sortedLines(a.Run(nf, "ct", "save"), anyTimeout, ""))
 	if n := strings.Count(b.Run(nf, "ct", "save"), "\n"); n != 1000 {
 		t.Errorf("%d flows", n)
 	}
@@ -331,7 +344,8 @@ func TestCtBeside(t *testing.T) {
 			defer c.Close()
 			for n := uint16(0); !stop.Load(); n++ {
 				f := &ct.Flow{Present: ct.HasTimeout, Timeout: 600}
-				f.Orig = ct.Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Family: ct.IPv4, Proto: ct.UDP, Sport: n % 500, Dport: 53,
+				f.Orig = ct.Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
+					Family: ct.IPv4, Proto: ct.UDP, Sport: n % 500, Dport: 53,
 					Present: ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport}
 				f.Reply = f.Orig.Reverse()
 				if err := c.Create(f, false); err != nil {
@@ -352,7 +366,8 @@ func TestCtBeside(t *testing.T) {
 	}
 	for i, c := range []struct {
 		args, total string
-	}{{"update|-p|tcp|--set|mark=0/0x2", "2000 flows updated"}, {"delete|-p|tcp|--mark|1", "1000 flows deleted"}, {"delete|-p|tcp", "1000 flows deleted"}} {
+	}{{"update|-p|tcp|--set|mark=0/0x2", "2000 flows updated"}, {"delete|-p|tcp|--mark|1", "1000 flows deleted"},
+		{"delete|-p|tcp", "1000 flows deleted"}} {
 		out, errs, status := call(append([]string{"ct"}, strings.Split(c.args, "|")...)...)
 		if status != 0 || !strings.Contains(errs, c.total) || strings.Count(out, "\n") != []int{2000, 1000, 1000}[i] {
 			t.Errorf("%s: status %d, %d lines, %s", c.args, status, strings.Count(out, "\n"), errs)
@@ -372,18 +387,21 @@ func TestCtFailedWrites(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
 	nf := nstest.Build(t)
-	if _, errs, status := pipeTo(ns, strings.Join(variedLines(rand.New(rand.NewPCG(6, 6)), 300, false, false), "\n"), nf, "ct", "load"); status != 0 {
+	if _, errs, status := pipeTo(ns, strings.Join(variedLines(rand.New(rand.NewPCG(6, 6)), 300, false, false), "\n"),
+		nf, "ct", "load"); status != 0 {
 		t.Fatal(errs)
 	}
 	ns.Run(nf, "ct", "create", "tcp 10.0.0.9:1 > 10.0.0.9:2")
-	for _, args := range []string{"list", "list -o table", "list -o json", "list -o csv", "list -o xml", "list --group-by proto", "list --zero -p tcp", "save", "count", "stats",
+	for _, args := range []string{"list", "list -o table", "list -o json", "list -o csv", "list -o xml",
+		"list --group-by proto", "list --zero -p tcp", "save", "count", "stats",
 		"get 'tcp 10.0.0.9:1 > 10.0.0.9:2'", "create 'tcp 10.0.0.9:1 > 10.0.0.9:3'", "update -p tcp --set mark=1", "delete -p udp"} {
 		_, errs, status := ns.Exec("sh", "-c", nf+" ct "+args+" >/dev/full")
 		if status != exitFailed || !strings.Contains(errs, "no space left on device") {
 			t.Errorf("%s: status %d: %s", args, status, errs)
 		}
 		// A reader that goes away is none.
-		if out, errs, status := ns.Exec("bash", "-c", "set -o pipefail; "+nf+" ct "+args+" | true"); status != 0 && !strings.Contains(args, "create") {
+		if out, errs, status := ns.Exec("bash", "-c", "set -o pipefail; "+nf+" ct "+args+" | true"); status != 0 &&
+			!strings.Contains(args, "create") {
 			t.Errorf("%s into a closed pipe: status %d: %s%s", args, status, out, errs)
 		}
 	}
@@ -452,10 +470,12 @@ func TestCtNotPermitted(t *testing.T) {
 	ns := nstest.New(t)
 	nf := nstest.Build(t)
 	ns.Run(nf, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2")
-	for _, args := range [][]string{{"flush", "--all"}, {"flush", "-f", "ipv4"}, {"flush", "--zone", "1"}, {"delete", "--all"}, {"delete", "--all", "-q"},
+	for _, args := range [][]string{{"flush", "--all"}, {"flush", "-f", "ipv4"}, {"flush", "--zone", "1"},
+		{"delete", "--all"}, {"delete", "--all", "-q"},
 		{"create", "tcp 10.0.0.1:3 > 10.0.0.2:2"}, {"update", "--set", "mark=1"}, {"list"}, {"count", "-p", "tcp"}} {
 		out, errs, status := ns.Exec("unshare", append([]string{"-U", nf, "ct"}, args...)...)
-		if status != exitPermission || out != "" || !strings.Contains(errs, "not permitted") || regexp.MustCompile(`flushed|\b1 flow|made`).MatchString(errs) {
+		if status != exitPermission || out != "" || !strings.Contains(errs, "not permitted") ||
+			regexp.MustCompile(`flushed|\b1 flow|made`).MatchString(errs) {
 			t.Errorf("%v: status %d: %s%s", args, status, out, errs)
 		}
 	}
@@ -486,7 +506,9 @@ func TestCtLoadAsLinesCome(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{"2", "2", "3", "4"}[i]
-		nstest.Until(t, want+" flows", func() bool { return strings.TrimSpace(ns.Run(nstest.Build(t), "ct", "count")) == want })
+		nstest.Until(t, want+" flows", func() bool {
+			return strings.TrimSpace(ns.Run(nstest.Build(t), "ct", "count")) == want
+		})
 		if i == 2 {
 			p.WaitOutput("nonsense")
 		}
@@ -538,7 +560,8 @@ func TestCtLoadProgress(t *testing.T) {
 	for _, c := range []struct {
 		args        []string
 		slow, shows bool
-	}{{[]string{"ct", "load"}, true, true}, {[]string{"ct", "load"}, false, false}, {[]string{"ct", "load", "-q"}, true, false}} {
+	}{{[]string{"ct", "load"}, true, true}, {[]string{"ct", "load"}, false, false},
+		{[]string{"ct", "load", "-q"}, true, false}} {
 		ns := nstest.New(t)
 		master, slave := pty(t)
 		r, w, err := os.Pipe()
@@ -587,7 +610,8 @@ func TestCtLoadProgress(t *testing.T) {
 			t.Error(err)
 		}
 		<-ended
-		if text := said.String(); strings.Contains(text, "standard input: 0 KiB\r\x1b[K") != c.shows || !strings.Contains(text, "1 flow made") && c.args[len(c.args)-1] != "-q" {
+		if text := said.String(); strings.Contains(text, "standard input: 0 KiB\r\x1b[K") != c.shows ||
+			!strings.Contains(text, "1 flow made") && c.args[len(c.args)-1] != "-q" {
 			t.Errorf("%v: %q", c.args, text)
 		}
 	}
@@ -627,7 +651,9 @@ func TestCtAsks(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != c.status || !strings.Contains(said, "[y/N]") {
 			t.Errorf("%s, answer %q: %v: %s", c.args, c.answer, err, said)
 		}
-		nstest.Until(t, "the table is as it should be", func() bool { return strings.TrimSpace(ns.Run(nf, "ct", "count")) == strconv.Itoa(c.left) })
+		nstest.Until(t, "the table is as it should be", func() bool {
+			return strings.TrimSpace(ns.Run(nf, "ct", "count")) == strconv.Itoa(c.left)
+		})
 	}
 }
 
@@ -674,11 +700,13 @@ func TestCtCreate(t *testing.T) {
 		}
 		good(t, append(args, "--if-missing")...)
 	}
-	if dry := good(t, "ct", "create", "50 10.0.0.1 > 10.0.0.2 zone 8", "--dry-run"); !strings.Contains(dry, "unknown  50 600 ") {
+	if dry := good(t, "ct", "create", "50 10.0.0.1 > 10.0.0.2 zone 8", "--dry-run"); !strings.Contains(dry,
+		"unknown  50 600 ") {
 		t.Errorf("a protocol without timeouts: %s", dry)
 	}
 	good(t, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "--or-update", "--mark", "5", "-t", "60")
-	if out := good(t, "ct", "get", "tcp 10.0.0.2:2 > 10.0.0.1:1"); !strings.Contains(out, "mark=5") || !strings.Contains(out, "sport=1 dport=2 src=10.0.0.2") {
+	if out := good(t, "ct", "get", "tcp 10.0.0.2:2 > 10.0.0.1:1"); !strings.Contains(out, "mark=5") ||
+		!strings.Contains(out, "sport=1 dport=2 src=10.0.0.2") {
 		t.Errorf("by the reply, changed: %s", out)
 	}
 	for _, c := range []struct {
@@ -724,11 +752,13 @@ func TestCtCreate(t *testing.T) {
 	t.Run("labels that nothing stores", func(t *testing.T) {
 		nstest.Enter(t)
 		out, errs, status := call("ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "--label", "3")
-		if status != exitFailed || !strings.Contains(errs, "not stored") || !strings.Contains(errs, "hint:") || out == "" {
+		if status != exitFailed || !strings.Contains(errs, "not stored") || !strings.Contains(errs, "hint:") ||
+			out == "" {
 			t.Errorf("status %d: %s%s", status, out, errs)
 		}
 		_, errs, status = call("ct", "update", "--label-add", "3")
-		if status != exitFailed || !strings.Contains(errs, "a rule in this namespace that uses them") || strings.Contains(errs, "it has") {
+		if status != exitFailed || !strings.Contains(errs, "a rule in this namespace that uses them") ||
+			strings.Contains(errs, "it has") {
 			t.Errorf("status %d: %s", status, errs)
 		}
 		// The kernel takes labels last, and leaves what came before.
@@ -736,8 +766,10 @@ func TestCtCreate(t *testing.T) {
 		if status != exitFailed || !strings.Contains(errs, "; of what was asked it has: timeout, mark\n") {
 			t.Errorf("status %d: %s", status, errs)
 		}
-		_, errs, status = call("ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "--label", "3", "--or-update", "--mark", "6", "-t", "800")
-		if status != exitFailed || !strings.Contains(errs, "; of what was asked it has: timeout, state, status, mark\n") {
+		_, errs, status = call("ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "--label", "3", "--or-update", "--mark",
+			"6", "-t", "800")
+		if status != exitFailed || !strings.Contains(errs,
+			"; of what was asked it has: timeout, state, status, mark\n") {
 			t.Errorf("status %d: %s", status, errs)
 		}
 	})
@@ -759,13 +791,15 @@ func TestCtUpdate(t *testing.T) {
 		}
 	}
 	_, errs, status := call("ct", "update", "tcp >", "--set", "helper=")
-	kept := status == exitNotSupported && strings.Contains(errs, "takes a helper from no entry") && nstest.Since(t, 7, 0)
+	kept := status == exitNotSupported && strings.Contains(errs, "takes a helper from no entry") &&
+		nstest.Since(t, 7, 0)
 	if kept {
 		t.Log("this kernel takes a helper from no entry")
 	} else if status != exitOK {
 		t.Errorf("status %d: %s", status, errs)
 	}
-	if out := good(t, "ct", "list", "-o", "labels"); strings.Contains(out, "helper") != kept || strings.Contains(out, "labels=") {
+	if out := good(t, "ct", "list", "-o", "labels"); strings.Contains(out, "helper") != kept ||
+		strings.Contains(out, "labels=") {
 		t.Errorf("helper and labels were to go: %s", out)
 	}
 }
@@ -775,24 +809,29 @@ func TestCtUpdate(t *testing.T) {
 func TestCtWindowScale(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
-	const flow, scales = "tcp 10.0.0.1:1 > 10.0.0.2:2", "tcp.wscale_orig,tcp.wscale_reply,tcp.flags_orig,tcp.flags_reply"
+	const flow, scales = "tcp 10.0.0.1:1 > " +
+		"10.0.0.2:2", "tcp.wscale_orig,tcp.wscale_reply,tcp.flags_orig,tcp.flags_reply"
 	for _, c := range []struct{ args, want string }{
 		{"create|" + flow + "|--set|tcp.wscale_reply=4", "0\t4\tWINDOW_SCALE\tWINDOW_SCALE"},
 		{"update|tcp >|--set|tcp.wscale_orig=7", "7\t4\tWINDOW_SCALE\tWINDOW_SCALE"},
 		{"update|tcp >|--set|tcp-wscale-repl=2|--set|tcp.flags_orig=SACK_PERM", "7\t2\tWINDOW_SCALE,SACK_PERM\tWINDOW_SCALE"},
 	} {
-		if out := good(t, append(append([]string{"ct"}, strings.Split(c.args, "|")...), "--fields", scales)...); !strings.HasSuffix(out, "\n"+c.want+"\n") {
+		if out := good(t, append(append([]string{"ct"}, strings.Split(c.args, "|")...), "--fields",
+			scales)...); !strings.HasSuffix(out, "\n"+c.want+"\n") {
 			t.Errorf("%s: %q, want %q", c.args, out, c.want)
 		}
 	}
 	good(t, "attr", "set", flow, "tcp-wscale-orig=9")
 	good(t, "attr", "set", flow, "tcp-flags-repl=BE_LIBERAL")
-	if out, want := good(t, "ct", "list", "--fields", scales), "9\t2\tWINDOW_SCALE,SACK_PERM\tWINDOW_SCALE,BE_LIBERAL\n"; !strings.HasSuffix(out, "\n"+want) {
+	if out, want := good(t, "ct", "list", "--fields", scales),
+		"9\t2\tWINDOW_SCALE,SACK_PERM\tWINDOW_SCALE,BE_LIBERAL\n"; !strings.HasSuffix(out, "\n"+want) {
 		t.Errorf("attr set: %q, want %q", out, want)
 	}
 	// A saved flow, of which one direction does not scale, is made as it was.
-	line := "-t|60|-s|10.0.0.1|-d|10.0.0.2|-p|tcp|--sport|3|--dport|2|--state|SYN_SENT|--set|tcp-wscale-orig=7|--set|tcp-wscale-repl=0|--set|tcp-flags-orig=WINDOW_SCALE|--set|tcp-flags-repl=0"
-	if out := good(t, append(strings.Split("ct|create|--fields|"+scales, "|"), strings.Split(line, "|")...)...); !strings.HasSuffix(out, "\n0\t0\tWINDOW_SCALE\t\n") {
+	line := "-t|60|-s|10.0.0.1|-d|10.0.0.2|-p|tcp|--sport|3|--dport|2|--state|SYN_SENT|--set|tcp-wscale-orig=7|" +
+		"--set|tcp-wscale-repl=0|--set|tcp-flags-orig=WINDOW_SCALE|--set|tcp-flags-repl=0"
+	if out := good(t, append(strings.Split("ct|create|--fields|"+scales, "|"),
+		strings.Split(line, "|")...)...); !strings.HasSuffix(out, "\n0\t0\tWINDOW_SCALE\t\n") {
 		t.Errorf("a saved flow: %q", out)
 	}
 }
@@ -804,17 +843,20 @@ func TestCtCounters(t *testing.T) {
 	nstest.Need(t, "nft")
 	ns := nstest.Enter(t)
 	ns.Run("sh", "-c", "echo 1 >/proc/sys/net/netfilter/nf_conntrack_acct")
-	ns.Run("nft", "add table inet t; add chain inet t o { type filter hook output priority 0; }; add rule inet t o ct state invalid drop")
+	ns.Run("nft", "add table inet t; add chain inet t o { type filter hook output priority 0; }; add rule inet t o ct "+
+		"state invalid drop")
 	a, b := ns.UDPEcho("127.0.0.1:1111"), ns.UDPEcho("127.0.0.1:2222")
 	for _, addr := range []string{a, a, a, b} {
 		if _, ok := ns.Ask(addr, "four", nstest.Patience); !ok {
 			t.Fatal("no answer")
 		}
 	}
-	if out := good(t, "ct", "list", "--group-by", "orig.dport,proto", "-o", "csv"); out != "orig.dport,proto,count,packets,bytes\n1111,udp,3,6,192\n2222,udp,1,2,64\n" {
+	if out := good(t, "ct", "list", "--group-by", "orig.dport,proto", "-o",
+		"csv"); out != "orig.dport,proto,count,packets,bytes\n1111,udp,3,6,192\n2222,udp,1,2,64\n" {
 		t.Errorf("groups: %s", out)
 	}
-	if out := good(t, "ct", "list", "--group-by", "orig.dport", "--top", "1", "-o", "json"); out != `{"kind":"group","orig":{"dport":1111},"count":3,"packets":6,"bytes":192}`+"\n" {
+	if out := good(t, "ct", "list", "--group-by", "orig.dport", "--top", "1", "-o",
+		"json"); out != `{"kind":"group","orig":{"dport":1111},"count":3,"packets":6,"bytes":192}`+"\n" {
 		t.Errorf("the first group: %s", out)
 	}
 	if out := good(t, "ct", "list", "--zero", "--dport", "1111"); strings.Count(out, "packets=1 bytes=32") != 6 {
@@ -836,7 +878,8 @@ func TestCtCounters(t *testing.T) {
 		t.Errorf("rates: %s", out)
 	}
 	out = good(t, "ct", "count", "-o", "json")
-	if !regexp.MustCompile(`^{"kind":"count","of":"flows","count":4,"max":[1-9]\d*,"percent":\d+}\n$`).MatchString(out) {
+	if !regexp.MustCompile(`^{"kind":"count","of":"flows","count":4,"max":[1-9]\d*,"percent":\d+}\n$`).MatchString(
+		out) {
 		t.Errorf("count: %s", out)
 	}
 }
@@ -848,13 +891,15 @@ func TestCtCreateAgain(t *testing.T) {
 	nstest.Enter(t)
 	const what = "udp 10.9.0.1:1 > 192.0.2.9:53"
 	good(t, "ct", "create", what, "--dst-nat", "10.9.0.2:5353", "--timeout", "1h")
-	if out := good(t, "ct", "create", what, "--dst-nat", "10.9.0.2:5353", "--or-update", "--mark", "5"); !strings.Contains(out, "mark=5") || !strings.Contains(out, "src=10.9.0.2") {
+	if out := good(t, "ct", "create", what, "--dst-nat", "10.9.0.2:5353", "--or-update", "--mark",
+		"5"); !strings.Contains(out, "mark=5") || !strings.Contains(out, "src=10.9.0.2") {
 		t.Error(out)
 	}
 	for _, format := range []string{"save", "json"} {
 		saved := good(t, "ct", "list", "-o", format)
 		good(t, "ct", "update", "udp > :53", "--set", "mark=6")
-		if _, errs, status := callWith(saved, "ct", "load", "--or-update"); status != 0 || !strings.Contains(errs, "1 flow made or changed") {
+		if _, errs, status := callWith(saved, "ct", "load", "--or-update"); status != 0 ||
+			!strings.Contains(errs, "1 flow made or changed") {
 			t.Errorf("%s: status %d: %s", format, status, errs)
 		}
 		if out := good(t, "ct", "list"); !strings.Contains(out, "mark=5") {

@@ -26,10 +26,12 @@ func TestCtIdle(t *testing.T) {
 			t.Errorf("%s: status %d: %s%s", verb, status, out, errs)
 		}
 	}
-	if out := good(t, "ct", "list", "--fields", "idle,timeout", "-o", "json"); strings.Contains(out, "idle") || !strings.Contains(out, `"timeout":3`) {
+	if out := good(t, "ct", "list", "--fields", "idle,timeout", "-o", "json"); strings.Contains(out, "idle") ||
+		!strings.Contains(out, `"timeout":3`) {
 		t.Errorf("idle is told: %s", out)
 	}
-	if out := good(t, "ct", "get", "tcp 1.1.1.1:1 > 2.2.2.2:2", "--fields", "idle,timeout", "-o", "json"); strings.Contains(out, "idle") {
+	if out := good(t, "ct", "get", "tcp 1.1.1.1:1 > 2.2.2.2:2", "--fields", "idle,timeout", "-o",
+		"json"); strings.Contains(out, "idle") {
 		t.Errorf("idle is told: %s", out)
 	}
 	_, errs, _ := call("ct", "delete", "--mark", "5")
@@ -40,14 +42,17 @@ func TestCtIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	good(t, "ct", "create", "tcp 1.1.1.1:1 > 2.2.2.2:3", "--timeout", "3d", "-q")
-	if out := good(t, "ct", "list", "--dport", "3", "--fields", "idle,age", "-o", "json"); strings.Contains(out, "idle") || !strings.Contains(out, "age") {
+	if out := good(t, "ct", "list", "--dport", "3", "--fields", "idle,age", "-o",
+		"json"); strings.Contains(out, "idle") || !strings.Contains(out, "age") {
 		t.Errorf("idle for longer than it exists: %s", out)
 	}
-	if out := good(t, "ct", "get", "tcp 1.1.1.1:1 > 2.2.2.2:3", "--fields", "age", "-o", "json"); !strings.Contains(out, "age") {
+	if out := good(t, "ct", "get", "tcp 1.1.1.1:1 > 2.2.2.2:3", "--fields", "age", "-o", "json"); !strings.Contains(out,
+		"age") {
 		t.Errorf("get tells no age: %s", out)
 	}
 	good(t, "ct", "create", "tcp 1.1.1.1:1 > 2.2.2.2:4", "--timeout", "5d", "-q")
-	if out := good(t, "ct", "list", "--dport", "4", "--fields", "idle", "-o", "json"); !strings.Contains(out, `"idle":0`) {
+	if out := good(t, "ct", "list", "--dport", "4", "--fields", "idle", "-o", "json"); !strings.Contains(out,
+		`"idle":0`) {
 		t.Errorf("a flow with its whole timeout: %s", out)
 	}
 	if out := good(t, "help", "timeouts"); !strings.Contains(out, "cannot be known") {
@@ -82,7 +87,8 @@ func TestCtNATPorts(t *testing.T) {
 			t.Errorf("%s: no %s in %s", c[0], c[1], out)
 		}
 	}
-	if out := good(t, "ct", "list", "--filter", "nat.sport == 4000", "-o", "flow"); !strings.Contains(out, "10.0.0.1:4000") {
+	if out := good(t, "ct", "list", "--filter", "nat.sport == 4000", "-o", "flow"); !strings.Contains(out,
+		"10.0.0.1:4000") {
 		t.Errorf("nat.sport == 4000 finds %q", out)
 	}
 	// What was kept is not asked for again.
@@ -98,7 +104,8 @@ func TestCtFiguresOfProc(t *testing.T) {
 	ns := nstest.New(t)
 	nf := nstest.Build(t)
 	ns.Run(nf, "ct", "create", "tcp 10.0.0.1:1 > 10.0.0.2:2", "-q")
-	for args, want := range map[string]string{"ct count": "1\n", "ct count -o json": `"count":1,"max":`, "ct stats -o json": `"insert_failed":0`, "expect stats -o json": `"create":0`,
+	for args, want := range map[string]string{"ct count": "1\n", "ct count -o json": `"count":1,"max":`,
+		"ct stats -o json": `"insert_failed":0`, "expect stats -o json": `"create":0`,
 		"compat conntrack -C": "1\n", "compat conntrack -S": "insert_failed=0"} {
 		out, errs, status := ns.Exec("unshare", append([]string{"-U", nf}, strings.Fields(args)...)...)
 		if status != 0 || !strings.Contains(out, want) {
@@ -112,10 +119,12 @@ func TestCtFiguresOfProc(t *testing.T) {
 func TestCtSaveICMP(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
-	for _, c := range [][2]string{{"icmp 10.0.0.1 > 10.0.0.9 type 8 code 0 id 7", "7"}, {"icmp 10.0.0.2 > 10.0.0.9 type 8 code 0 id 7", "9001"}} {
+	for _, c := range [][2]string{{"icmp 10.0.0.1 > 10.0.0.9 type 8 code 0 id 7", "7"},
+		{"icmp 10.0.0.2 > 10.0.0.9 type 8 code 0 id 7", "9001"}} {
 		good(t, "ct", "create", c[0], "--timeout", "1h", "--set", "snat-ipv4=192.0.2.1", "--set", "snat-port="+c[1])
 	}
-	good(t, "ct", "create", "icmpv6 fd00::1 > fd00::9 type 128 code 0 id 7", "--timeout", "1h", "--set", "snat-ipv6=fd01::1", "--set", "snat-port=5000")
+	good(t, "ct", "create", "icmpv6 fd00::1 > fd00::9 type 128 code 0 id 7", "--timeout", "1h", "--set",
+		"snat-ipv6=fd01::1", "--set", "snat-port=5000")
 	before := sortedLines(good(t, "ct", "list"), `icmp(v6)? +\d+ \d+ `, "")
 	if all := strings.Join(before, "\n"); !strings.Contains(all, "id=9001") || !strings.Contains(all, "id=5000") {
 		t.Fatalf("not translated: %s", all)
@@ -136,13 +145,16 @@ func TestCtSaveICMP(t *testing.T) {
 func TestCtLoadWithoutState(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
-	loaded(t, "-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1 --dport 5001 --reply-port-src 5001 --reply-port-dst 1\n"+
-		`{"family":"ipv4","proto":"tcp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":2,"dport":5001},"status":["SEEN_REPLY","ASSURED","CONFIRMED","OFFLOAD"]}`+"\n"+
-		"-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 3 --dport 5001 --state ESTABLISHED\n"+
-		"-A -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 4 --dport 5001\n")
+	loaded(t,
+		"-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1 --dport 5001 "+
+			"--reply-port-src 5001 --reply-port-dst 1\n"+
+			`{"family":"ipv4","proto":"tcp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":2,"dport":5001},"status":["SEEN_REPLY","ASSURED","CONFIRMED","OFFLOAD"]}`+"\n"+
+			"-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 3 --dport 5001 --state ESTABLISHED\n"+
+			"-A -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 4 --dport 5001\n")
 	out := good(t, "ct", "list", "--fields", "orig.sport,state,tcp.flags_orig,tcp.flags_reply", "-o", "tsv")
 	got := sortedLines(out)
-	want := []string{"1\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL", "2\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL", "3\tESTABLISHED", "4\tESTABLISHED"}
+	want := []string{"1\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL", "2\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL",
+		"3\tESTABLISHED", "4\tESTABLISHED"}
 	for i, w := range want {
 		if i >= len(got) || strings.TrimSpace(got[i]) != w {
 			t.Fatalf("got %q, want %q in front", out, w)
@@ -168,24 +180,29 @@ func TestCtZones(t *testing.T) {
 		}
 	}
 	find := func(args ...string) string {
-		return strings.Join(sortedLines(good(t, append([]string{"ct", "list", "--fields", "orig.sport,orig.dst", "-o", "tsv"}, args...)...), "10.0.0.", ""), " ")
+		return strings.Join(sortedLines(good(t, append([]string{"ct", "list", "--fields", "orig.sport,orig.dst", "-o",
+			"tsv"}, args...)...), "10.0.0.", ""), " ")
 	}
 	for _, c := range [][2]string{
 		{"--zone 0", "4\t2"}, {"--zone 5", "3\t2"}, {"--zone 7", ""}, {"--orig-zone 7", "1\t9"}, {"--reply-zone 8", "2\t2"},
 		{"--reply-zone 0", "1\t8 1\t9 3\t2 4\t2"}, {"--orig-zone 0", "2\t2 3\t2 4\t2"}, {"--orig-zone !7", "1\t8 2\t2 3\t2 4\t2"}, {"--orig-zone !0", "1\t8 1\t9"},
 	} {
-		if got := find(strings.Fields(c[0])...); strings.TrimSpace(strings.ReplaceAll(got, "orig.sport\torig.dst", "")) != c[1] {
+		if got := find(strings.Fields(c[0])...); strings.TrimSpace(strings.ReplaceAll(got, "orig.sport\torig.dst",
+			"")) != c[1] {
 			t.Errorf("%s: %q, want %q", c[0], got, c[1])
 		}
 	}
-	if out := good(t, "ct", "list", "--orig-zone", "3", "-o", "json"); strings.Contains(out, `"zone":0`) || !strings.Contains(out, `"zone":3`) {
+	if out := good(t, "ct", "list", "--orig-zone", "3", "-o", "json"); strings.Contains(out, `"zone":0`) ||
+		!strings.Contains(out, `"zone":3`) {
 		t.Errorf("of orig-zone 3: %s", out)
 	}
 	// The other direction's tuple finds it too, where the zone is said.
-	if out := good(t, "ct", "get", "udp 10.0.0.2:2 > 10.0.0.1:2", "--reply-zone", "8", "-o", "flow"); out != "udp 10.0.0.1:2 > 10.0.0.2:2 reply-zone 8\n" {
+	if out := good(t, "ct", "get", "udp 10.0.0.2:2 > 10.0.0.1:2", "--reply-zone", "8", "-o",
+		"flow"); out != "udp 10.0.0.1:2 > 10.0.0.2:2 reply-zone 8\n" {
 		t.Errorf("by the reply: %q", out)
 	}
-	for _, not := range [][]string{{"udp 10.0.0.2:2 > 10.0.0.1:2"}, {"udp 10.0.0.1:1 > 10.0.0.9:1"}, {"udp 10.0.0.1:4 > 10.0.0.2:4", "--reply-zone", "9"}, {"udp 10.0.0.1:1 > 10.0.0.9:1 orig-zone 6"}} {
+	for _, not := range [][]string{{"udp 10.0.0.2:2 > 10.0.0.1:2"}, {"udp 10.0.0.1:1 > 10.0.0.9:1"},
+		{"udp 10.0.0.1:4 > 10.0.0.2:4", "--reply-zone", "9"}, {"udp 10.0.0.1:1 > 10.0.0.9:1 orig-zone 6"}} {
 		if out, errs, status := call(append([]string{"ct", "get"}, not...)...); status != exitNotFound {
 			t.Errorf("%v: status %d: %s%s", not, status, out, errs)
 		}
@@ -235,8 +252,10 @@ func TestCtSmallThings(t *testing.T) {
 	loaded(t, "\ufeff-A -s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1 --dport 2 -t 60 -u SEEN_REPLY\n")
 	good(t, "ct", "create", "udp 10.0.0.1:3 > 10.0.0.2:4", "-q")
 	good(t, "ct", "create", "udp 10.0.0.1:5 > 10.0.0.2:6", "--status", "ASSURED", "-q")
-	for _, args := range [][]string{{"--status", "!SEEN_REPLY,!ASSURED"}, {"--status", "!SEEN_REPLY,ASSURED"}, {"--dport", "!2,!6"}} {
-		if out := good(t, append([]string{"ct", "list", "-o", "flow"}, args...)...); out != "udp 10.0.0.1:3 > 10.0.0.2:4\n" {
+	for _, args := range [][]string{{"--status", "!SEEN_REPLY,!ASSURED"}, {"--status", "!SEEN_REPLY,ASSURED"},
+		{"--dport", "!2,!6"}} {
+		if out := good(t, append([]string{"ct", "list", "-o", "flow"},
+			args...)...); out != "udp 10.0.0.1:3 > 10.0.0.2:4\n" {
 			t.Errorf("%v: %s", args, out)
 		}
 	}
@@ -259,7 +278,8 @@ func TestStreamOfGoneNamespace(t *testing.T) {
 		var procs []*nstest.Proc
 		for i, args := range []string{"ct watch", "expect watch", "watch", "queue --num 0"} {
 			ready := filepath.Join(t.TempDir(), fmt.Sprint(i))
-			procs = append(procs, ns.Start(nf, append(append([]string{"--netns", name}, strings.Fields(args)...), "--ready-file", ready)...))
+			procs = append(procs, ns.Start(nf, append(append([]string{"--netns", name}, strings.Fields(args)...),
+				"--ready-file", ready)...))
 			nstest.WaitFile(t, ready)
 		}
 		procs = append(procs, ns.Start(nf, "--netns", name, "ct", "stats", "--interval", "1h"))
@@ -313,7 +333,8 @@ func TestCtVtags(t *testing.T) {
 	}
 	nfctl(t, ns, "ct", "load", file)
 	same("load")
-	args := append(strings.Fields("-I -p sctp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 --state ESTABLISHED -t 1000"), strings.Fields(words)...)
+	args := append(strings.Fields("-I -p sctp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 --state ESTABLISHED -t 1000"),
+		strings.Fields(words)...)
 	flush()
 	nfctl(t, ns, append([]string{"compat", "conntrack"}, args...)...)
 	same("the conntrack name")
@@ -323,7 +344,8 @@ func TestCtVtags(t *testing.T) {
 		same("conntrack(8)")
 	}
 	flush()
-	if _, stderr, status := ns.Exec(nstest.Build(t), append(create, "--orig-vtag", "1")...); status == 0 || !strings.Contains(stderr, "both verification tags") {
+	if _, stderr, status := ns.Exec(nstest.Build(t), append(create, "--orig-vtag", "1")...); status == 0 ||
+		!strings.Contains(stderr, "both verification tags") {
 		t.Errorf("a lone tag: status %d, %s", status, stderr)
 	}
 }

@@ -109,7 +109,8 @@ func (a *app) edited(err error, w *flowPrinter, bad *failures) error {
 func (a *app) edit() { a.changed.Add(1) }
 
 // only prints what was chosen, and says that it would be changed or deleted.
-func (a *app) only(ctx context.Context, choose *table.Choice[ct.Flow], w *flowPrinter, done string, failEmpty bool) error {
+func (a *app) only(ctx context.Context, choose *table.Choice[ct.Flow], w *flowPrinter, done string,
+	failEmpty bool) error {
 	got, err := table.Each(ctx, choose, w.print)
 	a.dumpNote(got.Dump)
 	if e := w.end(); err == nil {

@@ -29,18 +29,24 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f.SortFlags = false
 	o.events = ct.AllEvents
 	events := func(s string) (ct.Events, error) { return table.ParseEvents(s, words) }
-	f.VarP(&parsed[ct.Events]{dst: &o.events, parse: events, text: "all", kind: "events"}, "events", "e", "event types to watch: "+words)
+	f.VarP(&parsed[ct.Events]{dst: &o.events, parse: events, text: "all", kind: "events"}, "events", "e",
+		"event types to watch: "+words)
 	f.VarPF(f.Lookup("events").Value, "event-mask", "", "").Hidden = true
-	f.BoolVar(&o.existing, "with-existing", false, "list what is there first, merged with the events: nothing is missed or doubled")
-	durationFlag(f, &o.resync, "resync", "list the table again so often, after losses, and with --with-existing at the end")
-	f.BoolVar(&o.reliable, "reliable", false, "have the kernel deliver late what does not fit the buffer: every destroy arrives;\n"+
-		"new and update fold into the flow's next event; expectation events gain nothing;\n"+
-		"ended flows stay in memory until then, and whoever makes events is slowed")
-	f.StringSliceVar(&o.notBy, "not-by", nil, "leave out events that these `programs` caused: load (every 'nfctl ct load'),\n"+
-		"process ids, names of processes")
+	f.BoolVar(&o.existing, "with-existing", false,
+		"list what is there first, merged with the events: nothing is missed or doubled")
+	durationFlag(f, &o.resync, "resync", "list the table again so often, after losses, and with --with-existing "+
+		"at the end")
+	f.BoolVar(&o.reliable, "reliable", false,
+		"have the kernel deliver late what does not fit the buffer: every destroy arrives;\n"+
+			"new and update fold into the flow's next event; expectation events gain nothing;\n"+
+			"ended flows stay in memory until then, and whoever makes events is slowed")
+	f.StringSliceVar(&o.notBy, "not-by", nil,
+		"leave out events that these `programs` caused: load (every 'nfctl ct load'),\n"+
+			"process ids, names of processes")
 	size := func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }
-	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, kind: "size"}, "buffer", "b", "receive buffer: room for what comes faster than it is read (default 64MiB,\n"+
-		"or 1/32 of the machine's memory where that is less)")
+	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, kind: "size"}, "buffer", "b",
+		"receive buffer: room for what comes faster than it is read (default 64MiB,\n"+
+			"or 1/32 of the machine's memory where that is less)")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when nothing that happens is missed any more")
 	keepPrivilegesFlag(f, &o.keep)
 	o.stream.register(f, "events")
@@ -78,7 +84,9 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 				return err
 			}
 			if slices.ContainsFunc(fo.Given, func(g table.Given) bool { return g.Flag == "timeout" }) {
-				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some time say --duration")
+				a.warn("--timeout chooses flows by the time that they have left; to end the watch after some " +
+					"time say " +
+					"--duration")
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Match: flows.Conds}}
 			return watchOne(w, c, format.Flows, flows, &w.h.Flow)
@@ -122,7 +130,8 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 }
 
 // watchOne runs a watch of objects of one kind, which handle hands on.
-func watchOne[T any](w *watchRun, c *cobra.Command, s *format.Subject[T], ch table.Watch[T], handle *func(*T) error) error {
+func watchOne[T any](w *watchRun, c *cobra.Command, s *format.Subject[T], ch table.Watch[T],
+	handle *func(*T) error) error {
 	out, err := w.a.outputOf(true)
 	if err != nil {
 		return err

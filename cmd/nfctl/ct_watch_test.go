@@ -61,7 +61,8 @@ func entries(t *testing.T, n int) []*ct.Flow {
 	list := make([]*ct.Flow, n)
 	for i := range list {
 		f := &ct.Flow{Timeout: 600, Present: ct.HasTimeout}
-		f.Orig = ct.Tuple{Family: ct.IPv4, Proto: ct.UDP, Src: netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), Dst: netip.MustParseAddr("10.0.0.2"),
+		f.Orig = ct.Tuple{Family: ct.IPv4, Proto: ct.UDP, Src: netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}),
+			Dst:   netip.MustParseAddr("10.0.0.2"),
 			Sport: 1000, Dport: 53, Present: ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport}
 		f.SetupReply()
 		list[i] = f
@@ -114,7 +115,8 @@ func last(t *testing.T, ns *nstest.NS, dport string, watches ...*nstest.Proc) {
 	for _, w := range watches {
 		nstest.Until(t, "the watch shows the last entry", func() bool {
 			out := w.Stdout()
-			return strings.Contains(out, "dport="+dport) || strings.Contains(out, `"dport":`+dport) || strings.Contains(out, "<dport>"+dport)
+			return strings.Contains(out, "dport="+dport) || strings.Contains(out, `"dport":`+dport) ||
+				strings.Contains(out, "<dport>"+dport)
 		})
 	}
 }
@@ -129,7 +131,8 @@ func TestWatchAsConntrack(t *testing.T) {
 	nstest.Veth(t, a, b)
 	track(a)
 	a.Run("ip6tables", "-w", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
-	a.Run("iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-p", "tcp", "--dport", "8080", "-j", "SNAT", "--to-source", "10.0.0.1:5555")
+	a.Run("iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-p", "tcp", "--dport", "8080", "-j", "SNAT",
+		"--to-source", "10.0.0.1:5555")
 	a.Run("iptables", "-w", "-t", "raw", "-A", "OUTPUT", "-p", "tcp", "--dport", "21", "-j", "CT", "--helper", "ftp")
 	type pair struct {
 		mode        string
@@ -142,7 +145,8 @@ func TestWatchAsConntrack(t *testing.T) {
 		if mode != "" {
 			flags = []string{"-o", mode}
 		}
-		p := pair{mode, startWatch(t, a, append([]string{"ct", "watch"}, flags...)...), a.Start("conntrack", append([]string{"-E"}, flags...)...)}
+		p := pair{mode, startWatch(t, a, append([]string{"ct", "watch"}, flags...)...),
+			a.Start("conntrack", append([]string{"-E"}, flags...)...)}
 		pairs, ours = append(pairs, p), append(ours, p.ours, p.other)
 	}
 	// conntrack does not say when it is ready: entries are made until it shows one.
@@ -150,7 +154,8 @@ func TestWatchAsConntrack(t *testing.T) {
 		n := 0
 		nstest.Until(t, "conntrack -E shows something", func() bool {
 			n++
-			a.Exec("conntrack", "-I", "-p", "udp", "-s", "10.8.8.8", "-d", "10.8.8.9", "--sport", fmt.Sprint(1000+100*i+n), "--dport", "7", "-t", "60")
+			a.Exec("conntrack", "-I", "-p", "udp", "-s", "10.8.8.8", "-d", "10.8.8.9", "--sport",
+				fmt.Sprint(1000+100*i+n), "--dport", "7", "-t", "60")
 			return p.other.Stdout() != ""
 		})
 	}
@@ -225,7 +230,8 @@ func TestWatchLoses(t *testing.T) {
 	if lost == 0 || shown == 0 || shown+lost != 2*n {
 		t.Errorf("shown %d, lost %d: together %d, want %d", shown, lost, shown+lost, 2*n)
 	}
-	if want := fmt.Sprintf("%d shown, %d lost", shown+1, lost); strings.Count(w.Stderr(), want) != 2 { // also at SIGUSR1
+	// also at SIGUSR1
+	if want := fmt.Sprintf("%d shown, %d lost", shown+1, lost); strings.Count(w.Stderr(), want) != 2 {
 		t.Errorf("totals: %s, want %q twice", w.Stderr(), want)
 	}
 }
@@ -380,7 +386,9 @@ func TestWatchExisting(t *testing.T) {
 						t.Errorf("round %d: %s is not in the table: %s", round, k, grep(w.Stdout(), k))
 					}
 				}
-				if setting == "2" && round == 0 && (!strings.Contains(w.Stderr(), "300 flows") && !strings.Contains(w.Stderr(), "may send no event") || !strings.Contains(w.Stdout(), `"events":false`)) {
+				if setting == "2" && round == 0 &&
+					(!strings.Contains(w.Stderr(), "300 flows") && !strings.Contains(w.Stderr(), "may send no event") ||
+						!strings.Contains(w.Stdout(), `"events":false`)) {
 					t.Errorf("older flows: %s", w.Stderr())
 				}
 				if t.Failed() {
@@ -415,11 +423,15 @@ func TestWatchEnds(t *testing.T) {
 	run(2, "must be quoted", "ct", "watch", "tcp")
 
 	w := startWatch(t, ns, "ct", "watch", "--count", "2", "--events", "new", "-o", "flow", "udp > :53")
-	u := startWatch(t, ns, "ct", "watch", "--until", "orig.src == \"10.1.0.2\"", "-e", "NEW,UPDATES", "--template", "{{.orig.src}}")
-	both := startWatch(t, ns, "watch", "--filter", `tuple.dport == 5000 or orig.dport == 53`, "-o", "json", "--fields", "kind,tuple.dport,orig.src", "--count", "4")
-	ns.Run(nstest.Build(t), "expect", "create", "-q", "--create-master", "--helper", "ftp", "--master", "tcp 10.0.0.1:1 > 10.0.0.2:21", "tcp > 10.0.0.2:5000")
+	u := startWatch(t, ns, "ct", "watch", "--until", "orig.src == \"10.1.0.2\"", "-e", "NEW,UPDATES", "--template",
+		"{{.orig.src}}")
+	both := startWatch(t, ns, "watch", "--filter", `tuple.dport == 5000 or orig.dport == 53`, "-o", "json", "--fields",
+		"kind,tuple.dport,orig.src", "--count", "4")
+	ns.Run(nstest.Build(t), "expect", "create", "-q", "--create-master", "--helper", "ftp", "--master",
+		"tcp 10.0.0.1:1 > 10.0.0.2:21", "tcp > 10.0.0.2:5000")
 	do(t, ns, entries(t, 10), make1)
-	if status := w.Wait(); status != 0 || w.Stdout() != "udp 10.1.0.0:1000 > 10.0.0.2:53\nudp 10.1.0.1:1000 > 10.0.0.2:53\n" {
+	if status := w.Wait(); status != 0 ||
+		w.Stdout() != "udp 10.1.0.0:1000 > 10.0.0.2:53\nudp 10.1.0.1:1000 > 10.0.0.2:53\n" {
 		t.Errorf("--count: %d, %s", status, w.Stdout())
 	}
 	if status := u.Wait(); status != 0 || u.Stdout() != "10.0.0.1\n10.1.0.0\n10.1.0.1\n10.1.0.2\n" {
@@ -434,7 +446,8 @@ func TestWatchEnds(t *testing.T) {
 		t.Errorf("watch of both: %d, %s", status, both.Stdout())
 	}
 	// A reader that goes away ends the watch well.
-	out, stderr, status := ns.Exec("sh", "-c", nstest.Build(t)+" ct watch --with-existing | head -n 1; "+nstest.Build(t)+" ct list -o nosuch")
+	out, stderr, status := ns.Exec("sh", "-c", nstest.Build(t)+" ct watch --with-existing | head -n 1; "+
+		nstest.Build(t)+" ct list -o nosuch")
 	if strings.Count(out, "\n") != 1 || status != 2 || !strings.Contains(stderr, "shown") {
 		t.Errorf("%q, %q, %d", out, stderr, status)
 	}
@@ -460,10 +473,12 @@ func TestWatchFiltered(t *testing.T) {
 	if status := w.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if all := records(t, w.Stdout()); len(all) != 2 || all[0].Event != "new" || all[1].Event != "destroy" || all[1].Orig.Dport != 7777 {
+	if all := records(t, w.Stdout()); len(all) != 2 || all[0].Event != "new" || all[1].Event != "destroy" ||
+		all[1].Orig.Dport != 7777 {
 		t.Errorf("%+v", all)
 	}
-	if !strings.Contains(w.Stderr(), "2 events (the kernel left out others)") || !strings.Contains(w.Stderr(), "2 shown, 0 lost") {
+	if !strings.Contains(w.Stderr(), "2 events (the kernel left out others)") ||
+		!strings.Contains(w.Stderr(), "2 shown, 0 lost") {
 		t.Errorf("totals: %s", w.Stderr())
 	}
 }

@@ -107,7 +107,8 @@ func refuse(t *testing.T, client, server, at *nstest.NS, hosts [2]string, attach
 			if strings.Contains(attach, "tcp") && network == "udp" {
 				continue
 			}
-			if took, err := refusedBy(client, network, net.JoinHostPort(host, "81")); !errors.Is(err, unix.ECONNREFUSED) || took > soon {
+			if took, err := refusedBy(client, network,
+				net.JoinHostPort(host, "81")); !errors.Is(err, unix.ECONNREFUSED) || took > soon {
 				t.Errorf("%s %s: %v after %v, want refused at once", network, host, err, took)
 			}
 			if took, err := refusedBy(client, network, net.JoinHostPort(host, "80")); err != nil {
@@ -119,7 +120,8 @@ func refuse(t *testing.T, client, server, at *nstest.NS, hosts [2]string, attach
 	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d: %s", status, p.Stderr())
 	}
-	if !strings.Contains(p.Stdout(), `"verdict":"reject"`) || strings.Contains(p.Stdout(), `"scope":"flow"`) != strings.Contains(verdict, "flow") {
+	if !strings.Contains(p.Stdout(), `"verdict":"reject"`) ||
+		strings.Contains(p.Stdout(), `"scope":"flow"`) != strings.Contains(verdict, "flow") {
 		t.Errorf("records:\n%s", p.Stdout())
 	}
 	if _, err := refusedBy(client, "tcp", net.JoinHostPort(hosts[1], "81")); err != nil {
@@ -149,7 +151,8 @@ func TestDecideUsage(t *testing.T) {
 		for i := range args {
 			args[i] = strings.ReplaceAll(args[i], "\x00", " ")
 		}
-		_, words, status := ns.Exec(nstest.Build(t), append([]string{"queue", "--count", "1", "--duration", "1s"}, args...)...)
+		_, words, status := ns.Exec(nstest.Build(t), append([]string{"queue", "--count", "1", "--duration", "1s"},
+			args...)...)
 		if status != exitUsage || !strings.Contains(words, c.want) {
 			t.Errorf("%v: status %d, %s", args, status, words)
 		}
@@ -186,7 +189,8 @@ func echoes(t *testing.T, c net.Conn, n int) {
 // each hook, and all of it arrives.
 func TestAcceptFlow(t *testing.T) {
 	t.Parallel()
-	for _, attach := range []string{"prerouting", "prerouting priority -199", "input", "forward", "output", "postrouting", "postrouting priority 101", "output ip", "output ip6"} {
+	for _, attach := range []string{"prerouting", "prerouting priority -199", "input", "forward", "output",
+		"postrouting", "postrouting priority 101", "output ip", "output ip6"} {
 		t.Run(attach, func(t *testing.T) {
 			t.Parallel()
 			client, router, server := threeHosts(t)
@@ -199,7 +203,8 @@ func TestAcceptFlow(t *testing.T) {
 			}
 			p := startQueue(t, at, "--attach", attach, "--rule", "accept flow if sport != nil", "-o", "json")
 			for _, host := range []string{"10.0.1.2", "fd01::2"} {
-				if v6 := strings.Contains(host, ":"); strings.HasSuffix(attach, "ip") && v6 || strings.HasSuffix(attach, "ip6") && !v6 {
+				if v6 := strings.Contains(host, ":"); strings.HasSuffix(attach, "ip") && v6 ||
+					strings.HasSuffix(attach, "ip6") && !v6 {
 					continue
 				}
 				for _, network := range []string{"tcp", "udp"} {
@@ -248,7 +253,8 @@ func TestEndFlow(t *testing.T) {
 			t.Run(attach+" "+verdict, func(t *testing.T) {
 				t.Parallel()
 				client, router, server := threeHosts(t)
-				at := map[string]*nstest.NS{"prerouting": server, "input": server, "forward": router, "output": client}[attach]
+				at := map[string]*nstest.NS{"prerouting": server, "input": server, "forward": router,
+					"output": client}[attach]
 				p := startQueue(t, at, "--attach", attach, "--rule", verdict+` if payload contains "bad"`, "-o", "json")
 				for _, host := range []string{"10.0.1.2", "fd01::2"} {
 					for _, network := range []string{"tcp", "udp"} {
@@ -308,14 +314,17 @@ func TestForeignMarks(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
 	addr := ns.UDPEcho("127.0.0.1:7000")
-	p := startQueue(t, ns, "--attach", "output udp >", "--rule", "accept flow if dport == 1", "--rule", "drop flow if dport == 2",
+	p := startQueue(t, ns, "--attach", "output udp >", "--rule", "accept flow if dport == 1", "--rule",
+		"drop flow if dport == 2",
 		"--rule", "connmark 0x5/0xff accept flow if dport == 3", "--rule", "reject if dport == 4", "-o", "json")
 	for code := range uint32(16) {
 		var c net.Conn
 		var err error
 		ns.Do(func() {
 			d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-				return raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(code<<28|0x77)) })
+				return raw.Control(func(fd uintptr) {
+					err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(code<<28|0x77))
+				})
 			}}
 			c, err = d.Dial("udp", addr)
 		})
@@ -356,7 +365,8 @@ func TestConnmarkWithoutGlue(t *testing.T) {
 			ns.Ask("127.0.0.1:"+port, "x", nstest.Patience)
 		}
 		for port, want := range map[string]string{"7001": "0x5", "7002": "0x40000305", "7003": "0x0"} {
-			if got := strings.TrimSpace(ns.Run(nfctl, "ct", "list", "udp > :"+port, "--template", "{{printf \"0x%x\" .mark}}")); got != want {
+			if got := strings.TrimSpace(ns.Run(nfctl, "ct", "list", "udp > :"+port, "--template",
+				"{{printf \"0x%x\" .mark}}")); got != want {
 				t.Errorf("%s: connection to %s has mark %s, want %s", attach, port, got, want)
 			}
 		}
@@ -364,7 +374,8 @@ func TestConnmarkWithoutGlue(t *testing.T) {
 		if status := p.Wait(); status != 0 {
 			t.Errorf("status %d: %s", status, p.Stderr())
 		}
-		if got := strings.TrimSpace(ns.Run(nfctl, "ct", "list", "udp > :7002", "--template", "{{printf \"0x%x\" .mark}}")); got != "0x305" {
+		if got := strings.TrimSpace(ns.Run(nfctl, "ct", "list", "udp > :7002", "--template",
+			"{{printf \"0x%x\" .mark}}")); got != "0x305" {
 			t.Errorf("after the end the mark is %s, want what the rules set", got)
 		}
 	}
@@ -405,7 +416,8 @@ func TestFlowsStartAnew(t *testing.T) {
 		t.Errorf("after kill -9: %s", tables)
 	}
 	mark := func() string {
-		return strings.TrimSpace(ns.Run(nstest.Build(t), "ct", "list", "udp > :7000", "--template", "{{printf \"0x%x\" .mark}}"))
+		return strings.TrimSpace(ns.Run(nstest.Build(t), "ct", "list", "udp > :7000", "--template",
+			"{{printf \"0x%x\" .mark}}"))
 	}
 	if got := mark(); got != "0x40000000" {
 		t.Errorf("after kill -9 the mark is %s", got)
@@ -419,10 +431,13 @@ func TestFlowsStartAnew(t *testing.T) {
 	for i, step := range []struct {
 		text string
 		pass bool
-	}{{"accept flow", true}, {"reject", false}, {"connmark 0x1/0xf accept flow", true}, {"drop flow", false}, {"accept", true}} {
+	}{{"accept flow", true}, {"reject", false}, {"connmark 0x1/0xf accept flow", true}, {"drop flow", false},
+		{"accept", true}} {
 		write(step.text)
 		p.Signal(unix.SIGHUP)
-		nstest.Until(t, "the rules are reloaded", func() bool { return strings.Count(p.Stderr(), "rules reloaded") == i+1 })
+		nstest.Until(t, "the rules are reloaded", func() bool {
+			return strings.Count(p.Stderr(), "rules reloaded") == i+1
+		})
 		_ = passes() // takes the error of a refusal
 		for range 3 {
 			if passes() != step.pass {
@@ -444,14 +459,16 @@ func TestFlowDryRun(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
 	addr := ns.UDPEcho("127.0.0.1:7000")
-	p := startQueue(t, ns, "--attach", "output udp >", "--dry-run", "--rule", "connmark 1/1 drop flow if dport == 7000", "-o", "json")
+	p := startQueue(t, ns, "--attach", "output udp >", "--dry-run", "--rule", "connmark 1/1 drop flow if dport == 7000",
+		"-o", "json")
 	for range 3 {
 		if _, ok := ns.Ask(addr, "x", nstest.Patience); !ok {
 			t.Error("no answer")
 		}
 	}
 	nstest.Until(t, "all packets came up", func() bool { return len(cameUp(p)) == 6 })
-	if n := len(cameUp(p)); n != 6 || !strings.Contains(p.Stdout(), `"verdict":"drop","scope":"flow","rule":1,"dry_run":true`) {
+	if n := len(cameUp(p)); n != 6 || !strings.Contains(p.Stdout(),
+		`"verdict":"drop","scope":"flow","rule":1,"dry_run":true`) {
 		t.Errorf("%d records: %s", n, p.Stdout())
 	}
 	if left := ns.Run(nstest.Build(t), "ct", "list", "--filter", "mark != 0"); left != "" {

@@ -139,7 +139,8 @@ func TestDocumentedCommandsExist(t *testing.T) {
 	if n < 100 {
 		t.Errorf("only %d command lines found", n)
 	}
-	for _, bad := range []string{"nfctl queue --nonsense", "nfctl ct lst", "nfctl ct list -y", "nfctl frobnicate 'tcp > :22'"} {
+	for _, bad := range []string{"nfctl queue --nonsense", "nfctl ct lst", "nfctl ct list -y",
+		"nfctl frobnicate 'tcp > :22'"} {
 		if check(root, bad) == "" {
 			t.Errorf("%s: nothing wrong is found", bad)
 		}

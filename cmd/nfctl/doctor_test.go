@@ -29,7 +29,8 @@ func TestDoctor(t *testing.T) {
 		t.Log("this kernel has no tables with an owner")
 		attach = "warn"
 	}
-	for check, want := range map[string]string{"privileges": "ok", "queues": "ok", "--attach": attach, "tracking table": "ok", "tracking here": "warn", "bound queues": "ok"} {
+	for check, want := range map[string]string{"privileges": "ok", "queues": "ok", "--attach": attach,
+		"tracking table": "ok", "tracking here": "warn", "bound queues": "ok"} {
 		if seen[check] != want {
 			t.Errorf("%s: %q, want %s", check, seen[check], want)
 		}
@@ -50,7 +51,8 @@ func TestDoctor(t *testing.T) {
 	}
 	// With just the one that nfctl's main work takes.
 	out, _, status = ns.Exec("setpriv", "--bounding-set", "-all,+net_admin", "--inh-caps", "-all", nfctl, "doctor")
-	if status != exitOK || !strings.Contains(out, "ok      queues: a queue can be bound") || !strings.Contains(out, "ok      tracking table") || !strings.Contains(out, "unknown kernel options") {
+	if status != exitOK || !strings.Contains(out, "ok      queues: a queue can be bound") ||
+		!strings.Contains(out, "ok      tracking table") || !strings.Contains(out, "unknown kernel options") {
 		t.Errorf("with CAP_NET_ADMIN alone: %d\n%s", status, out)
 	}
 }

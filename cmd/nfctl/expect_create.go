@@ -48,7 +48,8 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.Master, "master", "", "the connection that expects, as a `flow` in words with all its parts")
-	f.VarP(&parsed[time.Duration]{dst: &o.Timeout, parse: someTime, kind: "duration"}, "timeout", "t", "how long to wait for the connection (default: the helper's policy)")
+	f.VarP(&parsed[time.Duration]{dst: &o.Timeout, parse: someTime, kind: "duration"}, "timeout", "t",
+		"how long to wait for the connection (default: the helper's policy)")
 	f.BoolVar(&o.Permanent, "permanent", false, "keep it when it was met, until its timeout or its master's end")
 	f.BoolVar(&o.Inactive, "inactive", false, "store it, but let nothing meet it")
 	f.BoolVar(&o.Userspace, "userspace", false, "mark it as a userspace helper's; current kernels clear this")
@@ -57,11 +58,13 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 		n, err := value.NumberIn("class", s, 0, 1<<32-1)
 		return uint32(n), err
 	}, "which of the helper's policies limits it")
-	f.StringVar(&o.Fn, "fn", "", "`function` of the kernel to call when the connection comes: nat-follow-master, sip, …")
+	f.StringVar(&o.Fn, "fn", "", "`function` of the kernel to call when the connection comes: nat-follow-master, "+
+		"sip, …")
 	f.StringVar(&o.NAT, "nat", "", "`address:port` to translate the source of the connection to, see --nat-dir")
 	f.StringVar(&o.NATDir, "nat-dir", "", "`direction` of the master that --nat belongs to: orig or reply")
 	f.BoolVar(&o.CreateMaster, "create-master", false, "make the master with --helper when it is not in the table")
-	durationFlag(f, &o.masterTimeout, "master-timeout", "timeout of a master that is made (default: 5m, and at least --timeout)")
+	durationFlag(f, &o.masterTimeout, "master-timeout",
+		"timeout of a master that is made (default: 5m, and at least --timeout)")
 	f.BoolVar(&o.orUpdate, "or-update", false, "set the timeout of one that is there already")
 	f.BoolVar(&o.ifMissing, "if-missing", false, "do nothing, and succeed, when it is there already")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be made, and make nothing")
@@ -92,7 +95,8 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	}
 	if o.dryRun {
 		if o.CreateMaster {
-			a.warn("would make the master %s with helper %s if it is not there", ct.AppendTuple(nil, &e.Master), o.Helper)
+			a.warn("would make the master %s with helper %s if it is not there", ct.AppendTuple(nil, &e.Master),
+				o.Helper)
 		}
 		return a.printExpects(e)
 	}
@@ -148,11 +152,15 @@ func createHint(err error, o *expectOptions) error {
 	hint := ""
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP) && o.Helper == "":
-		hint = "with --create-master --helper ftp nfctl makes the master itself; else a rule must give it a helper: iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp"
+		hint = "with --create-master --helper ftp nfctl makes the master itself; else a rule must give it a helper: " +
+			"iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp"
 	case errors.Is(err, unix.EOPNOTSUPP):
-		hint = "the helper is the master's own, and belongs to a family and a protocol; 'nfctl doctor' shows which this kernel has"
+		hint = "the helper is the master's own, and belongs to a family and a protocol; 'nfctl doctor' shows which " +
+			"this kernel has"
 	case errors.Is(err, unix.ENOENT):
-		hint = "'nfctl ct list' shows what is there; --create-master --helper NAME makes the master; --zone N when it is in another zone"
+		hint = "'nfctl ct list' shows what is there; --create-master --helper NAME makes the master; --zone N " +
+			"when it " +
+			"is in another zone"
 	case errors.Is(err, unix.EEXIST):
 		hint = "--or-update sets its timeout, --if-missing leaves it as it is"
 	case errors.Is(err, unix.EBUSY):
@@ -180,7 +188,8 @@ func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flo
 		return nil, &statusError{code: exitExists, err: err}
 	case errors.Is(err, table.ErrNoHelper):
 		return nil, &statusError{code: exitExists, err: err,
-			hint: "delete it ('nfctl ct delete') and give it a helper when it is made: by a rule, or by --create-master"}
+			hint: "delete it ('nfctl ct delete') and give it a helper when it is made: by a rule, or by " +
+				"--create-master"}
 	case err != nil:
 		return nil, createHint(err, o)
 	}

@@ -16,10 +16,12 @@ func newExpectUpdate(a *app) *cobra.Command {
 	var sets []string
 	var dryRun, failEmpty bool
 	c := &cobra.Command{
-		Use:     "update ['PATTERN'] --set timeout=DURATION",
-		Short:   "Change the timeout of expectations",
-		Long:    "Changes expectations that the pattern and all flags match. The kernel lets nobody change\nanything but the timeout.",
-		Example: "  nfctl expect update 'tcp > :5000' --set timeout=1m\n  nfctl expect update --helper ftp --set timeout=10s",
+		Use:   "update ['PATTERN'] --set timeout=DURATION",
+		Short: "Change the timeout of expectations",
+		Long: "Changes expectations that the pattern and all flags match. The kernel lets nobody change\nanything " +
+			"but the timeout.",
+		Example: "  nfctl expect update 'tcp > :5000' --set timeout=1m\n  nfctl expect update --helper ftp --set " +
+			"timeout=10s",
 		RunE: func(c *cobra.Command, args []string) error {
 			flt, err := expectFilter(fo, args)
 			if err != nil {
@@ -69,7 +71,8 @@ func newExpectDelete(a *app) *cobra.Command {
 		Aliases: []string{"del"},
 		Short:   "Delete expectations",
 		Long:    "Deletes expectations that the pattern and all flags match, and prints each.",
-		Example: "  nfctl expect delete 'tcp > 10.0.0.2:5000'\n  nfctl expect delete --id 0x12345678\n  nfctl expect delete --master 'tcp 10.0.0.1 > :21'\n  nfctl expect delete --helper ftp",
+		Example: "  nfctl expect delete 'tcp > 10.0.0.2:5000'\n  nfctl expect delete --id 0x12345678\n  nfctl expect " +
+			"delete --master 'tcp 10.0.0.1 > :21'\n  nfctl expect delete --helper ftp",
 		RunE: func(c *cobra.Command, args []string) error {
 			flt, err := expectFilter(fo, args)
 			if err != nil {
@@ -100,7 +103,8 @@ func newExpectDelete(a *app) *cobra.Command {
 
 // changeExpects makes one request about each chosen expectation and prints those
 // that were there. One that is gone meanwhile was not chosen.
-func (a *app) changeExpects(c *cobra.Command, conn *ct.Conn, op string, flt *table.Choice[ct.Expect], dryRun, failEmpty bool, request func(*ct.Expect) error) error {
+func (a *app) changeExpects(c *cobra.Command, conn *ct.Conn, op string, flt *table.Choice[ct.Expect],
+	dryRun, failEmpty bool, request func(*ct.Expect) error) error {
 	p, k, err := a.expectPrinter()
 	if err != nil {
 		return err

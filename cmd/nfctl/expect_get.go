@@ -12,9 +12,10 @@ import (
 func newExpectGet(a *app) *cobra.Command {
 	var zone table.Zone
 	c := &cobra.Command{
-		Use:     "get 'FLOW'",
-		Short:   "Show the expectation that a connection would meet",
-		Long:    "Shows the expectation that the kernel would find for a connection. What of its source\nis not given is 0; an expectation whose mask leaves it out is found all the same.",
+		Use:   "get 'FLOW'",
+		Short: "Show the expectation that a connection would meet",
+		Long: "Shows the expectation that the kernel would find for a connection. What of its source\nis not given " +
+			"is 0; an expectation whose mask leaves it out is found all the same.",
 		Example: "  nfctl expect get 'tcp 10.0.0.1 > 10.0.0.2:5000'",
 		Args:    exactly(1, "a flow, in quotes"),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -21,8 +21,9 @@ func newExpectList(a *app) *cobra.Command {
 		Long: `Lists the expectations of all zones. A pattern, --src, --dst, --sport and --dport are
 about the connection expected, as it is stored: what may be anything is 0 there.
 --master and --orig-… are about the connection that expects it.`,
-		Example: "  nfctl expect list\n  nfctl expect list --master 'tcp > :21' -o json\n  nfctl expect list 'tcp > :5000-6000'",
-		RunE:    func(c *cobra.Command, args []string) error { return a.expectList(c, fo, args, "", failEmpty) },
+		Example: "  nfctl expect list\n  nfctl expect list --master 'tcp > :21' -o json\n  nfctl expect list 'tcp > " +
+			":5000-6000'",
+		RunE: func(c *cobra.Command, args []string) error { return a.expectList(c, fo, args, "", failEmpty) },
 	}
 	c.Flags().SortFlags = false
 	registerExpectFilter(c, fo)
@@ -140,7 +141,10 @@ func newExpectCount(a *app) *cobra.Command {
 			ctx, stop := a.interruptible(c, "flow", "")
 			defer stop()
 			n := format.Count{Of: "expectations"}
-			if _, err := table.EachExpect(ctx, conn, flt, func(*ct.Expect) error { n.Count++; return nil }); err != nil {
+			if _, err := table.EachExpect(ctx, conn, flt, func(*ct.Expect) error {
+				n.Count++
+				return nil
+			}); err != nil {
 				return ended(ctx, err)
 			}
 			if !fo.Any() {

@@ -19,9 +19,11 @@ func TestExpectLoad(t *testing.T) {
 	ns := nstest.New(t)
 	create := func(helper, master string, args ...string) {
 		t.Helper()
-		nfctl(t, ns, append([]string{"expect", "create", "-q", "--create-master", "--helper", helper, "--timeout", "1000s", "--master", master}, args...)...)
+		nfctl(t, ns, append([]string{"expect", "create", "-q", "--create-master", "--helper", helper, "--timeout",
+			"1000s", "--master", master}, args...)...)
 	}
-	m, m5, m6, sip := "tcp 10.0.0.1:1000 > 10.0.0.2:21", "tcp 10.0.0.1:1000 > 10.0.0.2:21 zone 5", "tcp [fd00::1]:1000 > [fd00::2]:21", "udp 10.0.0.1:1000 > 10.0.0.2:5060"
+	m, m5, m6, sip := "tcp 10.0.0.1:1000 > 10.0.0.2:21", "tcp 10.0.0.1:1000 > 10.0.0.2:21 zone 5",
+		"tcp [fd00::1]:1000 > [fd00::2]:21", "udp 10.0.0.1:1000 > 10.0.0.2:5060"
 	create("irc", m, "udp 10.0.0.1 > 10.0.0.2:5000")
 	create("irc", m, "tcp 10.0.0.0/24:1024-2047 > 10.0.0.2:5001", "--permanent")
 	create("sip", sip, "udp 0.0.0.0/0 > 10.0.0.2:5002", "--class", "1", "--inactive")
@@ -62,7 +64,9 @@ func TestExpectLoad(t *testing.T) {
 		args := []string{tt.load, "load", file}
 		if tt.with == "" {
 			_, stderr, status := ns.Exec(nstest.Build(t), args...)
-			if status != 1 || !strings.Contains(stderr, "line 1: ") || !strings.Contains(stderr, "its master is not in the table") || !strings.Contains(stderr, "11 of 11 lines failed") {
+			if status != 1 || !strings.Contains(stderr, "line 1: ") ||
+				!strings.Contains(stderr, "its master is not in the table") ||
+				!strings.Contains(stderr, "11 of 11 lines failed") {
 				t.Errorf("without masters: status %d: %s", status, stderr)
 			}
 			args = append(args, "--create-master")
@@ -77,24 +81,30 @@ func TestExpectLoad(t *testing.T) {
 		if timeout := nfctl(t, ns, "expect", "list", "--timeout", "0-900"); timeout != "" {
 			t.Errorf("timeouts: %s", timeout)
 		}
-		if _, stderr, status := ns.Exec(nstest.Build(t), args...); status != 0 || !strings.Contains(stderr, "already there") {
+		if _, stderr, status := ns.Exec(nstest.Build(t), args...); status != 0 ||
+			!strings.Contains(stderr, "already there") {
 			t.Errorf("again: status %d, %s", status, stderr)
 		}
 	}
 	// Zones are listed, filtered and selected.
-	if out := nfctl(t, ns, "expect", "list", "--zone", "5"); strings.Count(out, "\n") != 1 || !strings.Contains(out, " zone=5 ") {
+	if out := nfctl(t, ns, "expect", "list", "--zone", "5"); strings.Count(out, "\n") != 1 ||
+		!strings.Contains(out, " zone=5 ") {
 		t.Errorf("zone 5: %s", out)
 	}
 	for args, n := range map[string]int{
 		"--zone|0": 10, "--filter|zone == 5": 1, "udp > zone 5": 1, "--master|" + m5: 1, "--master|" + m: 9,
 		"--dport|5000": 3, "--orig-port-dst|5060": 1, "--src|10.0.0.4": 1, "--orig-src|10.0.0.1": 10, "-d|10.0.0.3": 1,
 	} {
-		if out := nfctl(t, ns, append([]string{"expect", "list"}, strings.Split(args, "|")...)...); strings.Count(out, "\n") != n {
+		if out := nfctl(t, ns, append([]string{"expect", "list"}, strings.Split(args, "|")...)...); strings.Count(out,
+			"\n") != n {
 			t.Errorf("%s: want %d\n%s", args, n, out)
 		}
 	}
 	nfctl(t, ns, "expect", "delete", "udp > :5000 zone 5")
-	if got, want := list(), sorted(strings.Join(slices.DeleteFunc(strings.SplitAfter(before, "\n"), func(line string) bool { return strings.Contains(line, `"zone":5`) }), "")); got != want {
+	if got, want := list(),
+		sorted(strings.Join(slices.DeleteFunc(strings.SplitAfter(before, "\n"), func(line string) bool {
+			return strings.Contains(line, `"zone":5`)
+		}), "")); got != want {
 		t.Errorf("after deleting in zone 5:\n%swant\n%s", got, want)
 	}
 	for _, tt := range []struct {
@@ -186,15 +196,19 @@ func TestExpectListEnds(t *testing.T) {
 	ns := nstest.New(t)
 	for _, cmd := range []string{"list", "save"} {
 		for _, of := range []string{"ct", "expect"} {
-			if out, _, status := ns.Exec(nstest.Build(t), of, cmd, "--fail-empty"); status != exitNotFound || out != "" {
+			if out, _, status := ns.Exec(nstest.Build(t), of, cmd, "--fail-empty"); status != exitNotFound ||
+				out != "" {
 				t.Errorf("%s %s --fail-empty: status %d, %q", of, cmd, status, out)
 			}
-			if _, stderr, status := ns.Exec("sh", "-c", "exec "+nstest.Build(t)+" "+of+" "+cmd+" -o json --fields nosuch"); status != exitUsage || !strings.Contains(stderr, "nosuch") {
+			if _, stderr, status := ns.Exec("sh", "-c",
+				"exec "+nstest.Build(t)+" "+of+" "+cmd+" -o json --fields nosuch"); status != exitUsage ||
+				!strings.Contains(stderr, "nosuch") {
 				t.Errorf("%s %s: status %d, %s", of, cmd, status, stderr)
 			}
 		}
 	}
-	if _, stderr, status := ns.Exec(nstest.Build(t), "expect", "watch", "--zone", "5"); status != exitUsage || !strings.Contains(stderr, "events of expectations do not tell it") {
+	if _, stderr, status := ns.Exec(nstest.Build(t), "expect", "watch", "--zone", "5"); status != exitUsage ||
+		!strings.Contains(stderr, "events of expectations do not tell it") {
 		t.Errorf("expect watch --zone: status %d, %s", status, stderr)
 	}
 }

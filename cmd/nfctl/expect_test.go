@@ -160,7 +160,8 @@ func TestExpectRule(t *testing.T) {
 			fmt.Fprintf(c, "port %d\r\n", l.Addr().(*net.TCPAddr).Port)
 		}
 	}()
-	q := startQueue(t, g.server, "--attach", "output tcp :2000 >", "--rule", `expect "port ([0-9]+)\r" timeout 30s`, "-q")
+	q := startQueue(t, g.server, "--attach", "output tcp :2000 >", "--rule", `expect "port ([0-9]+)\r" timeout 30s`,
+		"-q")
 	g.client.Run("ip", "addr", "add", "10.0.0.3/24", "dev", "veth0")
 	for i := range 100 {
 		c, err := g.client.Dial("tcp", "10.0.0.2:2000", nstest.Patience)
@@ -195,7 +196,8 @@ func TestExpectRule(t *testing.T) {
 		_ = c.Close()
 	}
 	q.Signal(os.Interrupt)
-	if status := q.Wait(); status != 0 || !strings.Contains(q.Stderr(), "expect: 100 made, 0 there already, 0 removed by the kernel to make room, 0 failed") {
+	if status := q.Wait(); status != 0 || !strings.Contains(q.Stderr(),
+		"expect: 100 made, 0 there already, 0 removed by the kernel to make room, 0 failed") {
 		t.Errorf("status %d, totals: %s", status, q.Stderr())
 	}
 }
@@ -223,7 +225,8 @@ func TestExpectRuleFails(t *testing.T) {
 		}
 	}
 	q.Signal(os.Interrupt)
-	if status := q.Wait(); status != 0 || !strings.Contains(q.Stderr(), "expect: 0 made, 0 there already, 0 removed by the kernel to make room, 3 failed") ||
+	if status := q.Wait(); status != 0 || !strings.Contains(q.Stderr(),
+		"expect: 0 made, 0 there already, 0 removed by the kernel to make room, 3 failed") ||
 		!strings.Contains(q.Stderr(), "no conntrack helper") {
 		t.Errorf("status %d: %s", status, q.Stderr())
 	}
@@ -231,7 +234,8 @@ func TestExpectRuleFails(t *testing.T) {
 		{`expect`, "expect"}, {`expect "port [0-9]+"`, "group"}, {`expect "("`, "regular expression"},
 		{`expect "(1)" timeout soon`, "soon"}, {`expect "(1)" timeout 100ms`, "whole seconds"}, {`expect "(1)" proto icmp`, "ports"},
 	} {
-		if _, stderr, status := ns.Exec(nstest.Build(t), "queue", "--rule", bad.rule); status != 2 || !strings.Contains(stderr, bad.says) {
+		if _, stderr, status := ns.Exec(nstest.Build(t), "queue", "--rule", bad.rule); status != 2 ||
+			!strings.Contains(stderr, bad.says) {
 			t.Errorf("--rule %s: status %d, %s", bad.rule, status, stderr)
 		}
 	}
@@ -246,10 +250,12 @@ func TestExpectCommands(t *testing.T) {
 	const plain = "tcp 10.0.0.1:1001 > 10.0.0.2:80"
 	const e = "tcp 10.0.0.1 > 10.0.0.2:5000"
 	nstest.Need(t, "conntrack")
-	ns.Run("conntrack", "-I", "-p", "tcp", "-s", "10.0.0.1", "-d", "10.0.0.2", "--sport", "1001", "--dport", "80", "--state", "ESTABLISHED", "-t", "100")
+	ns.Run("conntrack", "-I", "-p", "tcp", "-s", "10.0.0.1", "-d", "10.0.0.2", "--sport", "1001", "--dport", "80",
+		"--state", "ESTABLISHED", "-t", "100")
 	create := func(args ...string) []string { return append([]string{"expect", "create"}, args...) }
 	defer func() { // at the end: where no class is taken it is made
-		out, stderr, status := ns.Exec(nstest.Build(t), create("--master", m, "tcp > 10.0.0.2:5001", "--class", "9", "--create-master", "--helper", "irc")...)
+		out, stderr, status := ns.Exec(nstest.Build(t),
+			create("--master", m, "tcp > 10.0.0.2:5001", "--class", "9", "--create-master", "--helper", "irc")...)
 		if status == exitOK && strings.Contains(stderr, "made it of class 0") {
 			t.Log("this kernel takes no class where no helper is named, as 5.10")
 		} else if status != exitFailed || !strings.Contains(stderr, "beyond the helper's last") {
@@ -300,8 +306,10 @@ func TestExpectCommands(t *testing.T) {
 		{create("--master", m, "tcp 10.0.0.8 > 10.0.0.2:5003", "--nat", "10.0.0.9:77", "--nat-dir", "orig", "-o", "json"), 0, `"nat":{"dir":"orig","src":"10.0.0.9"`},
 		{create("-p", "tcp", "--orig-src", "10.0.0.1", "--orig-dst", "10.0.0.2", "--sport", "1000", "--dport", "21",
 			"--tuple-src", "10.0.0.4", "--tuple-dst", "10.0.0.5", "--tuple-port-src", "30", "--tuple-port-dst", "40",
-			"--mask-src", "255.255.255.255", "--mask-dst", "255.255.255.255", "--mask-port-src", "65535", "--mask-port-dst", "65535", "-t", "60"), 0,
-			" proto=6 src=10.0.0.4 dst=10.0.0.5 sport=30 dport=40 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=65535 dport=65535 master-src=10.0.0.1"},
+			"--mask-src", "255.255.255.255", "--mask-dst", "255.255.255.255", "--mask-port-src", "65535",
+			"--mask-port-dst", "65535", "-t", "60"), 0,
+			" proto=6 src=10.0.0.4 dst=10.0.0.5 sport=30 dport=40 mask-src=255.255.255.255 mask-dst=255.255.255.255 " +
+				"sport=65535 dport=65535 master-src=10.0.0.1"},
 		{[]string{"expect", "get", "tcp 10.0.0.77:5 > 10.0.0.2:5001"}, 0, "PERMANENT"}, // any source meets it
 		{[]string{"expect", "get", "tcp 10.0.0.1 > 10.0.0.2:5999"}, 3, "no such expectation"},
 		{[]string{"expect", "count"}, 0, "5\n"},
@@ -350,7 +358,8 @@ func TestExpectFTP(t *testing.T) {
 		t.Skip("vsftpd runs as root only")
 	}
 	g := newGuarded(t, "irc")
-	g.server.Run("iptables", "-w", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "21", "-j", "CT", "--helper", "ftp")
+	g.server.Run("iptables", "-w", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "21", "-j", "CT",
+		"--helper", "ftp")
 	g.server.Run("iptables", "-w", "-A", "INPUT", "-p", "tcp", "--dport", "21", "-j", "ACCEPT")
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
@@ -361,8 +370,11 @@ func TestExpectFTP(t *testing.T) {
 		_ = os.Chmod(d, 0o755)
 	}
 	conf := filepath.Join(dir, "vsftpd.conf")
-	settings := "listen=YES\nlisten_ipv6=NO\nbackground=NO\nanonymous_enable=YES\nno_anon_password=YES\nlocal_enable=NO\nanon_root=" + root +
-		"\nsecure_chroot_dir=" + root + "\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nconnect_from_port_20=YES\npasv_min_port=30000\npasv_max_port=30100\n"
+	settings := "listen=YES\nlisten_ipv6=NO\nbackground=NO\nanonymous_enable=YES\nno_anon_password=YES\n" +
+		"local_enable=NO\nanon_root=" + root +
+		"\nsecure_chroot_dir=" + root +
+		"\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nconnect_from_port_20=YES\n" +
+		"pasv_min_port=30000\npasv_max_port=30100\n"
 	for name, text := range map[string]string{conf: settings, filepath.Join(root, "greeting"): "hello by ftp\n"} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -378,7 +390,8 @@ func TestExpectFTP(t *testing.T) {
 	w := startWatch(t, g.server, "expect", "watch", "--events", "new", "-o", "json")
 	get := func(flags ...string) {
 		t.Helper()
-		out, stderr, status := g.client.Exec("curl", append([]string{"-sS", "--max-time", "15", "ftp://10.0.0.2/greeting"}, flags...)...)
+		out, stderr, status := g.client.Exec("curl",
+			append([]string{"-sS", "--max-time", "15", "ftp://10.0.0.2/greeting"}, flags...)...)
 		if status != 0 || out != "hello by ftp\n" {
 			t.Fatalf("curl %v: %q, status %d: %s\n%s", flags, out, status, stderr, w.Stdout())
 		}
@@ -388,7 +401,8 @@ func TestExpectFTP(t *testing.T) {
 	get("--ftp-port", "-", "--disable-eprt") // the server connects to the client
 	w.WaitOutput(`"tuple":{"src":"10.0.0.2","dst":"10.0.0.1"`)
 	for _, line := range strings.Split(strings.TrimSpace(w.Stdout()), "\n") {
-		if !strings.Contains(line, `"event":"new"`) || !strings.Contains(line, `"helper":"ftp"`) || strings.Contains(line, `"by"`) {
+		if !strings.Contains(line, `"event":"new"`) || !strings.Contains(line, `"helper":"ftp"`) ||
+			strings.Contains(line, `"by"`) {
 			t.Errorf("%s", line)
 		}
 	}
@@ -410,7 +424,8 @@ func TestExpectFTP(t *testing.T) {
 	say("", "220")
 	say("USER anonymous", "230")
 	say("PASV", "227")
-	if out := nfctl(t, g.server, "expect", "list", "--helper", "ftp", "--master", "tcp 10.0.0.1 > 10.0.0.2:21"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "helper=ftp") {
+	if out := nfctl(t, g.server, "expect", "list", "--helper", "ftp", "--master",
+		"tcp 10.0.0.1 > 10.0.0.2:21"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "helper=ftp") {
 		t.Errorf("list: %q", out)
 	}
 }
@@ -494,8 +509,10 @@ func TestExpectRaw(t *testing.T) {
 		if !strings.Contains(out, tt.text) {
 			t.Errorf("%s: created %s", tt.words, out)
 		}
-		for _, args := range [][]string{{"get", strings.Replace(tt.words, "10.0.0.1 >", "10.0.0.1:0 >", map[bool]int{true: 1}[tt.at == server])}, {"list", tt.key}} {
-			if out := nfctl(t, g.server, append(append([]string{"expect"}, args...), "-o", "json")...); !strings.Contains(out, tt.mask) {
+		for _, args := range [][]string{{"get", strings.Replace(tt.words, "10.0.0.1 >", "10.0.0.1:0 >",
+			map[bool]int{true: 1}[tt.at == server])}, {"list", tt.key}} {
+			if out := nfctl(t, g.server, append(append([]string{"expect"}, args...), "-o",
+				"json")...); !strings.Contains(out, tt.mask) {
 				t.Errorf("%q: %s", args, out)
 			}
 		}
@@ -514,7 +531,8 @@ func TestExpectRaw(t *testing.T) {
 			t.Errorf("%s: let in twice", tt.words)
 		}
 		nfctl(t, g.server, "expect", "create", "--master", master, tt.words, "--permanent")
-		if out := nfctl(t, g.server, "expect", "update", tt.key, "--set", "timeout=60s"); !strings.HasPrefix(out, "60 ") {
+		if out := nfctl(t, g.server, "expect", "update", tt.key, "--set", "timeout=60s"); !strings.HasPrefix(out,
+			"60 ") {
 			t.Errorf("%s: updated %s", tt.words, out)
 		}
 		nfctl(t, g.server, "expect", "delete", "-q", tt.key)
@@ -527,7 +545,8 @@ func TestExpectRaw(t *testing.T) {
 		"icmp 10.0.0.1 > 10.0.0.2 type 3 code 0": "has no answer",
 		"gre 10.0.0.1 > 10.0.0.2":                "the destination key must be one key",
 	} {
-		if _, errs, status := g.server.Exec(nstest.Build(t), "expect", "create", "--master", master, args); status == 0 || !strings.Contains(errs, says) || strings.Contains(errs, "argument\n") {
+		if _, errs, status := g.server.Exec(nstest.Build(t), "expect", "create", "--master", master,
+			args); status == 0 || !strings.Contains(errs, says) || strings.Contains(errs, "argument\n") {
 			t.Errorf("%s: status %d: %s", args, status, errs)
 		}
 	}

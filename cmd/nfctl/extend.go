@@ -16,7 +16,9 @@ func (a *app) extensions(r *queueRun) {
 	r.expect = &rule.Expects{DryRun: r.o.dryRun, Warn: func(err error) {
 		a.warn("expect: %v", err)
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			a.warn("hint: a rule must give the connection a helper at its birth: iptables -t raw -A PREROUTING -p tcp --dport 7 -j CT --helper ftp; irc, with 8 at a time, serves several")
+			a.warn("hint: a rule must give the connection a helper at its birth: iptables -t raw -A " +
+				"PREROUTING -p tcp " +
+				"--dport 7 -j CT --helper ftp; irc, with 8 at a time, serves several")
 		}
 	}}
 	r.rules.Expect = r.expect.Parse
@@ -26,6 +28,7 @@ func (a *app) extensions(r *queueRun) {
 // any did.
 func (a *app) expectTotals(x *rule.Expects) {
 	if made, there, evicted, failed := x.Totals(); made+there+failed > 0 {
-		a.total("expect: %d made, %d there already, %d removed by the kernel to make room, %d failed", made, there, evicted, failed)
+		a.total("expect: %d made, %d there already, %d removed by the kernel to make room, %d failed", made, there,
+			evicted, failed)
 	}
 }

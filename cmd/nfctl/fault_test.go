@@ -38,7 +38,8 @@ func numbersTo(t *testing.T, ns *nstest.NS, addr string, rate int) (rest func() 
 
 // losses adds up what nfctl's totals say did not come through.
 func losses(totals string) (least, most int) {
-	least = counted(totals, "lost: queue full") + counted(totals, "lost: receive buffer full") + counted(totals, "vanished:")
+	least = counted(totals, "lost: queue full") + counted(totals, "lost: receive buffer full") +
+		counted(totals, "vanished:")
 	return least, least + counted(totals, "at most vanished")
 }
 
@@ -98,7 +99,10 @@ func TestFaultStopped(t *testing.T) {
 	time.Sleep(5 * time.Second)
 	p.Signal(unix.SIGCONT)
 	begun := time.Now()
-	nstest.Until(t, "packets pass again", func() bool { _, ok := ns.Ask("127.0.0.1:7001", "x", 100*time.Millisecond); return ok })
+	nstest.Until(t, "packets pass again", func() bool {
+		_, ok := ns.Ask("127.0.0.1:7001", "x", 100*time.Millisecond)
+		return ok
+	})
 	again := time.Since(begun)
 	sent, seen := rest()
 	p.Signal(unix.SIGTERM)
@@ -300,7 +304,8 @@ func TestFaultSlowOutput(t *testing.T) {
 	least, most := losses(p.Stderr())
 	decided := counted(p.Stderr(), "packet")
 	if status != 0 || least == 0 || decided+least > sent || decided+most < sent || len(seen) > decided {
-		t.Errorf("status %d: %d sent, %d decided, %d arrived, %d lost (at most %d)", status, sent, decided, len(seen), least, most)
+		t.Errorf("status %d: %d sent, %d decided, %d arrived, %d lost (at most %d)", status, sent, decided, len(seen),
+			least, most)
 	}
 	if lines := printed - strings.Count(p.Stderr(), "\n"); printed < decided {
 		t.Errorf("%d packets, %d lines (%d)", decided, printed, lines)
@@ -322,7 +327,8 @@ func TestFaultNamespaceName(t *testing.T) {
 		nfctl, file := nstest.Build(t), t.TempDir()+"/ready"
 		name := fmt.Sprintf("nfctl-test-%d-%d", os.Getpid(), i)
 		p := ns.Start("unshare", "-m", "sh", "-c", fmt.Sprintf(
-			"ip netns add %[1]s && ip -n %[1]s link set lo up && exec %[2]s --netns %[1]s queue --attach output --drop-port 22 --ready-file %[3]s",
+			"ip netns add %[1]s && ip -n %[1]s link set lo up && exec %[2]s --netns %[1]s queue --attach output "+
+				"--drop-port 22 --ready-file %[3]s",
 			name, nfctl, file))
 		nstest.WaitFile(t, file)
 		pid := strconv.Itoa(p.Cmd.Process.Pid)
@@ -338,7 +344,8 @@ func TestFaultNamespaceName(t *testing.T) {
 		if open, dropped := connect("80"), connect("22"); open != 1 || dropped != 124 {
 			t.Errorf("port 80: %d, port 22: %d", open, dropped)
 		}
-		ns.Run("nsenter", "-m", "-t", pid, "sh", "-c", fmt.Sprintf("ip netns del %[1]s && "+strings.ReplaceAll(after, "%s", "%[1]s"), name))
+		ns.Run("nsenter", "-m", "-t", pid, "sh", "-c",
+			fmt.Sprintf("ip netns del %[1]s && "+strings.ReplaceAll(after, "%s", "%[1]s"), name))
 		status := p.Wait()
 		for _, says := range []string{"the network namespace is gone", "rule 1 (drop-port 22)"} {
 			if status != 1 || !strings.Contains(p.Stderr(), says) {
@@ -360,7 +367,8 @@ func TestFaultInterfaces(t *testing.T) {
 	nstest.Veth(t, a, b)
 	b.UDPEcho("10.0.0.2:7000")
 	b.UDPEcho("127.0.0.1:7000")
-	p := startQueue(t, b, "--attach", "input udp > :7000", "--drop-if", `indev == "veth0" and payload == "no"`, "-o", "json")
+	p := startQueue(t, b, "--attach", "input udp > :7000", "--drop-if", `indev == "veth0" and payload == "no"`, "-o",
+		"json")
 	ask := func(text string, want bool) {
 		t.Helper()
 		patience := 5 * time.Second
@@ -377,7 +385,10 @@ func TestFaultInterfaces(t *testing.T) {
 	b.Run("ip", "link", "set", "veth0", "name", "lan0")
 	b.Run("ip", "link", "set", "lan0", "up")
 	// A name is known for a second.
-	nstest.Until(t, "the new name is in force", func() bool { _, ok := a.Ask("10.0.0.2:7000", "no", 100*time.Millisecond); return ok })
+	nstest.Until(t, "the new name is in force", func() bool {
+		_, ok := a.Ask("10.0.0.2:7000", "no", 100*time.Millisecond)
+		return ok
+	})
 	if !strings.Contains(p.Stdout(), `"indev":"veth0"`) {
 		t.Errorf("no packet by veth0")
 	}
@@ -398,7 +409,8 @@ func TestFaultFlushed(t *testing.T) {
 	t.Parallel()
 	const flows = 30_000
 	ns := nstest.New(t)
-	for _, args := range [][]string{{"ct", "list", "-o", "flow"}, {"ct", "list", "-o", "json"}, {"ct", "save"}, {"ct", "delete", "-o", "flow", "udp 10.0.0.0/8 >"}} {
+	for _, args := range [][]string{{"ct", "list", "-o", "flow"}, {"ct", "list", "-o", "json"}, {"ct", "save"},
+		{"ct", "delete", "-o", "flow", "udp 10.0.0.0/8 >"}} {
 		fillFlows(t, ns, flows)
 		flushed := make(chan struct{})
 		start := make(chan struct{})

@@ -64,7 +64,8 @@ func TestEveryFormat(t *testing.T) {
 		name := commandName(c)
 		tried[name] = true
 		good(t, "ct", "create", someFlow, "--helper", "ftp", "--if-missing")
-		good(t, "expect", "create", "--master", someFlow, "tcp 10.0.0.1 > 10.0.0.2:5000", "--timeout", "10m", "--if-missing")
+		good(t, "expect", "create", "--master", someFlow, "tcp 10.0.0.1 > 10.0.0.2:5000", "--timeout", "10m",
+			"--if-missing")
 		words := append(strings.Fields(name), inFormats[name]...)
 		everyFormat(t, a.printing[c].formats, words, call)
 	}
@@ -163,7 +164,9 @@ func TestContributing(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	ns.Run(nfctl, "ct", "create", someFlow)
-	everyFormat(t, format.Generic, []string{"ct", "full"}, func(args ...string) (string, string, int) { return ns.Exec(nfctl, args...) })
+	everyFormat(t, format.Generic, []string{"ct", "full"}, func(args ...string) (string, string, int) {
+		return ns.Exec(nfctl, args...)
+	})
 	for _, want := range [][]string{
 		{"1", "ct", "full", "--template", "{{.count}}"}, {"full", "ct", "--help"}, {"ct full  ", "help", "output"},
 		{"count", "__complete", "ct", "full", "--fields", ""}, {"csv", "__complete", "ct", "full", "-o", "c"},

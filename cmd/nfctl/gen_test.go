@@ -89,7 +89,8 @@ func manName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(
 
 // roff escapes text for troff.
 func roff(s string) string {
-	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`, "…", "...").Replace(s)
+	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`, "…",
+		"...").Replace(s)
 	if strings.HasPrefix(s, ".") {
 		s = `\&` + s
 	}
@@ -121,7 +122,8 @@ func paragraphs(b []byte, text string) []byte {
 }
 
 func manHead(name, short string) []byte {
-	b := fmt.Appendf(nil, ".\\\" Generated from the commands' own help: run make gen.\n.TH %s 1 \"\" nfctl \"nfctl manual\"\n", strings.ToUpper(roff(name)))
+	b := fmt.Appendf(nil, ".\\\" Generated from the commands' own help: run make gen.\n.TH %s 1 \"\" nfctl \"nfctl "+
+		"manual\"\n", strings.ToUpper(roff(name)))
 	return fmt.Appendf(b, ".SH NAME\n%s \\- %s\n", roff(name), roff(short))
 }
 
@@ -189,7 +191,8 @@ func manPage(c *cobra.Command) []byte {
 		for _, e := range exitCodes {
 			b = fmt.Appendf(b, ".TP\n.B %d\n%s\n", e.code, roff(e.text))
 		}
-		b = append(b, ".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nno colours, unless \\-\\-color always\n.TP\n.B NOTIFY_SOCKET\nsystemd is told when a queue or a watch is ready\n"...)
+		b = append(b, ".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nno colours, unless \\-\\-color always\n.TP\n.B "+
+			"NOTIFY_SOCKET\nsystemd is told when a queue or a watch is ready\n"...)
 		for _, p := range topics {
 			see = append(see, "nfctl-"+p.name)
 		}
@@ -262,7 +265,8 @@ are in [json.md](json.md), formats in [output.md](output.md).
 		b = fmt.Appendf(b, "| %d | %s |\n", e.code, cell(e.text))
 	}
 	b = append(append(append(b, "\n## Timeouts\n\n```text\n"...), helpTimeouts...), "```\n"...)
-	b = append(b, "\n## Attributes\n\n| name | also | of | path | type | bits | create | update | |\n|---|---|---|---|---|---|---|---|---|\n"...)
+	b = append(b, "\n## Attributes\n\n| name | also | of | path | type | bits | create | update | "+
+		"|\n|---|---|---|---|---|---|---|---|---|\n"...)
 	for _, r := range attrTable() {
 		path, bits := "`"+r.Path+"`", fmt.Sprint(r.Bits)
 		if r.Path == "" {
@@ -271,7 +275,8 @@ are in [json.md](json.md), formats in [output.md](output.md).
 		if r.Bits == 0 {
 			bits = ""
 		}
-		b = fmt.Appendf(b, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", r.Name, strings.Join(r.Aliases, ", "), r.Of, path, r.Type, bits, cell(r.Create), cell(r.Update), cell(r.Doc))
+		b = fmt.Appendf(b, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", r.Name, strings.Join(r.Aliases, ", "),
+			r.Of, path, r.Type, bits, cell(r.Create), cell(r.Update), cell(r.Doc))
 	}
 	return b
 }

@@ -18,7 +18,8 @@ import (
 func glue(t *testing.T, ns *nstest.NS) bool {
 	t.Helper()
 	for _, args := range [][]string{{"--conntrack"}, {"--rule", "connmark 7"}, {"--drop-if", "ct.mark == 7"}} {
-		_, words, status := ns.Exec(nstest.Build(t), append([]string{"queue", "--num", "9", "--duration", "1ms"}, args...)...)
+		_, words, status := ns.Exec(nstest.Build(t), append([]string{"queue", "--num", "9", "--duration", "1ms"},
+			args...)...)
 		switch {
 		case status == 0:
 			return true
@@ -51,7 +52,8 @@ func TestGlue(t *testing.T) {
 	ns.UDPEcho("127.0.0.1:7001")
 
 	// What comes with a packet is the connection as the table has it.
-	p := startQueue(t, ns, "--conntrack", "--attach", "output udp > :7000", "-o", "json", "--rule", "connmark 0x2a/0xff")
+	p := startQueue(t, ns, "--conntrack", "--attach", "output udp > :7000", "-o", "json", "--rule",
+		"connmark 0x2a/0xff")
 	c, err := ns.Dial("udp", "127.0.0.1:7000", time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +102,8 @@ func TestGlue(t *testing.T) {
 		t.Fatalf("%d packets:\n%s", len(pkts), p.Stdout())
 	}
 	for i, pkt := range pkts {
-		if pkt.CT == nil || pkt.CT.Proto != "udp" || pkt.CT.Orig.Src != "127.0.0.1" || pkt.CT.Orig.Sport != pkt.UDP.Sport || pkt.CT.Orig.Dport != 7000 {
+		if pkt.CT == nil || pkt.CT.Proto != "udp" || pkt.CT.Orig.Src != "127.0.0.1" ||
+			pkt.CT.Orig.Sport != pkt.UDP.Sport || pkt.CT.Orig.Dport != 7000 {
 			t.Errorf("packet %d: %+v", i, pkt)
 		} else if pkt.CT.Mark == nil || *pkt.CT.Mark != uint32(i*42) {
 			t.Errorf("packet %d: connection's mark %v", i, pkt.CT.Mark)
@@ -111,7 +114,8 @@ func TestGlue(t *testing.T) {
 	}
 
 	// Rules see it: the connection marked above is dropped, a new one is not.
-	p = startQueue(t, ns, "-q", "--attach", "output udp > :7000,7001", "--drop-if", `ct.mark == "42/0xff" and ct.orig.dport == 7000`, "--drop-if", `"SEEN_REPLY" in ct.status`)
+	p = startQueue(t, ns, "-q", "--attach", "output udp > :7000,7001", "--drop-if",
+		`ct.mark == "42/0xff" and ct.orig.dport == 7000`, "--drop-if", `"SEEN_REPLY" in ct.status`)
 	exchange(false)
 	_ = c.Close()
 	if c, err = ns.Dial("udp", "127.0.0.1:7001", time.Second); err != nil {
@@ -141,7 +145,8 @@ func TestAttachStatement(t *testing.T) {
 	ns := nstest.New(t)
 	startQueue(t, ns, "--num", "5", "--attach", "output udp > :7000 bypass")
 	list := ns.Run("nft", "list", "ruleset")
-	has := strings.Contains(list, "queue flags bypass to 5") || strings.Contains(list, "queue to 5 bypass") || strings.Contains(list, "queue num 5 bypass")
+	has := strings.Contains(list, "queue flags bypass to 5") || strings.Contains(list, "queue to 5 bypass") ||
+		strings.Contains(list, "queue num 5 bypass")
 	if !has && (os.Getenv("NFCTL_TEST_VM") != "" || !strings.Contains(list, "NFQUEUE")) {
 		t.Errorf("nft list ruleset:\n%s", list)
 	}

@@ -126,12 +126,14 @@ var stages = map[string]struct {
 		t.do("ct", "create", "udp 10.0.0.9:2 > 10.0.0.7:53", "--timeout", "1m")
 		t.do("ct", "create", "udp 10.0.0.8:3 > 10.0.0.9:53", "--timeout", "1m")
 	}, after: func(t *try, out string) {
-		if left := t.do("ct", "list", "-o", "flow"); left != "udp 10.0.0.8:3 > 10.0.0.9:53\n" || strings.Count(out, "10.0.0.7") < 4 {
+		if left := t.do("ct", "list", "-o", "flow"); left != "udp 10.0.0.8:3 > 10.0.0.9:53\n" ||
+			strings.Count(out, "10.0.0.7") < 4 {
 			t.Errorf("%s left:\n%s", out, left)
 		}
 	}},
 	"Copy a table between namespaces": {
-		prefix: "ip netns add old; ip netns add new; nfctl --netns old ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:22' --mark 7 >/dev/null",
+		prefix: "ip netns add old; ip netns add new; nfctl --netns old ct create 'tcp 10.0.0.1:1000 > 10.0.0.2:22' " +
+			"--mark 7 >/dev/null",
 		suffix: "nfctl --netns new ct list",
 		after: func(t *try, out string) {
 			if !strings.Contains(out, "dport=22 ") || !strings.Contains(out, "mark=7") {
@@ -162,7 +164,9 @@ var stages = map[string]struct {
 			t.Fatal(err)
 		}
 		var mss int
-		if e := raw.Control(func(fd uintptr) { mss, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) }); e != nil || err != nil {
+		if e := raw.Control(func(fd uintptr) {
+			mss, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG)
+		}); e != nil || err != nil {
 			t.Fatal(e, err)
 		}
 		if mss > 1200 || mss < 1100 {
@@ -170,17 +174,21 @@ var stages = map[string]struct {
 		}
 	}},
 	"Drop what asks for a name": {before: func(t *try) { nameServer(t.ns, "127.0.0.1:53") }, during: func(t *try) {
-		if asks(t.ns, "127.0.0.1", "ads.example") || asks(t.ns, "127.0.0.1", "x.ads.example") || !asks(t.ns, "127.0.0.1", "www.example") {
+		if asks(t.ns, "127.0.0.1", "ads.example") || asks(t.ns, "127.0.0.1", "x.ads.example") ||
+			!asks(t.ns, "127.0.0.1", "www.example") {
 			t.Error("want no answer about ads.example, and one about www.example")
 		}
 	}},
-	"Drop a server by the name in TLS": {before: func(t *try) { webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
+	"Drop a server by the name in TLS": {before: func(t *try) {
+		webServer(t, t.ns, "127.0.0.1:443")
+	}, during: func(t *try) {
 		if browses(t.ns, "127.0.0.1", "ads.example") || !browses(t.ns, "127.0.0.1", "www.example") {
 			t.Error("want no page of ads.example, and one of www.example")
 		}
 	}},
 	"Refuse instead of dropping": {before: func(t *try) { t.ns.TCPEcho("127.0.0.1:23") }, during: func(t *try) {
-		if _, err := t.ns.Dial("tcp", "127.0.0.1:23", time.Second); !errors.Is(err, unix.ECONNREFUSED) || !t.connects("127.0.0.1:80") {
+		if _, err := t.ns.Dial("tcp", "127.0.0.1:23", time.Second); !errors.Is(err, unix.ECONNREFUSED) ||
+			!t.connects("127.0.0.1:80") {
 			t.Errorf("want a refusal of port 23 and a connection to port 80: %v", err)
 		}
 	}},
@@ -198,8 +206,11 @@ var stages = map[string]struct {
 			t.Errorf("%d packets of the connection came up:\n%s", n, out)
 		}
 	}},
-	"Let through by name, and look no further": {before: func(t *try) { webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
-		if browses(t.ns, "127.0.0.1", "ads.example") || !browses(t.ns, "127.0.0.1", "good.example") || !browses(t.ns, "127.0.0.1", "www.good.example") {
+	"Let through by name, and look no further": {before: func(t *try) {
+		webServer(t, t.ns, "127.0.0.1:443")
+	}, during: func(t *try) {
+		if browses(t.ns, "127.0.0.1", "ads.example") || !browses(t.ns, "127.0.0.1", "good.example") ||
+			!browses(t.ns, "127.0.0.1", "www.good.example") {
 			t.Error("want pages of good.example, and none of ads.example")
 		}
 	}},
@@ -210,17 +221,20 @@ var stages = map[string]struct {
 			}
 		}
 	}, after: func(t *try, _ string) {
-		if marked := t.do("ct", "list", "--filter", "mark != 0", "-o", "flow"); !strings.Contains(marked, ":25") || strings.Contains(marked, ":80") {
+		if marked := t.do("ct", "list", "--filter", "mark != 0", "-o", "flow"); !strings.Contains(marked, ":25") ||
+			strings.Contains(marked, ":80") {
 			t.Errorf("marked: %s", marked)
 		}
 	}},
 	"Expectations for an unknown protocol": {after: func(t *try, _ string) {
-		if out := t.do("expect", "list", "-o", "json"); !strings.Contains(out, `"dport":5000`) || !strings.Contains(out, `"sport":40000`) {
+		if out := t.do("expect", "list", "-o", "json"); !strings.Contains(out, `"dport":5000`) ||
+			!strings.Contains(out, `"sport":40000`) {
 			t.Errorf("%s", out)
 		}
 	}},
 	"Count by destination": {before: func(t *try) {
-		for _, f := range []string{"udp 10.0.0.1:1 > 10.0.0.9:53", "udp 10.0.0.2:1 > 10.0.0.9:53", "udp 10.0.0.2:1 > 10.0.0.8:99"} {
+		for _, f := range []string{"udp 10.0.0.1:1 > 10.0.0.9:53", "udp 10.0.0.2:1 > 10.0.0.9:53",
+			"udp 10.0.0.2:1 > 10.0.0.8:99"} {
 			t.do("ct", "create", f, "--timeout", "1m")
 		}
 	}, after: func(t *try, out string) {
@@ -252,7 +266,8 @@ var stages = map[string]struct {
 			t.Skip("this user namespace has no user 1000")
 		}
 		as := func(uid string) int {
-			_, _, status := t.ns.Exec("setpriv", "--reuid", uid, "--clear-groups", "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/80")
+			_, _, status := t.ns.Exec("setpriv", "--reuid", uid, "--clear-groups", "timeout", "1", "bash", "-c",
+				"exec 3<>/dev/tcp/127.0.0.1/80")
 			return status
 		}
 		if as("1000") == 0 || as("1001") != 0 {
@@ -277,7 +292,8 @@ func TestGuide(t *testing.T) {
 				t.Fatal("no stage for this recipe")
 			}
 			s := &try{t, nstest.Enter(t), nstest.Build(t)}
-			s.ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT") // makes the kernel track
+			// makes the kernel track
+			s.ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
 			s.ns.TCPEcho("127.0.0.1:22")
 			s.ns.TCPEcho("127.0.0.1:80")
 			if stage.before != nil {
@@ -288,7 +304,8 @@ func TestGuide(t *testing.T) {
 			if r.background {
 				shell += "exec " // signals are for nfctl
 			}
-			cmd := exec.Command("unshare", "--mount", "bash", "-euo", "pipefail", "-c", shell+strings.TrimSpace(r.text)+"\n"+stage.suffix)
+			cmd := exec.Command("unshare", "--mount", "bash", "-euo", "pipefail", "-c",
+				shell+strings.TrimSpace(r.text)+"\n"+stage.suffix)
 			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(s.nfctl)+":"+os.Getenv("PATH"))
 			p := s.ns.StartCmd(cmd)
 			if stage.during != nil {

@@ -164,7 +164,8 @@ names of flows after "ct."):
 }
 
 // kindWords say what a field of each kind is.
-var kindWords = [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "list", field.Bits: "list", field.Addr: "address",
+var kindWords = [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "list", field.Bits: "list",
+	field.Addr:   "address",
 	field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool"}
 
 func appendFields[T any](b []byte, reg *field.Registry[T], keep func(path string) bool) []byte {

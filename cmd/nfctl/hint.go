@@ -42,7 +42,9 @@ func hintFor(err error, code int) string {
 	case errors.Is(err, unix.ENOSPC):
 		var op *nl.OpError
 		if errors.As(err, &op) {
-			return "connection labels can be stored only when a rule of this network namespace uses them, as iptables -m connlabel or nft ct label set"
+			return "connection labels can be stored only when a rule of this network namespace uses them, as " +
+				"iptables " +
+				"-m connlabel or nft ct label set"
 		}
 	}
 	return ""

@@ -16,7 +16,8 @@ func TestWatchExistingExpects(t *testing.T) {
 	nfctl(t, ns, "expect", "create", "--create-master", "--helper", "ftp", "--timeout", "5m",
 		"--master", "tcp 10.0.0.1:40000 > 10.0.0.2:21", "tcp 10.0.0.2 > 10.0.0.1:5000")
 	for _, command := range []string{"watch", "expect watch", "watch --resync 1h"} {
-		args := append(strings.Fields(command), "--with-existing", "--duration", "2s", "--template", "{{.kind}} {{.tuple.dport}}")
+		args := append(strings.Fields(command), "--with-existing", "--duration", "2s", "--template",
+			"{{.kind}} {{.tuple.dport}}")
 		if out := nfctl(t, ns, args...); !strings.Contains(out, "expect 5000") {
 			t.Errorf("%s: %q", command, out)
 		}

@@ -49,7 +49,8 @@ that it starts have no more. --keep-privileges leaves all.`,
 			case len(args) > 0:
 				o.File, o.Args = args[0], args[1:]
 			case isTerminalInput(a.in):
-				return usagef("which script? nfctl lua SCRIPT [ARGS...], nfctl lua -e CODE, or a script on standard input")
+				return usagef("which script? nfctl lua SCRIPT [ARGS...], nfctl lua -e CODE, or a script on " +
+					"standard input")
 			default:
 				o.File = "-"
 			}

@@ -24,7 +24,8 @@ func main() {
 	signal.Ignore(unix.SIGPIPE)
 	if err := descriptors(); err != nil {
 		// Not through package os, which opens some itself, and Go ends where it cannot.
-		_, _ = unix.Write(2, fmt.Appendf(nil, "nfctl: open files: %v\nnfctl: hint: raise the limit with ulimit -n\n", err))
+		_, _ = unix.Write(2, fmt.Appendf(nil, "nfctl: open files: %v\nnfctl: hint: raise the limit with ulimit -n\n",
+			err))
 		os.Exit(exitFailed)
 	}
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))

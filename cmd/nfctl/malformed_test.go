@@ -56,7 +56,8 @@ func rawSender(t *testing.T, ns *nstest.NS) func(b []byte) error {
 	var v4, v6 int
 	var err error
 	ns.Do(func() {
-		if v4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW); err == nil {
+		if v4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+			unix.IPPROTO_RAW); err == nil {
 			v6, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
 		}
 	})
@@ -127,7 +128,9 @@ func TestQueueMalformed(t *testing.T) {
 		t.Skip("/dev/net/tun and the kernel's list of queues need root")
 	}
 	script := filepath.Join(t.TempDir(), "rule.lua")
-	if err := os.WriteFile(script, []byte("return function(p) if p.udp and p.udp.dport == 53 then return \"drop\" end end, {\"ip\", \"udp\", \"tcp\", \"payload\"}\n"), 0o644); err != nil {
+	if err := os.WriteFile(script,
+		[]byte("return function(p) if p.udp and p.udp.dport == 53 then return \"drop\" end end, {\"ip\", \"udp\", "+
+			"\"tcp\", \"payload\"}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	tests := []struct {
@@ -153,7 +156,8 @@ func TestQueueMalformed(t *testing.T) {
 			ns := nstest.New(t)
 			f, raw := tun(t, ns), rawSender(t, ns)
 			corpus := packettest.Malformed()
-			p := startQueue(t, ns, append([]string{"--num", "3", "--attach", "prerouting", "--attach", "output"}, tt.args...)...)
+			p := startQueue(t, ns, append([]string{"--num", "3", "--attach", "prerouting", "--attach", "output"},
+				tt.args...)...)
 			pid := p.Cmd.Process.Pid
 			written, rounds := 0, 0
 			// The packets wait for their verdicts in the order that they came in,
@@ -209,7 +213,8 @@ func TestQueueMalformed(t *testing.T) {
 					t.Errorf("totals tell of %s", word)
 				}
 			}
-			t.Logf("%d cases, %d rounds: %d written, %d queued, %d verdicts, %d KiB grown", len(corpus), rounds, written, queued, total, after-before)
+			t.Logf("%d cases, %d rounds: %d written, %d queued, %d verdicts, %d KiB grown", len(corpus), rounds,
+				written, queued, total, after-before)
 		})
 	}
 }

@@ -40,7 +40,8 @@ func maxFlows(t *testing.T, want int) int {
 		return want
 	}
 	if err := os.WriteFile(setting, []byte(strconv.Itoa(2*want)), 0); err != nil {
-		t.Logf("%d flows, not %d: the machine's limit is %d and cannot be raised here: %v", min(want, n*3/4), want, n, err)
+		t.Logf("%d flows, not %d: the machine's limit is %d and cannot be raised here: %v", min(want, n*3/4), want, n,
+			err)
 		return min(want, n*3/4)
 	}
 	t.Cleanup(func() { _ = os.WriteFile(setting, old, 0) })
@@ -155,7 +156,8 @@ func TestCtMillion(t *testing.T) {
 		if most > 40 {
 			t.Errorf("%v took %d MiB", c.args, most)
 		}
-		t.Logf("%v: %v of processor time, %d MiB", c.args, p.Cmd.ProcessState.UserTime()+p.Cmd.ProcessState.SystemTime(), most)
+		t.Logf("%v: %v of processor time, %d MiB", c.args,
+			p.Cmd.ProcessState.UserTime()+p.Cmd.ProcessState.SystemTime(), most)
 	}
 	ns.Run(nf, "ct", "flush", "--all")
 }

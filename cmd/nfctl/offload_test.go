@@ -100,7 +100,8 @@ func TestOffloadedFailover(t *testing.T) {
 		router.Run("nft", "add rule inet f held drop")
 		router.Run(nf, "ct", "flush", "--all")
 		if i == 2 { // whoever takes over may have no flowtable, which would pass over windows too
-			router.Run("nft", "flush chain inet f forward; delete flowtable inet f ft; add rule inet f forward ct state invalid counter name invalid drop")
+			router.Run("nft", "flush chain inet f forward; delete flowtable inet f ft; add rule inet f forward ct "+
+				"state invalid counter name invalid drop")
 		}
 		if _, errs, status := pipeTo(router, saved, nf, "ct", "load"); status != 0 {
 			t.Fatalf("load: status %d: %s", status, errs)

@@ -84,7 +84,8 @@ func (a *app) outputOr(own string, stream bool) (format.Output, error) {
 func named(flag string, err error) error { return usagef("%s: %w", flag, err) }
 
 // printTo makes a printer of subject s and a sink for it, and begins the output.
-func printTo[T any](a *app, s *format.Subject[T], o format.Output, opt format.Options) (*format.Printer[T], *sink, error) {
+func printTo[T any](a *app, s *format.Subject[T], o format.Output,
+	opt format.Options) (*format.Printer[T], *sink, error) {
 	opt.Color = a.colored()
 	p, err := format.New(s, o, opt)
 	if err != nil {
@@ -168,5 +169,6 @@ func discards(w io.Writer) bool {
 		return w == io.Discard
 	}
 	var st unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == unix.Mkdev(1, 3)
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR &&
+		uint64(st.Rdev) == unix.Mkdev(1, 3)
 }

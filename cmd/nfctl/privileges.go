@@ -36,7 +36,8 @@ var drop = dropCapabilities
 // Go runs goroutines on any; that works in a program without C only, which nfctl
 // as released is.
 func dropCapabilities(keep []int) error {
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e == unix.ENOTSUP {
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0,
+		0); e == unix.ENOTSUP {
 		return errors.New("built with cgo")
 	} else if e != 0 {
 		return fmt.Errorf("no_new_privs: %w", e)
@@ -55,7 +56,8 @@ func dropCapabilities(keep []int) error {
 		caps[i].Effective &= mask[i]
 		caps[i].Inheritable = 0 // and so no ambient ones
 	}
-	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(h)), uintptr(unsafe.Pointer(&caps[0])), 0)
+	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(h)), uintptr(unsafe.Pointer(&caps[0])),
+		0)
 	runtime.KeepAlive(h)
 	runtime.KeepAlive(caps)
 	if e != 0 {

@@ -96,7 +96,9 @@ func TestQueueGivesUpPrivileges(t *testing.T) {
 	}
 	write("drop tcp > :80\n")
 	p.Signal(unix.SIGHUP)
-	nstest.Until(t, "the new rules are in force", func() bool { return opens(ns, "127.0.0.1:22", 200*time.Millisecond) })
+	nstest.Until(t, "the new rules are in force", func() bool {
+		return opens(ns, "127.0.0.1:22", 200*time.Millisecond)
+	})
 	if opens(ns, "127.0.0.1:80", 300*time.Millisecond) {
 		t.Error("port 80 is open under the new rules")
 	}
@@ -230,11 +232,13 @@ os.execute("grep CapEff /proc/self/status")`
 		if status != 0 {
 			t.Fatalf("status %d: %s", status, words)
 		}
-		if left := ns.Run(nstest.Build(t), "ct", "list"); strings.Count(left, "\n") != 1 || !strings.Contains(left, "fd00") {
+		if left := ns.Run(nstest.Build(t), "ct", "list"); strings.Count(left, "\n") != 1 ||
+			!strings.Contains(left, "fd00") {
 			t.Errorf("left of 1000 flows of IPv4 and one of IPv6: %.500s", left)
 		}
 		ns.Run(nstest.Build(t), "ct", "flush", "--all")
-		has := strings.Contains(out, "CapPrm:\t"+admin+"\n") && strings.Contains(out, "NoNewPrivs:\t1") && strings.Contains(out, "CapEff:\t"+admin+"\n")
+		has := strings.Contains(out, "CapPrm:\t"+admin+"\n") && strings.Contains(out, "NoNewPrivs:\t1") &&
+			strings.Contains(out, "CapEff:\t"+admin+"\n")
 		if has != tt.want {
 			t.Errorf("%v:\n%s", tt.args[1], out)
 		}
@@ -253,7 +257,8 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	admin := []uintptr{unix.CAP_NET_ADMIN}
 	ready := filepath.Join(dir, "ready")
-	p := ns.StartCmd(ordinaryUser(t, admin, "queue", "--num", "5", "--attach", "output", "--drop-port", "22", "--ready-file", ready))
+	p := ns.StartCmd(ordinaryUser(t, admin, "queue", "--num", "5", "--attach", "output", "--drop-port", "22",
+		"--ready-file", ready))
 	nstest.WaitFile(t, ready)
 	if opens(ns, "127.0.0.1:22", 300*time.Millisecond) {
 		t.Error("port 22 is open")

@@ -61,7 +61,8 @@ type ruleSource struct {
 }
 
 func newQueue(a *app) *cobra.Command {
-	o := &queueOptions{dflt: queue.Accept, onUnedit: queue.Drop, flowMark: mark.DefaultMask, lua: 100 * time.Millisecond}
+	o := &queueOptions{dflt: queue.Accept, onUnedit: queue.Drop, flowMark: mark.DefaultMask,
+		lua: 100 * time.Millisecond}
 	c := &cobra.Command{
 		Use:     "queue",
 		Aliases: []string{"q"},
@@ -125,45 +126,63 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 			{"port", "ports", "port at either end"}, {"sport", "ports", "source port"}, {"dport", "ports", "destination port"},
 			{"proto", "protocols", "protocol"}, {"src", "addresses", "source address"}, {"dst", "addresses", "destination address"},
 		} {
-			o.ruleFlag(c, action+"-"+what.name, what.kind, action+" packets with this "+what.doc, func(text string) (rule.Rule, error) {
-				return rule.Flag(action, what.name, text)
-			})
+			o.ruleFlag(c, action+"-"+what.name, what.kind,
+				action+" packets with this "+what.doc, func(text string) (rule.Rule, error) {
+					return rule.Flag(action, what.name, text)
+				})
 		}
-		o.ruleFlag(c, action, "pattern", action+" packets of this flow: 'tcp 10.0.0.0/8 > :22'", func(text string) (rule.Rule, error) {
-			return rule.Flag(action, "", text)
-		})
-		o.ruleFlag(c, action+"-if", "expression", action+" packets that this expression holds for, see 'nfctl help expressions'", func(text string) (rule.Rule, error) {
+		o.ruleFlag(c, action, "pattern",
+			action+" packets of this flow: 'tcp 10.0.0.0/8 > :22'", func(text string) (rule.Rule, error) {
+				return rule.Flag(action, "", text)
+			})
+		o.ruleFlag(c, action+"-if", "expression", action+
+			" packets that this expression holds for, see 'nfctl help "+
+			"expressions'", func(text string) (rule.Rule, error) {
 			return rule.Flag(action, "if", text)
 		})
 	}
 	f.Var(&ordered{kind: "rule", add: func(text string) error {
-		o.sources = append(o.sources, ruleSource{flag: "--rule", text: text, rule: func(ro rule.Options) (rule.Rule, error) { return rule.Parse(text, ro) }})
+		o.sources = append(o.sources, ruleSource{flag: "--rule", text: text,
+			rule: func(ro rule.Options) (rule.Rule, error) { return rule.Parse(text, ro) }})
 		return nil
 	}}, "rule", "a rule: 'ACTION [WHEN] [PATTERN] [if EXPRESSION]'")
 	f.Var(&ordered{kind: "file", add: func(text string) error {
 		o.sources = append(o.sources, ruleSource{flag: "--rules", text: text, file: true})
 		return nil
 	}}, "rules", "a file of rules, one a line; SIGHUP reads it again")
-	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop, "verdict on packets that no rule decides: accept or drop")
-	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop, "verdict on packets that a rule should edit and that cannot be: accept or drop")
-	varFlag(f, &o.flowMark, "flow-mark", "mask", "0xf0000000", mark.ParseMask, "bits of marks by which verdicts on flows, reject and connmark reach --attach's table; the two highest stay in a decided flow's mark")
+	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop,
+		"verdict on packets that no rule decides: accept or drop")
+	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop,
+		"verdict on packets that a rule should edit and that cannot be: accept or drop")
+	varFlag(f, &o.flowMark, "flow-mark", "mask", "0xf0000000", mark.ParseMask,
+		"bits of marks by which verdicts on flows, reject and connmark reach --attach's table; the two highest stay "+
+			"in a decided flow's mark")
 	varFlag(f, &o.lua, "lua-timeout", "duration", "", someTime, "longest time for a Lua rule on one packet (100ms)")
-	varFlag(f, &o.seed, "seed", "number", "", func(s string) (uint64, error) { return value.NumberIn("seed", s, 0, 1<<64-1) }, "what 'chance' draws by: with one queue the same choices again (default: another at each start, which -v prints)")
+	varFlag(f, &o.seed, "seed", "number", "", func(s string) (uint64, error) {
+		return value.NumberIn("seed", s, 0, 1<<64-1)
+	}, "what 'chance' draws by: with one queue the same choices again (default: another at each start, which "+
+		"-v prints)")
 	varFlag(f, &o.maxFlows, "max-flows", "flows", strconv.Itoa(rule.DefaultMaxFlows), func(s string) (int, error) {
 		n, err := value.NumberIn("number of flows", s, 1, 1<<24)
 		return int(n), err
-	}, "flows, or values of a field, that each 'first' and 'limit … per' remembers; then the least recently seen is forgotten")
+	}, "flows, or values of a field, that each 'first' and 'limit … per' remembers; then the least recently seen is "+
+		"forgotten")
 	f.BoolVar(&o.check, "check", false, "read the rules, print what they ask of the kernel, and end; nothing is bound")
 	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
 	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")
-	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) { return value.NumberIn("length", s, 1, queue.MaxCopy) }, "copy so much of each packet (default: as much as rules and output need)")
+	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) {
+		return value.NumberIn("length", s, 1, queue.MaxCopy)
+	}, "copy so much of each packet (default: as much as rules and output need)")
 	varFlag(f, &o.maxLen, "max-len", "packets", "4096", func(s string) (uint32, error) {
 		n, err := value.NumberIn("queue length", s, 1, 1<<32-1)
 		return uint32(n), err
 	}, "packets that may wait for a verdict")
-	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) { return sizeUpTo(s, 1<<30) }, "receive buffer of each queue's socket")
-	f.BoolVar(&o.failOpen, "fail-open", false, "let packets pass unseen when the queue is full, instead of dropping them")
+	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) {
+		return sizeUpTo(s, 1<<30)
+	}, "receive buffer of each queue's socket")
+	f.BoolVar(&o.failOpen, "fail-open", false, "let packets pass unseen when the queue is full, instead of "+
+		"dropping them")
 	f.BoolVar(&o.noGSO, "no-gso", false, "have the kernel cut large segments before they are queued")
 	f.BoolVar(&o.gso, "gso", false, "take large segments uncut, though rules judge each datagram of UDP by itself")
 	c.MarkFlagsMutuallyExclusive("gso", "no-gso")
@@ -205,7 +224,8 @@ func (o *queueOptions) ruleFlag(c *cobra.Command, name, kind, usage string, pars
 		if err != nil {
 			return err
 		}
-		o.sources = append(o.sources, ruleSource{flag: "--" + name, text: text, rule: func(rule.Options) (rule.Rule, error) { return r, nil }})
+		o.sources = append(o.sources, ruleSource{flag: "--" + name, text: text,
+			rule: func(rule.Options) (rule.Rule, error) { return r, nil }})
 		return nil
 	}}, name, usage)
 }
@@ -301,7 +321,8 @@ func (o *queueOptions) needs(out *format.Output, silent bool, until *filter.Prog
 func (o *queueOptions) config(n rule.Needs) queue.Config {
 	c := n.Config(queue.Config{
 		MaxLen: o.maxLen, Buffer: int(min(o.buffer, 1<<30)), DefaultDrop: o.dflt == queue.Drop,
-		FailOpen: o.failOpen, NoGSO: o.noGSO, GSO: o.gso, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct, DryRun: o.dryRun,
+		FailOpen: o.failOpen, NoGSO: o.noGSO, GSO: o.gso, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct,
+		DryRun: o.dryRun,
 	})
 	switch {
 	case o.meta:

@@ -47,7 +47,9 @@ func (r *queueRun) check(named bool) error {
 	case 0:
 		add("copy", 0, "nothing of the packets, only what comes with them")
 	default:
-		add("copy", firstRule(func(c *queue.Config) bool { return c.CopyRange >= conf.CopyRange }), "%d bytes of each packet", conf.CopyRange)
+		add("copy", firstRule(func(c *queue.Config) bool {
+			return c.CopyRange >= conf.CopyRange
+		}), "%d bytes of each packet", conf.CopyRange)
 	}
 	for i, f := range conf.Asks() {
 		n := firstRule(func(c *queue.Config) bool { return c.Asks()[i].Wanted == f.Wanted })

@@ -60,7 +60,8 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 	for {
 		list, err := queue.List()
 		if errors.Is(err, os.ErrPermission) {
-			return &statusError{exitPermission, err, "the kernel shows its queues to uid 0 and CAP_DAC_READ_SEARCH only; try sudo"}
+			return &statusError{exitPermission, err,
+				"the kernel shows its queues to uid 0 and CAP_DAC_READ_SEARCH only; try sudo"}
 		}
 		if err != nil {
 			return err

@@ -33,7 +33,8 @@ func nameServer(ns *nstest.NS, addr string) {
 				continue
 			}
 			m.Response, m.Additionals = true, nil
-			m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 1},
+			m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name,
+				Class: dnsmessage.ClassINET, TTL: 1},
 				Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
 			if out, err := m.Pack(); err == nil {
 				_, _ = c.WriteTo(out, from)
@@ -56,7 +57,9 @@ func webServer(t testing.TB, ns *nstest.NS, addr string) {
 	}
 	l := tls.NewListener(ns.ListenTCP(addr), &tls.Config{NextProtos: []string{"http/1.1"},
 		Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}})
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("here\n")) })}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("here\n"))
+	})}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 }
@@ -82,12 +85,15 @@ func TestQueueNames(t *testing.T) {
 		nameServer(ns, addr+":53")
 		webServer(t, ns, addr+":443")
 	}
-	p := startQueue(t, ns, "--attach", "output >", "-o", "json", "--fields", "verdict,dns.name,dns.type,dns.response,tls.sni,tls.alpn",
-		"--rule", `drop log if dns.name == "Ads.Example" and dns.type in ["A", "AAAA"]`, "--rule", `drop log if tls.sni endsWith ".ads.example"`)
+	p := startQueue(t, ns, "--attach", "output >", "-o", "json", "--fields",
+		"verdict,dns.name,dns.type,dns.response,tls.sni,tls.alpn",
+		"--rule", `drop log if dns.name == "Ads.Example" and dns.type in ["A", "AAAA"]`, "--rule",
+		`drop log if tls.sni endsWith ".ads.example"`)
 	for _, c := range []struct {
 		name      string
 		dns, page bool
-	}{{"ads.example", false, true}, {"ADS.example", false, true}, {"www.ads.example", true, false}, {"www.example", true, true}} {
+	}{{"ads.example", false, true}, {"ADS.example", false, true}, {"www.ads.example", true, false},
+		{"www.example", true, true}} {
 		for _, server := range []string{"127.0.0.1", "::1"} {
 			if got := asks(ns, server, c.name); got != c.dns {
 				t.Errorf("dig @%s %s: an answer: %v, want %v", server, c.name, got, c.dns)

@@ -64,7 +64,8 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if !c.Flags().Changed("seed") {
 		o.seed = uint64(rand.Uint32())
 	}
-	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach), Table: len(o.attach) > 0, Seed: o.seed, MaxFlows: o.maxFlows}}
+	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach),
+		Table: len(o.attach) > 0, Seed: o.seed, MaxFlows: o.maxFlows}}
 	a.extensions(r)
 	set, err := o.rules(r.rules, false)
 	if err != nil {
@@ -81,7 +82,8 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	silent := a.quiet || discards(a.out)
 	r.needs = o.needs(&out, silent, r.until)
-	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0, Color: a.colored()}
+	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0,
+		Color: a.colored()}
 	if o.payload != "" {
 		extra.Extra = []string{"payload"}
 	}
@@ -102,8 +104,10 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := r.loops(set); err != nil {
 		return err
 	}
-	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 && uint32(o.snaplen) < min(set.Needs().CopyRange, wholeHeaders) {
-		a.warn("rules look at more of the packets than --meta or --snaplen let them see: what is not copied matches no rule")
+	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 &&
+		uint32(o.snaplen) < min(set.Needs().CopyRange, wholeHeaders) {
+		a.warn("rules look at more of the packets than --meta or --snaplen let them see: what is not copied " +
+			"matches no rule")
 	}
 
 	r.begun = time.Now()
@@ -133,10 +137,12 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 			return err
 		}
 		if !r.table.Owned {
-			a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table inet %[1]s'", r.table.Name)
+			a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table "+
+				"inet %[1]s'", r.table.Name)
 		}
 		if r.table.Unguarded {
-			a.warn("this kernel's nf_tables cannot look at connections (CONFIG_NFT_CT): where connections are tracked, what rules of this host reject may get no answer while nfctl runs")
+			a.warn("this kernel's nf_tables cannot look at connections (CONFIG_NFT_CT): where connections are " +
+				"tracked, what rules of this host reject may get no answer while nfctl runs")
 		}
 		ending = r.ending()
 	}
@@ -156,7 +162,8 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		}
 		r.segments(set)
 	} else if o.gso && !r.queues[0].GSO() {
-		a.warn("--gso: large segments are cut all the same: this kernel loses datagrams of many segments when they were edited")
+		a.warn("--gso: large segments are cut all the same: this kernel loses datagrams of many segments when they " +
+			"were edited")
 	}
 	err = queue.Serve(r.stream, ending, r.queues...)
 	for _, end := range sinks {
@@ -190,7 +197,8 @@ func (r *queueRun) segments(set *rule.Set) {
 	case n > 0 && !r.o.gso && set.Counts(n):
 		r.a.warn(cut+"rule %d (%s) counts packets one by one; --gso keeps them", nums, n, set.Name(n))
 	case n > 0 && !r.o.gso:
-		r.a.warn(cut+"rule %d (%s) judges each datagram of UDP by itself, and may meet some; behind a flow of TCP it would not, and --gso keeps them", nums, n, set.Name(n))
+		r.a.warn(cut+"rule %d (%s) judges each datagram of UDP by itself, and may meet some; behind a flow of TCP it "+
+			"would not, and --gso keeps them", nums, n, set.Name(n))
 	case r.needs.Apart && !r.needs.Uncut && !r.o.gso:
 		r.a.warn(cut+"--until judges each datagram of UDP by itself; --gso keeps them", nums)
 	case !r.queues[0].GSO():
@@ -234,7 +242,8 @@ func (r *queueRun) open(named bool) error {
 		}
 	}
 	if got := r.queues[0].Buffer(); got < int(min(o.bufferSize(), 1<<30)) {
-		r.a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", o.nums[0], got, o.bufferSize())
+		r.a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN "+
+			"in the first user namespace or a larger net.core.rmem_max", o.nums[0], got, o.bufferSize())
 	}
 	return nil
 }
@@ -266,7 +275,8 @@ func (r *queueRun) close() {
 }
 
 // observe prints q's packets; the function that it returns ends the output.
-func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options, silent, first bool) (func() error, error) {
+func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options,
+	silent, first bool) (func() error, error) {
 	p, err := format.New(format.Packets, out, opt)
 	if err != nil {
 		return nil, &usageError{err}
@@ -301,7 +311,8 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	}
 	q.OnUneditable = func(pkt *queue.Packet, d *queue.Decision) {
 		r.firstWhy.Do(func() {
-			r.a.warn("queue %d: rule %d could not edit packet %d: %s; --on-uneditable says %s, totals count the others", pkt.Queue, d.Rule, pkt.ID, pkt.Why, r.o.onUnedit)
+			r.a.warn("queue %d: rule %d could not edit packet %d: %s; --on-uneditable says %s, totals count the others",
+				pkt.Queue, d.Rule, pkt.ID, pkt.Why, r.o.onUnedit)
 		})
 	}
 	if r.stream.flags.idle > 0 {
@@ -319,7 +330,8 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 			if where == "queue" {
 				num = int(q.Num())
 			}
-			k.b = aside.Append(k.b, &format.Loss{Time: uint64(time.Now().UnixNano()), Count: n, Known: true, Where: where, Queue: num})
+			k.b = aside.Append(k.b, &format.Loss{Time: uint64(time.Now().UnixNano()), Count: n, Known: true,
+				Where: where, Queue: num})
 		}
 	}
 	return func() error {
@@ -367,9 +379,11 @@ func (r *queueRun) hints() {
 	}
 	switch {
 	case seen == 0 && len(r.o.attach) == 0:
-		r.a.hint("no packet has come to queue %s yet; a rule must send them, as 'iptables -A OUTPUT -p tcp --dport 22 -j NFQUEUE --queue-num %d', or nfctl's own: --attach output", numbers(r.o.nums), r.o.nums[0])
+		r.a.hint("no packet has come to queue %s yet; a rule must send them, as 'iptables -A OUTPUT -p tcp --dport 22 "+
+			"-j NFQUEUE --queue-num %d', or nfctl's own: --attach output", numbers(r.o.nums), r.o.nums[0])
 	case seen > 0 && withCT == 0 && (r.o.ct || r.set.Load().Needs().Conntrack):
-		r.a.hint("packets come without their connections: nothing in this network namespace tracks connections until a rule asks for them (ct state, NAT)")
+		r.a.hint("packets come without their connections: nothing in this network namespace tracks connections until " +
+			"a rule asks for them (ct state, NAT)")
 	}
 }
 
@@ -380,7 +394,8 @@ func (r *queueRun) loops(set *rule.Set) error {
 		return nil
 	}
 	if text := set.Loops(r.o.nums[0]); text != "" {
-		return usagef("rule '%s': packets would come to queue %d again, for ever: want the number of another queue", text, r.o.nums[0])
+		return usagef("rule '%s': packets would come to queue %d again, for ever: want the number of another queue",
+			text, r.o.nums[0])
 	}
 	return nil
 }
@@ -464,14 +479,16 @@ func (r *queueRun) totals() {
 		if s.Total.Packets > 0 && s.Total.Bytes == 0 { // without a copy the kernel tells no length
 			length = func(uint64) string { return "" }
 		}
-		line("queue %d: %s%s in %.1f s (%.0f/s)%s", s.Queue, plural(s.Total.Packets, "packet"), length(s.Total.Bytes), secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
+		line("queue %d: %s%s in %.1f s (%.0f/s)%s", s.Queue, plural(s.Total.Packets, "packet"), length(s.Total.Bytes),
+			secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
 		shown, others, idle := chosenRules(s.Rules, r.a.quiet)
 		for _, c := range shown {
 			former := ""
 			if c.Former {
 				former = "former "
 			}
-			line("queue %d: %srule %d (%s): %s%s", s.Queue, former, c.Number, c.RuleName, plural(c.Packets, "packet"), length(c.Bytes))
+			line("queue %d: %srule %d (%s): %s%s", s.Queue, former, c.Number, c.RuleName, plural(c.Packets, "packet"),
+				length(c.Bytes))
 		}
 		if others.Packets > 0 {
 			line("queue %d: other rules: %s%s", s.Queue, plural(others.Packets, "packet"), length(others.Bytes))
@@ -480,7 +497,8 @@ func (r *queueRun) totals() {
 			line("queue %d: %s met nothing", s.Queue, plural(uint64(idle), "rule"))
 		}
 		if len(s.Rules) > 0 {
-			line("queue %d: default %s: %s%s", s.Queue, r.o.dflt, plural(s.Default.Packets, "packet"), length(s.Default.Bytes))
+			line("queue %d: default %s: %s%s", s.Queue, r.o.dflt, plural(s.Default.Packets, "packet"),
+				length(s.Default.Bytes))
 		}
 		// Of packets lost behind the last that came only the kernel knows.
 		for _, c := range []struct {

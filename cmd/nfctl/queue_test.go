@@ -102,7 +102,8 @@ func TestQueueAccounts(t *testing.T) {
 	const packets, ports = 100_000, 10
 	ns := nstest.New(t)
 	p := startQueue(t, ns, "-q", "--attach", "output udp >", "--max-len", "200000", "--buffer", "256MiB",
-		"--drop-dport", "5000-5002", "--accept-dport", "5003", "--drop-if", "udp.dport == 5004 && family == \"ipv4\"", "--drop", "udp > :5009")
+		"--drop-dport", "5000-5002", "--accept-dport", "5003", "--drop-if", "udp.dport == 5004 && family == \"ipv4\"",
+		"--drop", "udp > :5009")
 	want := map[int]bool{5003: true, 5005: true, 5006: true, 5007: true, 5008: true}
 	got := make([]int, ports)
 	var receivers sync.WaitGroup
@@ -144,7 +145,8 @@ func TestQueueAccounts(t *testing.T) {
 			t.Errorf("port %d: %d packets arrived, want %v x %d", 5000+i, n, want[5000+i], w)
 		}
 	}
-	for _, line := range []string{"100000 packets", "drop 50000", "accept 50000", "rule 1 (drop-dport 5000-5002): 30000", "rule 2 (accept-dport 5003): 10000",
+	for _, line := range []string{"100000 packets", "drop 50000", "accept 50000",
+		"rule 1 (drop-dport 5000-5002): 30000", "rule 2 (accept-dport 5003): 10000",
 		"rule 4 (drop udp > :5009): 10000", "default accept: 40000"} {
 		if !strings.Contains(p.Stderr(), line) {
 			t.Errorf("totals lack %q:\n%s", line, p.Stderr())
@@ -285,7 +287,9 @@ func TestQueueKilled(t *testing.T) {
 		p.Signal(unix.SIGKILL)
 		p.Wait()
 		// The socket is closed by then, but the table goes by a worker of the kernel.
-		nstest.Until(t, fmt.Sprintf("run %d: port 22 opens", run), func() bool { return opens(ns, "127.0.0.1:22", 200*time.Millisecond) })
+		nstest.Until(t, fmt.Sprintf("run %d: port 22 opens", run), func() bool {
+			return opens(ns, "127.0.0.1:22", 200*time.Millisecond)
+		})
 	}
 }
 
@@ -320,7 +324,8 @@ func TestQueueBeside(t *testing.T) {
 	}
 	vanished, more := counted(first.Stderr(), "vanished:"), counted(first.Stderr(), "at most vanished")
 	if gone := n - seen; gone < vanished || gone > vanished+more {
-		t.Errorf("%d of %d packets did not arrive; vanished: %d, perhaps %d more\n%s", gone, n, vanished, more, first.Stderr())
+		t.Errorf("%d of %d packets did not arrive; vanished: %d, perhaps %d more\n%s", gone, n, vanished, more,
+			first.Stderr())
 	}
 }
 
@@ -356,7 +361,8 @@ func TestQueueRefusals(t *testing.T) {
 				Comm string
 			}
 		}
-		if err := json.Unmarshal([]byte(list), &info); err != nil || info.Kind != "queue" || info.Queue != 3 || info.Owner.Comm != filepath.Base(nfctl) || info.Owner.PID == 0 {
+		if err := json.Unmarshal([]byte(list), &info); err != nil || info.Kind != "queue" || info.Queue != 3 ||
+			info.Owner.Comm != filepath.Base(nfctl) || info.Owner.PID == 0 {
 			t.Errorf("list %s: %v", list, err)
 		}
 		p.Signal(unix.SIGINT)
@@ -427,7 +433,8 @@ func TestQueueUsage(t *testing.T) {
 		}
 		var out, words strings.Builder
 		status := run(append([]string{"nfctl", "queue"}, args...), strings.NewReader(""), &out, &words)
-		if status != exitUsage || !strings.Contains(words.String(), tt.names) || !strings.HasPrefix(words.String(), "nfctl: ") {
+		if status != exitUsage || !strings.Contains(words.String(), tt.names) ||
+			!strings.HasPrefix(words.String(), "nfctl: ") {
 			t.Errorf("nfctl queue %s: status %d: %s", tt.args, status, words.String())
 		}
 	}
@@ -458,14 +465,16 @@ func TestQueueEndsByItself(t *testing.T) {
 			ns.Ask("127.0.0.1:7000", "x", 5*time.Second)
 		}
 		if status := p.Wait(); status != tt.status || strings.Count(p.Stdout(), "\n") != tt.lines {
-			t.Errorf("%v: status %d, want %d, %d lines:\n%s%s", tt.args, status, tt.status, tt.lines, p.Stdout(), p.Stderr())
+			t.Errorf("%v: status %d, want %d, %d lines:\n%s%s", tt.args, status, tt.status, tt.lines, p.Stdout(),
+				p.Stderr())
 		}
 		for line := range strings.Lines(p.Stdout()) {
 			var pkt struct {
 				Kind, Verdict string
 				UDP           struct{ Dport int }
 			}
-			if err := json.Unmarshal([]byte(line), &pkt); err != nil || pkt.Kind != "packet" || pkt.Verdict != "accept" || pkt.UDP.Dport != 7000 {
+			if err := json.Unmarshal([]byte(line), &pkt); err != nil || pkt.Kind != "packet" ||
+				pkt.Verdict != "accept" || pkt.UDP.Dport != 7000 {
 				t.Errorf("%s: %v", line, err)
 			}
 		}
@@ -547,7 +556,8 @@ func TestQueueReloadsNoPipe(t *testing.T) {
 	}
 	p.Signal(unix.SIGHUP)
 	p.WaitOutput("rules not reloaded")
-	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("drop if payload == \"x\"\n"), 0o600)); err != nil {
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("drop if payload == \"x\"\n"),
+		0o600)); err != nil {
 		t.Fatal(err)
 	}
 	p.Signal(unix.SIGHUP)
@@ -563,7 +573,8 @@ func TestQueueDryRun(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
 	ns.UDPEcho("127.0.0.1:7000")
-	p := startQueue(t, ns, "--dry-run", "--attach", "output udp > :7000", "--rule", `replace "abc" "xyz"`, "--drop", "udp >")
+	p := startQueue(t, ns, "--dry-run", "--attach", "output udp > :7000", "--rule", `replace "abc" "xyz"`, "--drop",
+		"udp >")
 	if got, ok := ns.Ask("127.0.0.1:7000", "abc", 5*time.Second); got != "abc" {
 		t.Errorf("answer %q, %v", got, ok)
 	}
@@ -627,7 +638,8 @@ func TestQueueLog(t *testing.T) {
 			t.Errorf("status %d: %s", status, p.Stderr())
 		}
 		out := p.Stdout()
-		if strings.Contains(out, ":5001") != c.prints || strings.Contains(out, ":5000") || !strings.Contains(p.Stderr(), c.totals) || strings.Contains(p.Stderr(), c.notThat) {
+		if strings.Contains(out, ":5001") != c.prints || strings.Contains(out, ":5000") ||
+			!strings.Contains(p.Stderr(), c.totals) || strings.Contains(p.Stderr(), c.notThat) {
 			t.Errorf("%q:\n%s%s", c.args, out, p.Stderr())
 		}
 	}

@@ -87,7 +87,8 @@ func TestQueueEvery(t *testing.T) {
 				dropped++
 			}
 		}
-		if words := endQueue(t, p); dropped != 200 || !strings.Contains(words, "drop every 10"+fromPayload+"): 200 packets") {
+		if words := endQueue(t, p); dropped != 200 ||
+			!strings.Contains(words, "drop every 10"+fromPayload+"): 200 packets") {
 			t.Errorf("%s: %d dropped\n%s", host, dropped, words)
 		}
 	}
@@ -110,10 +111,12 @@ func TestQueueChance(t *testing.T) {
 				met++
 			}
 		}
-		if sigma := math.Sqrt(n * 0.2 * 0.8); math.Abs(float64(met)-n*0.2) > 3*sigma || !strings.Contains(words, "--seed 5\n") {
+		if sigma := math.Sqrt(n * 0.2 * 0.8); math.Abs(float64(met)-n*0.2) > 3*sigma ||
+			!strings.Contains(words, "--seed 5\n") {
 			t.Errorf("%s: %d of %d dropped\n%s", host, met, n, words)
 		}
-		if _, again := run("--seed", "5", "--rule", "drop chance 20%"+fromPayload); fmt.Sprint(again) != fmt.Sprint(seen) {
+		if _, again := run("--seed", "5", "--rule",
+			"drop chance 20%"+fromPayload); fmt.Sprint(again) != fmt.Sprint(seen) {
 			t.Errorf("%s: the same seed, and others are dropped", host)
 		}
 		// Without --seed another is drawn, and told: it draws the same again.
@@ -122,7 +125,8 @@ func TestQueueChance(t *testing.T) {
 		if seed == nil {
 			t.Fatalf("%s: no seed told: %s", host, words)
 		}
-		if _, again := run("--seed", seed[1], "--rule", "drop chance 20% burst 5"+fromPayload); fmt.Sprint(again) != fmt.Sprint(seen) {
+		if _, again := run("--seed", seed[1], "--rule",
+			"drop chance 20% burst 5"+fromPayload); fmt.Sprint(again) != fmt.Sprint(seen) {
 			t.Errorf("%s: the seed that was told, and others are dropped", host)
 		}
 		met, runs := 0, 0
@@ -155,7 +159,8 @@ func TestQueueLimit(t *testing.T) {
 		}
 		in := ns.ListenUDP(net.JoinHostPort(sources[0], "7000"))
 		roomy(t, in)
-		p := startQueue(t, ns, "-q", "--attach", "output udp > :7000", "--rule", fmt.Sprintf("drop limit over %d/s burst %d per ip.src udp > :7000", rate, burst))
+		p := startQueue(t, ns, "-q", "--attach", "output udp > :7000", "--rule",
+			fmt.Sprintf("drop limit over %d/s burst %d per ip.src udp > :7000", rate, burst))
 		came := make(chan map[string]int)
 		go func() {
 			seen := map[string]int{}
@@ -327,7 +332,9 @@ func TestQueueCountsDatagrams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100) }); e != nil || err != nil {
+			if e := raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100)
+			}); e != nil || err != nil {
 				t.Fatal(e, err)
 			}
 			if _, err := c.Write(make([]byte, 1000)); err != nil {
@@ -359,7 +366,8 @@ func TestQueueCountsDatagrams(t *testing.T) {
 func TestQueueForgetsFlows(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	p := startQueue(t, ns, "-q", "--max-flows", "100", "--attach", "output udp > :7000", "--rule", "drop first 1 udp > :7000")
+	p := startQueue(t, ns, "-q", "--max-flows", "100", "--attach", "output udp > :7000", "--rule",
+		"drop first 1 udp > :7000")
 	out := ns.ListenUDP("127.0.0.1:0")
 	send := func(i int) {
 		to := &net.UDPAddr{IP: net.IPv4(127, 0, byte(1+i>>8), byte(i)), Port: 7000}
@@ -375,7 +383,8 @@ func TestQueueForgetsFlows(t *testing.T) {
 	}
 	send(0)
 	words := endQueue(t, p)
-	if !strings.Contains(words, "accept 100") || !strings.Contains(words, "drop 1001") || !strings.Contains(words, "rules forgot 901 flows or values of fields for others, see --max-flows\n") {
+	if !strings.Contains(words, "accept 100") || !strings.Contains(words, "drop 1001") ||
+		!strings.Contains(words, "rules forgot 901 flows or values of fields for others, see --max-flows\n") {
 		t.Error(words)
 	}
 }

@@ -20,8 +20,10 @@ func TestQueueRepeatsByTwoMarks(t *testing.T) {
 	t.Parallel()
 	nstest.Need(t, "nft")
 	ns := nstest.New(t)
-	ns.Run("nft", "add table inet t; add chain inet t c { type filter hook output priority 10; }; add rule inet t c udp dport 667 meta mark & 0xff == 0x30 drop")
-	p := startQueue(t, ns, "--attach", "output udp >", "--rule", "repeat mark 0x30/0x30 udp > :666", "--rule", "repeat mark 0x30/0x30 udp > :667", "--rule", "mark 0x10/0x10 repeat")
+	ns.Run("nft", "add table inet t; add chain inet t c { type filter hook output priority 10; }; add rule inet t c "+
+		"udp dport 667 meta mark & 0xff == 0x30 drop")
+	p := startQueue(t, ns, "--attach", "output udp >", "--rule", "repeat mark 0x30/0x30 udp > :666", "--rule",
+		"repeat mark 0x30/0x30 udp > :667", "--rule", "mark 0x10/0x10 repeat")
 	for addr, want := range map[string]bool{"127.0.0.1:666": true, "127.0.0.1:667": false, "127.0.0.1:668": true} {
 		patience := nstest.Patience
 		if !want {
@@ -32,7 +34,8 @@ func TestQueueRepeatsByTwoMarks(t *testing.T) {
 		}
 	}
 	p.Signal(unix.SIGTERM)
-	if status := p.Wait(); status != 0 || strings.Contains(p.Stdout(), "accept") || strings.Count(p.Stdout(), "repeat rule") != 5 {
+	if status := p.Wait(); status != 0 || strings.Contains(p.Stdout(), "accept") ||
+		strings.Count(p.Stdout(), "repeat rule") != 5 {
 		t.Errorf("status %d:\n%s%s", status, p.Stdout(), p.Stderr())
 	}
 }
@@ -54,7 +57,8 @@ func TestQueueSuggests(t *testing.T) {
 		{"queue --rule repeat", "repeat mark 0x10/0x10\n"},
 	} {
 		var out, words strings.Builder
-		if status := run(append([]string{"nfctl"}, strings.Fields(tt.args)...), strings.NewReader(""), &out, &words); status != exitUsage || !strings.Contains(words.String(), tt.want) {
+		if status := run(append([]string{"nfctl"}, strings.Fields(tt.args)...), strings.NewReader(""), &out,
+			&words); status != exitUsage || !strings.Contains(words.String(), tt.want) {
 			t.Errorf("nfctl %s: status %d: %s", tt.args, status, words.String())
 		}
 	}
@@ -70,7 +74,8 @@ func TestQueueSaysWhy(t *testing.T) {
 			t.Parallel()
 			ns := nstest.New(t)
 			addr := ns.TCPEcho("127.0.0.1:80")
-			p := startQueue(t, ns, "-o", form, "--attach", "output", "--rule", `replace "evil" "excellent"`, "--accept-port", "80")
+			p := startQueue(t, ns, "-o", form, "--attach", "output", "--rule", `replace "evil" "excellent"`,
+				"--accept-port", "80")
 			c, err := ns.Dial("tcp", addr, nstest.Patience)
 			if err != nil {
 				t.Fatal(err)
@@ -79,14 +84,17 @@ func TestQueueSaysWhy(t *testing.T) {
 			if _, err := c.Write([]byte("evil")); err != nil {
 				t.Fatal(err)
 			}
-			nstest.Until(t, "the first is told", func() bool { return strings.Contains(p.Stderr(), "rule 1 could not edit packet ") })
+			nstest.Until(t, "the first is told", func() bool {
+				return strings.Contains(p.Stderr(), "rule 1 could not edit packet ")
+			})
 			p.Signal(unix.SIGTERM)
 			p.Wait()
 			want := "drop rule 1 (" + why + ")\n"
 			if form == "json" {
 				want = `"verdict":"drop","rule":1,"why":"` + why + `"}`
 			}
-			if !strings.Contains(p.Stdout(), want) || strings.Count(p.Stderr(), why) != 1 || strings.Contains(p.Stdout(), "dry") {
+			if !strings.Contains(p.Stdout(), want) || strings.Count(p.Stderr(), why) != 1 ||
+				strings.Contains(p.Stdout(), "dry") {
 				t.Errorf("want %s in\n%s%s", want, p.Stdout(), p.Stderr())
 			}
 		})
@@ -97,7 +105,8 @@ func TestQueueSaysWhy(t *testing.T) {
 		{"--rule", `replace "a" "b" esp >`}, {"--rule", "set udp.dport=53 tcp > :80"},
 	} {
 		var out, words strings.Builder
-		if status := run(append([]string{"nfctl", "queue"}, args...), strings.NewReader(""), &out, &words); status != exitUsage || !strings.Contains(words.String(), "can never be done on ") {
+		if status := run(append([]string{"nfctl", "queue"}, args...), strings.NewReader(""), &out,
+			&words); status != exitUsage || !strings.Contains(words.String(), "can never be done on ") {
 			t.Errorf("%q: status %d: %s", args, status, words.String())
 		}
 	}
@@ -204,7 +213,9 @@ func TestQueueNumbersAgree(t *testing.T) {
 	ask(3)
 	rules("accept udp > :7000\nlog tcp >\n")
 	p.Signal(unix.SIGHUP)
-	nstest.Until(t, "the rules are read again", func() bool { return strings.Count(p.Stderr(), "rules reloaded: 2") == 2 })
+	nstest.Until(t, "the rules are read again", func() bool {
+		return strings.Count(p.Stderr(), "rules reloaded: 2") == 2
+	})
 	ask(1)
 	p.Signal(unix.SIGTERM)
 	p.Wait()
@@ -254,13 +265,15 @@ func TestQueueWarnsOfSSH(t *testing.T) {
 			t.Errorf("%q: port 22 is open", tt.args)
 		}
 		p.Signal(unix.SIGTERM)
-		if status := p.Wait(); status != 0 || !strings.Contains(p.Stderr(), tt.want) || tt.want == "" && strings.Contains(p.Stderr(), "SSH") {
+		if status := p.Wait(); status != 0 || !strings.Contains(p.Stderr(), tt.want) ||
+			tt.want == "" && strings.Contains(p.Stderr(), "SSH") {
 			t.Errorf("%q: status %d: want %q in\n%s", tt.args, status, tt.want, p.Stderr())
 		}
 	}
 	// As with sudo: a process in between still has the variable.
 	file := filepath.Join(t.TempDir(), "ready")
-	c := exec.Command("sh", "-c", `env -u SSH_CONNECTION "$0" "$@"; exit $?`, nstest.Build(t), "queue", "--ready-file", file, "--attach", "output", "--drop-port", "22", "--duration", "100ms")
+	c := exec.Command("sh", "-c", `env -u SSH_CONNECTION "$0" "$@"; exit $?`, nstest.Build(t), "queue", "--ready-file",
+		file, "--attach", "output", "--drop-port", "22", "--duration", "100ms")
 	c.Env = append(os.Environ(), "SSH_CONNECTION=127.0.0.1 50000 127.0.0.1 22")
 	p := ns.StartCmd(c)
 	if status := p.Wait(); status != 0 || !strings.Contains(p.Stderr(), "your own SSH connection") {
@@ -295,7 +308,8 @@ func TestQueueLuaPrints(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
 	file := filepath.Join(t.TempDir(), "rule.lua")
-	if err := os.WriteFile(file, []byte(`return function(packet) print("met", packet.udp.dport) return "accept" end`), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(`return function(packet) print("met", packet.udp.dport) return "accept" end`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, quiet := range [][]string{nil, {"-q"}} {
@@ -305,7 +319,8 @@ func TestQueueLuaPrints(t *testing.T) {
 		}
 		p.Signal(unix.SIGTERM)
 		p.Wait()
-		if !strings.Contains(p.Stderr(), "met\t7000\n") || strings.Contains(p.Stdout(), "met") || quiet != nil && p.Stdout() != "" {
+		if !strings.Contains(p.Stderr(), "met\t7000\n") || strings.Contains(p.Stdout(), "met") ||
+			quiet != nil && p.Stdout() != "" {
 			t.Errorf("%s%s", p.Stdout(), p.Stderr())
 		}
 		ns = nstest.New(t)
@@ -316,7 +331,8 @@ func TestQueueLuaPrints(t *testing.T) {
 func TestQueueChecks(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "rules")
-	text := "# a\ndrop tcp > :23\nrepeat mark 0x10/0x10 udp > :53\nrepeat mark 0x30/0x30\nset ip.ttl=3 udp > :54\nreplace \"a\" \"b\"\ndrop if ct.mark == 3\n"
+	text := "# a\ndrop tcp > :23\nrepeat mark 0x10/0x10 udp > :53\nrepeat mark 0x30/0x30\nset ip.ttl=3 udp > " +
+		":54\nreplace \"a\" \"b\"\ndrop if ct.mark == 3\n"
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +355,8 @@ func TestQueueChecks(t *testing.T) {
 	if status != 0 || words != "" {
 		t.Errorf("status %d: %s", status, words)
 	}
-	out, words, status = call("-q", "-o", "json", "--attach", "output udp >", "--fail-open", "--no-gso", "--rule", "drop if uid == 0", "--rule", "mark 1 repeat")
+	out, words, status = call("-q", "-o", "json", "--attach", "output udp >", "--fail-open", "--no-gso", "--rule",
+		"drop if uid == 0", "--rule", "mark 1 repeat")
 	for _, want := range []string{
 		`{"kind":"need","need":"copy","text":"nothing of the packets, only what comes with them"}` + "\n",
 		`{"kind":"need","need":"user and group","text":"needs Linux 3.14","rule":1,"where":"drop if uid == 0"}` + "\n",

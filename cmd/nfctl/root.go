@@ -146,10 +146,12 @@ func (a *app) prepare(c *cobra.Command) error {
 	switch a.color {
 	case "auto", "always", "never":
 	default:
-		return usagef("--color: %w", &value.Error{What: "colour setting", Text: a.color, Valid: "auto, always or never"})
+		return usagef("--color: %w", &value.Error{What: "colour setting", Text: a.color,
+			Valid: "auto, always or never"})
 	}
 	if f := c.Flag("netns"); f != nil && f.Changed && a.netns == "" { // an empty variable is not "here"
-		return usagef("--netns: %w", &value.Error{What: "network namespace", Valid: "a name of 'ip netns', a process id or a path"})
+		return usagef("--netns: %w", &value.Error{What: "network namespace",
+			Valid: "a name of 'ip netns', a process id or a path"})
 	}
 	if a.netns != "" {
 		err := nl.EnterNamespace(a.netns, a.args)
@@ -251,7 +253,8 @@ func conntrackForm(c *cobra.Command, msg string) string {
 	}
 	for letter, name := range commands {
 		if strings.Contains(msg, "'"+letter+"'") {
-			return fmt.Sprintf("nfctl's form is '%s %s'; conntrack's own command line is taken by 'nfctl compat conntrack'", noun, name)
+			return fmt.Sprintf("nfctl's form is '%s %s'; conntrack's own command line is taken by 'nfctl compat "+
+				"conntrack'", noun, name)
 		}
 	}
 	return ""

@@ -60,7 +60,9 @@ func TestQueueEditsSegments(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100) }); e != nil || err != nil {
+			if e := raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100)
+			}); e != nil || err != nil {
 				t.Fatal(e, err)
 			}
 			if _, err := out.Write(bytes.Repeat([]byte("a"), 950)); err != nil {
@@ -92,7 +94,8 @@ func TestQueueDatagrams(t *testing.T) {
 	t.Parallel()
 	nstest.Need(t, "ip", "iptables")
 	script := filepath.Join(t.TempDir(), "longer.lua")
-	if err := os.WriteFile(script, []byte(`return function(p) p.payload = p.payload:gsub("evil", "excellent") end`), 0o644); err != nil {
+	if err := os.WriteFile(script, []byte(`return function(p) p.payload = p.payload:gsub("evil", "excellent") end`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	edited := func(with string) func(int, string) string {
@@ -145,7 +148,9 @@ func TestQueueDatagrams(t *testing.T) {
 						t.Fatal(err)
 					}
 					segment := func(n int) {
-						if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, n) }); e != nil || err != nil {
+						if e := raw.Control(func(fd uintptr) {
+							err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, n)
+						}); e != nil || err != nil {
 							t.Fatal(e, err)
 						}
 					}
@@ -171,7 +176,8 @@ func TestQueueDatagrams(t *testing.T) {
 						_ = c.SetReadDeadline(time.Now().Add(nstest.Patience))
 						n, _, err := c.ReadFrom(buf)
 						if err != nil {
-							t.Fatalf("tracked %v, %s: %d datagrams of %d arrived: %v\n%s", tracked, host, i, len(want), err, p.Stderr())
+							t.Fatalf("tracked %v, %s: %d datagrams of %d arrived: %v\n%s", tracked, host, i, len(want),
+								err, p.Stderr())
 						}
 						if got := string(buf[:n]); got == "end" {
 							if i != len(want) {
@@ -183,7 +189,8 @@ func TestQueueDatagrams(t *testing.T) {
 						}
 					}
 					p.Signal(unix.SIGTERM)
-					if status := p.Wait(); status != 0 || !strings.Contains(strings.Replace(p.Stderr(), "accept 11", "accept 10", 1), tt.says) {
+					if status := p.Wait(); status != 0 ||
+						!strings.Contains(strings.Replace(p.Stderr(), "accept 11", "accept 10", 1), tt.says) {
 						t.Errorf("tracked %v, %s: status %d, want %q in %s", tracked, host, status, tt.says, p.Stderr())
 					}
 				}

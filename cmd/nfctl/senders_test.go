@@ -61,7 +61,8 @@ func forgeries(seq, port uint32) (out [][]byte) {
 	for _, id := range []uint32{1, 2, 1000, 1 << 20, 1 << 31, ^uint32(0)} { // packets of queue 7
 		b := nl.AppendHeader(nil, nl.Type(nl.SubsysQueue, 0), 0, unix.AF_INET, 7)
 		b = nl.AppendAttr(b, 1, append(binary.BigEndian.AppendUint32(nil, id), 0x08, 0x00, 3))
-		add(nl.AppendAttr(b, 10, []byte{0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 203, 0, 113, 66, 203, 0, 113, 67, 2, 154, 2, 154, 0, 8, 0, 0}))
+		add(nl.AppendAttr(b, 10, []byte{0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 203, 0, 113, 66, 203, 0, 113, 67, 2,
+			154, 2, 154, 0, 8, 0, 0}))
 	}
 	return out
 }
@@ -201,7 +202,8 @@ func forgedCommands(t *testing.T, ns *nstest.NS) {
 	nfctl := nstest.Build(t)
 	var saved strings.Builder
 	for i := range forgedFlows {
-		fmt.Fprintf(&saved, "-A -t 600 -u SEEN_REPLY,ASSURED -s 10.1.%d.%d -d 10.2.0.1 -r 10.2.0.1 -q 10.1.%[1]d.%[2]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n", i/250, i%250)
+		fmt.Fprintf(&saved, "-A -t 600 -u SEEN_REPLY,ASSURED -s 10.1.%d.%d -d 10.2.0.1 -r 10.2.0.1 -q "+
+			"10.1.%[1]d.%[2]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n", i/250, i%250)
 	}
 	dir := t.TempDir()
 	file, script := filepath.Join(dir, "flows"), filepath.Join(dir, "script.lua")
@@ -248,7 +250,8 @@ func forgedCommands(t *testing.T, ns *nstest.NS) {
 			ns.Do(func() { _ = cmd.Run() })
 			out, errs, status := stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
 			if status != c.status || !c.ok(out) || strings.Contains(out+errs, "203.0.113") {
-				t.Errorf("round %d: nfctl %s: status %d, %d lines\n%.300s%.300s", round, strings.Join(c.args, " "), status, strings.Count(out, "\n"), out, errs)
+				t.Errorf("round %d: nfctl %s: status %d, %d lines\n%.300s%.300s", round, strings.Join(c.args, " "),
+					status, strings.Count(out, "\n"), out, errs)
 			}
 		}
 		if t.Failed() {
@@ -295,7 +298,8 @@ func forgedQueue(t *testing.T, ns *nstest.NS) {
 	roomy(t, passed)
 	drops, passes := collect(dropped), collect(passed)
 	ready := filepath.Join(t.TempDir(), "ready")
-	p := ns.Start(nfctl, "queue", "--num", "7", "--attach", "output udp >", "--drop-port", "7001", "-o", "json", "--ready-file", ready)
+	p := ns.Start(nfctl, "queue", "--num", "7", "--attach", "output udp >", "--drop-port", "7001", "-o", "json",
+		"--ready-file", ready)
 	nstest.WaitFile(t, ready)
 	const each = 5000
 	send := func(addr string) {
@@ -324,7 +328,8 @@ func forgedQueue(t *testing.T, ns *nstest.NS) {
 	if d, n := drops(), passes(); len(d) != 0 || len(n) != each {
 		t.Errorf("%d of %d packets passed that are to be dropped, %d of %[2]d others", len(d), each, len(n))
 	}
-	if !strings.Contains(p.Stderr(), fmt.Sprintf("accept %d", each)) && !strings.Contains(p.Stderr(), fmt.Sprintf("drop %d, accept %[1]d", each)) ||
+	if !strings.Contains(p.Stderr(), fmt.Sprintf("accept %d", each)) &&
+		!strings.Contains(p.Stderr(), fmt.Sprintf("drop %d, accept %[1]d", each)) ||
 		strings.Contains(p.Stderr(), "lost") || strings.Contains(p.Stdout(), "203.0.113") {
 		t.Errorf("totals:\n%s", p.Stderr())
 	}

@@ -65,7 +65,9 @@ func churn(t *testing.T, ns *nstest.NS, count int, stop <-chan struct{}) (made u
 				return
 			case <-time.After(20 * time.Millisecond):
 			}
-			for _, do := range []func(f *ct.Flow) error{func(f *ct.Flow) error { return b.Create(f, false) }, b.Delete} {
+			for _, do := range []func(f *ct.Flow) error{func(f *ct.Flow) error {
+				return b.Create(f, false)
+			}, b.Delete} {
 				for i := range count {
 					if err := do(udpFlow(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 53, 600)); err != nil {
 						t.Error(err)
@@ -87,7 +89,8 @@ func churn(t *testing.T, ns *nstest.NS, count int, stop <-chan struct{}) (made u
 // udpFlow is a flow from src to a name server, to be made.
 func udpFlow(src netip.Addr, dport uint16, timeout uint32) *ct.Flow {
 	f := &ct.Flow{Present: ct.HasTimeout, Timeout: timeout}
-	f.Orig = ct.Tuple{Family: unix.AF_INET, Proto: unix.IPPROTO_UDP, Src: src, Dst: netip.AddrFrom4([4]byte{10, 8, 0, 1}), Sport: 1000, Dport: dport,
+	f.Orig = ct.Tuple{Family: unix.AF_INET, Proto: unix.IPPROTO_UDP, Src: src,
+		Dst: netip.AddrFrom4([4]byte{10, 8, 0, 1}), Sport: 1000, Dport: dport,
 		Present: ct.TupleProto | ct.TupleFamily | ct.TupleSport | ct.TupleDport}
 	f.Reply = f.Orig.Reverse()
 	return f
@@ -108,7 +111,8 @@ func fillFlows(t *testing.T, ns *nstest.NS, n int) {
 			}
 		})
 		for i := range n {
-			if err := b.Create(udpFlow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 53, 6000), false); err != nil {
+			if err := b.Create(udpFlow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 53, 6000),
+				false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -154,8 +158,11 @@ func TestSoak(t *testing.T) {
 
 	var printed, made, gone atomic.Int64
 	ready := t.TempDir()
-	queue, queueEnd := startPiped(t, ns, func(string) { printed.Add(1) }, "queue", "--attach", "output udp > :7000,7001", "--max-len", "100000", "--buffer", "64MiB",
-		"--drop-dport", "7001", "--rule", "mark 7", "--drop-if", `payload contains "nothing of this kind"`, "--ready-file", ready+"/queue", "-o", "json")
+	queue, queueEnd := startPiped(t, ns, func(string) {
+		printed.Add(1)
+	}, "queue", "--attach", "output udp > :7000,7001", "--max-len", "100000", "--buffer", "64MiB",
+		"--drop-dport", "7001", "--rule", "mark 7", "--drop-if", `payload contains "nothing of this kind"`,
+		"--ready-file", ready+"/queue", "-o", "json")
 	watch, watchEnd := startPiped(t, ns, func(line string) {
 		var e struct{ Event string }
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
@@ -199,7 +206,8 @@ func TestSoak(t *testing.T) {
 			measure(&before)
 			warm = true
 		}
-		if list := ns.Run(nstest.Build(t), "ct", "list", "-o", "flow", "udp 10.0.0.0/16 > :53"); strings.Count(list, "\n") != still {
+		if list := ns.Run(nstest.Build(t), "ct", "list", "-o", "flow",
+			"udp 10.0.0.0/16 > :53"); strings.Count(list, "\n") != still {
 			t.Fatalf("list %d: %d flows, want %d", lists, strings.Count(list, "\n"), still)
 		}
 		lists++
@@ -233,10 +241,12 @@ func TestSoak(t *testing.T) {
 		t.Errorf("%d flows made and deleted: %d new, %d destroy", c, made.Load(), gone.Load())
 	}
 	for i, name := range []string{"queue", "watch"} {
-		if before[i].fds != after[i].fds || after[i].threads > before[i].threads+2 || after[i].kib > before[i].kib+4<<10 {
+		if before[i].fds != after[i].fds || after[i].threads > before[i].threads+2 ||
+			after[i].kib > before[i].kib+4<<10 {
 			t.Errorf("%s: KiB, descriptors, threads: %v, later %v", name, before[i], after[i])
 		}
 	}
-	t.Logf("%v: %d packets, %d flows made and deleted, %d lists of %d; KiB, descriptors, threads: queue %v %v, watch %v %v",
+	t.Logf("%v: %d packets, %d flows made and deleted, %d lists of %d; KiB, descriptors, threads: queue %v %v, "+
+		"watch %v %v",
 		long, a+b, c, lists, still, before[0], after[0], before[1], after[1])
 }

@@ -92,7 +92,8 @@ func (r *queueRun) warnOfSSH(set *rule.Set) {
 		if v == queue.Reject {
 			verb = "rejects"
 		}
-		r.a.warn("%s %s your own SSH connection, tcp %v > %v, at %s: an --accept in front of it keeps it, --duration 60s ends nfctl in any case",
+		r.a.warn("%s %s your own SSH connection, tcp %v > %v, at %s: an --accept in front of it keeps it, --duration "+
+			"60s ends nfctl in any case",
 			what, verb, client, server, s.Hook)
 		return
 	}
@@ -119,7 +120,8 @@ func segmentAt(hook nft.Hook, client, server netip.AddrPort) (*queue.Packet, boo
 		b = []byte{4<<4 | 5, 0, 0, byte(20 + len(tcp)), 0, 1, 0x40, 0, 64, unix.IPPROTO_TCP, 0, 0}
 	}
 	b = append(append(append(b, src.Addr().AsSlice()...), dst.Addr().AsSlice()...), tcp...)
-	return &queue.Packet{Hook: uint8(hook), Family: family, Data: b, Length: uint32(len(b)), Has: queue.HasPayload | queue.HasLength}, true
+	return &queue.Packet{Hook: uint8(hook), Family: family, Data: b, Length: uint32(len(b)),
+		Has: queue.HasPayload | queue.HasLength}, true
 }
 
 // queues reports whether a rule of --attach queues a packet at its hook.

@@ -42,7 +42,8 @@ func stalledPipe(t *testing.T) (r, w *os.File) {
 }
 
 // startInto starts a program inside ns with these outputs; nil: gathered.
-func startInto(t *testing.T, ns *nstest.NS, stdout, stderr *os.File, args ...string) (c *exec.Cmd, said *bytes.Buffer, ended chan struct{}) {
+func startInto(t *testing.T, ns *nstest.NS, stdout, stderr *os.File,
+	args ...string) (c *exec.Cmd, said *bytes.Buffer, ended chan struct{}) {
 	t.Helper()
 	c, said, ended = exec.Command(args[0], args[1:]...), &bytes.Buffer{}, make(chan struct{})
 	c.Stdout, c.Stderr = stdout, stderr
@@ -104,7 +105,9 @@ func TestSignalsWithStalledReader(t *testing.T) {
 			ns := nstest.New(t)
 			var saved strings.Builder
 			for i := range 3000 {
-				fmt.Fprintf(&saved, "-A -t 600 -u SEEN_REPLY,ASSURED -s 10.1.%d.%d -d 10.2.0.1 -r 10.2.0.1 -q 10.1.%[1]d.%[2]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n", i/250, i%250)
+				fmt.Fprintf(&saved, "-A -t 600 -u SEEN_REPLY,ASSURED -s 10.1.%d.%d -d 10.2.0.1 -r 10.2.0.1 -q "+
+					"10.1.%[1]d.%[2]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n",
+					i/250, i%250)
 			}
 			load := exec.Command(nfctl, "ct", "load")
 			load.Stdin = strings.NewReader(saved.String())
@@ -123,7 +126,8 @@ func TestSignalsWithStalledReader(t *testing.T) {
 				case <-time.After(10 * time.Second):
 					t.Fatalf("%v: %d signals do not end it", sig, tt.signals)
 				}
-				if code := c.ProcessState.ExitCode(); code != 128+int(sig) && (tt.signals == 1 || code != 128+int(other)) || !strings.Contains(said.String(), tt.said) {
+				if code := c.ProcessState.ExitCode(); code != 128+int(sig) &&
+					(tt.signals == 1 || code != 128+int(other)) || !strings.Contains(said.String(), tt.said) {
 					t.Errorf("%v: status %d: %s", sig, code, said)
 				}
 			}
@@ -160,7 +164,8 @@ func TestSignalsEndLoad(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := fmt.Fprintf(w, "-A -t 600 -s 10.%d.%d.%d -d 10.9.0.1 -p udp --sport 1000 --dport 53\n", i>>16&255, i>>8&255, i&255); err != nil {
+				if _, err := fmt.Fprintf(w, "-A -t 600 -s 10.%d.%d.%d -d 10.9.0.1 -p udp --sport 1000 --dport 53\n",
+					i>>16&255, i>>8&255, i&255); err != nil {
 					return
 				}
 				if i > 1000 {
@@ -169,7 +174,9 @@ func TestSignalsEndLoad(t *testing.T) {
 			}
 		}()
 		if args[0] == "ct" { // conntrack -R reads all before it loads
-			nstest.Until(t, "flows are loaded", func() bool { return strings.TrimSpace(ns.Run(nfctl, "ct", "count")) != "0" })
+			nstest.Until(t, "flows are loaded", func() bool {
+				return strings.TrimSpace(ns.Run(nfctl, "ct", "count")) != "0"
+			})
 		}
 		_ = c.Process.Signal(unix.SIGINT)
 		_ = c.Process.Signal(unix.SIGTERM)
@@ -223,12 +230,15 @@ func TestVerdictsBesideStalledStderr(t *testing.T) {
 	nfctl := nstest.Build(t)
 	dir := t.TempDir()
 	script, ready := filepath.Join(dir, "bad.lua"), filepath.Join(dir, "ready")
-	if err := os.WriteFile(script, []byte("return function(p) print(string.rep('x', 60000)) error(string.rep('y', 1000000)) end"), 0o644); err != nil {
+	if err := os.WriteFile(script,
+		[]byte("return function(p) print(string.rep('x', 60000)) error(string.rep('y', 1000000)) end"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	echo := ns.UDPEcho("127.0.0.1:0")
 	_, w := stalledPipe(t)
-	c, _, ended := startInto(t, ns, nil, w, nfctl, "queue", "-q", "-v", "--attach", "output udp >", "--rule", "lua "+script, "--ready-file", ready)
+	c, _, ended := startInto(t, ns, nil, w, nfctl, "queue", "-q", "-v", "--attach", "output udp >", "--rule",
+		"lua "+script, "--ready-file", ready)
 	nstest.WaitFile(t, ready)
 	begun := time.Now()
 	for i := range 50 {
@@ -284,7 +294,8 @@ func TestMessagesAreHarmless(t *testing.T) {
 	}
 	dir := t.TempDir()
 	script, ready := filepath.Join(dir, "bad.lua"), filepath.Join(dir, "ready")
-	if err := os.WriteFile(script, []byte("return function(p) error(p.payload .. string.rep('x', 1000000)) end, {'payload'}"), 0o644); err != nil {
+	if err := os.WriteFile(script,
+		[]byte("return function(p) error(p.payload .. string.rep('x', 1000000)) end, {'payload'}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	echo := ns.UDPEcho("127.0.0.1:0")
@@ -349,11 +360,13 @@ func TestReadyFile(t *testing.T) {
 		t.Errorf("what the link led to holds %q", b)
 	}
 	// One from an earlier run does not say ready while nfctl cannot start.
-	if _, _, status := ns.Exec(nfctl, "queue", "--ready-file", precious, "--num", "1", "--conntrack", "--uid-gid", "--attach", "postrouting priority nonsense"); status == 0 {
+	if _, _, status := ns.Exec(nfctl, "queue", "--ready-file", precious, "--num", "1", "--conntrack", "--uid-gid",
+		"--attach", "postrouting priority nonsense"); status == 0 {
 		t.Error("started")
 	}
 	for _, path := range []string{fifo, dir, "/dev/null"} {
-		if _, errs, status := ns.Exec("timeout", "5", nfctl, "queue", "--ready-file", path); status != exitUsage || !strings.Contains(errs, path) {
+		if _, errs, status := ns.Exec("timeout", "5", nfctl, "queue", "--ready-file", path); status != exitUsage ||
+			!strings.Contains(errs, path) {
 			t.Errorf("%s: status %d: %s", path, status, errs)
 		}
 	}
@@ -363,12 +376,15 @@ func TestReadyFile(t *testing.T) {
 func TestCutShort(t *testing.T) {
 	t.Parallel()
 	nfctl := nstest.Build(t)
-	for _, args := range []string{"ct delete --dport 53", "ct update --dport 53 --set mark=1", "compat conntrack -D -p udp",
+	for _, args := range []string{"ct delete --dport 53", "ct update --dport 53 --set mark=1",
+		"compat conntrack -D -p udp",
 		"ct list --zero --filter 'orig.dport == 53'", "ct list --zero"} {
 		ns := nstest.New(t)
 		var saved strings.Builder
 		for i := range 3000 {
-			fmt.Fprintf(&saved, "-A -t 600 -u SEEN_REPLY,ASSURED -s 10.1.%d.%d -d 10.2.0.1 -r 10.2.0.1 -q 10.1.%[1]d.%[2]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n", i/250, i%250)
+			fmt.Fprintf(&saved, "-A -t 600 -u SEEN_REPLY,ASSURED -s 10.1.%d.%d -d 10.2.0.1 -r 10.2.0.1 -q "+
+				"10.1.%[1]d.%[2]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n", i/250,
+				i%250)
 		}
 		load := exec.Command(nfctl, "ct", "load")
 		load.Stdin = strings.NewReader(saved.String())
@@ -405,7 +421,8 @@ func TestFewDescriptors(t *testing.T) {
 	for n := 4; n < 16; n++ {
 		c := exec.Command("bash", "-c", fmt.Sprintf("ulimit -n %d; exec %s version", n, nfctl))
 		out, _ := c.CombinedOutput()
-		if status := c.ProcessState.ExitCode(); strings.Contains(string(out), "goroutine") || status != 0 && status != exitFailed {
+		if status := c.ProcessState.ExitCode(); strings.Contains(string(out), "goroutine") ||
+			status != 0 && status != exitFailed {
 			t.Errorf("ulimit -n %d: status %d: %.300s", n, status, out)
 		}
 		c = exec.Command("bash", "-c", fmt.Sprintf("ulimit -n %d; exec %s ct count", n, nfctl))

@@ -26,7 +26,8 @@ func TestStart(t *testing.T) {
 		var pkg string
 		var at, clock float64
 		var b, n int
-		if _, err := fmt.Sscanf(line, "init %s @%g ms, %g ms clock, %d bytes, %d allocs", &pkg, &at, &clock, &b, &n); err != nil {
+		if _, err := fmt.Sscanf(line, "init %s @%g ms, %g ms clock, %d bytes, %d allocs", &pkg, &at, &clock, &b,
+			&n); err != nil {
 			continue
 		}
 		lines++

@@ -58,7 +58,8 @@ func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
 }
 
 // stats prints counters, once or again and again.
-func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[format.Stats], counters []ct.Counter, read func(*ct.Conn) ([]ct.CPUStats, error)) error {
+func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[format.Stats], counters []ct.Counter,
+	read func(*ct.Conn) ([]ct.CPUStats, error)) error {
 	if err := o.stream.repeated(o.interval); err != nil {
 		return err
 	}

@@ -37,7 +37,8 @@ type streamFlags struct {
 
 func (s *streamFlags) register(f *pflag.FlagSet, what string) {
 	f.Uint64Var(&s.count, "count", 0, "end after `N` "+what)
-	f.StringVar(&s.until, "until", "", "end at the first of the "+what+" that an `expression` holds for, after printing it")
+	f.StringVar(&s.until, "until", "", "end at the first of the "+what+
+		" that an `expression` holds for, after printing it")
 	durationFlag(f, &s.duration, "duration", "end after this time")
 	durationFlag(f, &s.idle, "idle", "end when nothing has come for this time")
 }

@@ -59,7 +59,8 @@ func TestQueueTunnels(t *testing.T) {
 				}
 				join(a, r, "1")
 				join(r, b, "2")
-				r.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+				r.Run("sh", "-c",
+					"echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 				for _, w := range [][2]string{{"10.0.2.0/24", "10.0.1.2"}, {"fd00:2::/64", "fd00:1::2"}} {
 					a.Run("ip", "route", "add", w[0], "via", w[1])
 				}
@@ -72,7 +73,8 @@ func TestQueueTunnels(t *testing.T) {
 				}
 				for i, n := range []*nstest.NS{a, b} {
 					link := strings.NewReplacer(" L", " "+ends[i], " R", " "+ends[1-i]).Replace(tt.link)
-					if _, stderr, status := n.Exec("ip", append([]string{"link", "add", "t0", "type"}, strings.Fields(link)...)...); status != 0 {
+					if _, stderr, status := n.Exec("ip",
+						append([]string{"link", "add", "t0", "type"}, strings.Fields(link)...)...); status != 0 {
 						if os.Getenv("NFCTL_TEST_VM") == "" {
 							t.Skipf("this kernel has no such tunnel: %s", stderr)
 						}
@@ -84,15 +86,18 @@ func TestQueueTunnels(t *testing.T) {
 						n.Run("ip", "address", "add", fmt.Sprintf("fd09::%d/64", i+1), "dev", "t0", "nodad")
 					}
 				}
-				b.Run("nft", "add table inet t; add chain inet t c { type filter hook prerouting priority -500; }; add rule inet t c ip ttl 39-40 counter; add rule inet t c ip6 hoplimit 39-40 counter")
+				b.Run("nft", "add table inet t; add chain inet t c { type filter hook prerouting priority -500; }; "+
+					"add rule inet t c ip ttl 39-40 counter; add rule inet t c ip6 hoplimit 39-40 counter")
 				at := a
 				if hook == "forward" {
 					at = r
 				}
 				// Neighbours are found with hop limit 255 alone.
-				p := startQueue(t, at, "--attach", strings.TrimSpace(hook+" "+tt.match), "--rule", `set ip.ttl=40 if ip.proto != "icmpv6"`, "-q")
+				p := startQueue(t, at, "--attach", strings.TrimSpace(hook+" "+tt.match), "--rule",
+					`set ip.ttl=40 if ip.proto != "icmpv6"`, "-q")
 				for _, host := range []string{"10.9.0.2", "[fd09::2]"} {
-					if family := map[bool]string{true: "4", false: "6"}[host == "10.9.0.2"]; !strings.Contains(tt.carries, family) {
+					if family := map[bool]string{true: "4",
+						false: "6"}[host == "10.9.0.2"]; !strings.Contains(tt.carries, family) {
 						continue
 					}
 					began := time.Now()
@@ -114,7 +119,9 @@ func TestQueueTunnels(t *testing.T) {
 					}
 					if hook != "forward" { // many datagrams at once
 						raw, _ := out.(*net.UDPConn).SyscallConn()
-						_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100) })
+						_ = raw.Control(func(fd uintptr) {
+							err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100)
+						})
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -164,7 +171,8 @@ func TestQueueTunnels(t *testing.T) {
 						t.Errorf("%s", m)
 					}
 				}
-				if list := b.Run("nft", "list", "ruleset"); !regexp.MustCompile(`40 counter packets [1-9]`).MatchString(list) {
+				if list := b.Run("nft", "list", "ruleset"); !regexp.MustCompile(`40 counter packets [1-9]`).MatchString(
+					list) {
 					t.Errorf("nothing was edited: %s", list)
 				}
 				p.Signal(unix.SIGTERM)

@@ -51,7 +51,8 @@ func TestUnits(t *testing.T) {
 		if err := os.Chmod(notify, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		words := strings.Fields(strings.ReplaceAll(strings.ReplaceAll(set["ExecStart"], "/etc/nfctl/queue-%i.rules", rules), "%i", "5"))
+		words := strings.Fields(strings.ReplaceAll(strings.ReplaceAll(set["ExecStart"], "/etc/nfctl/queue-%i.rules",
+			rules), "%i", "5"))
 		c := ordinaryUser(t, []uintptr{unix.CAP_NET_ADMIN}, words[1:]...)
 		c.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 		p := nstest.New(t).StartCmd(c)

@@ -30,7 +30,8 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 			if err != nil {
 				return err
 			}
-			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Expects: o.events &^ ct.EventUpdate, Match: flows.Conds}}
+			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Expects: o.events &^ ct.EventUpdate,
+				Match: flows.Conds}}
 			out, err := a.outputOf(true)
 			if err != nil {
 				return err

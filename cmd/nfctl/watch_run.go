@@ -140,7 +140,8 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 			w.unknown.Store(true)
 		}
 		if !w.silent {
-			w.k.b = losses.Append(w.k.b, &format.Loss{Time: l.Time, Count: l.Count, Known: l.Known, Where: "socket", Queue: -1})
+			w.k.b = losses.Append(w.k.b, &format.Loss{Time: l.Time, Count: l.Count, Known: l.Known, Where: "socket",
+				Queue: -1})
 		}
 		return nil
 	}
@@ -152,7 +153,8 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 			w.olderFlows(watcher.EventsFrom, m.NoEvents)
 		}
 		if !w.silent {
-			w.k.b = marks.Append(w.k.b, &format.Mark{Kind: m.Kind.String(), Time: m.Time, Flows: m.Flows, Expects: m.Expects, NoEvents: m.NoEvents})
+			w.k.b = marks.Append(w.k.b, &format.Mark{Kind: m.Kind.String(), Time: m.Time, Flows: m.Flows,
+				Expects: m.Expects, NoEvents: m.NoEvents})
 		}
 		return nil
 	}
@@ -160,7 +162,8 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		return err
 	}
 	defer w.a.unready()
-	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable, w.o.existing, w.o.resync
+	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable,
+		w.o.existing, w.o.resync
 	if watcher, err = ct.OpenWatch(w.opt); err != nil {
 		return err
 	}
@@ -174,7 +177,8 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	}
 	switch {
 	case watcher.Buffer < asked:
-		w.a.warn("receive buffer is %d bytes, not the %d asked for: more needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", watcher.Buffer, asked)
+		w.a.warn("receive buffer is %d bytes, not the %d asked for: more needs CAP_NET_ADMIN in the first user "+
+			"namespace or a larger net.core.rmem_max", watcher.Buffer, asked)
 	case w.a.verbose > 0:
 		w.a.warn("receive buffer is %d bytes", watcher.Buffer)
 	}
@@ -235,7 +239,8 @@ func (w *watchRun) needs() (caps []int) {
 
 // olderFlows tells of flows that may send no event.
 func (w *watchRun) olderFlows(p ct.Policy, n uint64) {
-	why := "they may have begun when nobody listened (net.netfilter.nf_conntrack_events is 2; 1 makes all flows send events from their start)"
+	why := "they may have begun when nobody listened (net.netfilter.nf_conntrack_events is 2; 1 makes all flows send " +
+		"events from their start)"
 	if p == ct.PolicyNone {
 		why = "net.netfilter.nf_conntrack_events is 0"
 	}

@@ -354,7 +354,8 @@ func isSo(f, d *ct.Flow) bool {
 	return (!d.Has(ct.HasTimeout) || f.Timeout == d.Timeout) &&
 		(!d.Has(ct.HasMark) || f.Mark&^mask^d.Mark == f.Mark) &&
 		(!d.Has(ct.HasStatus) || f.Status&d.Status == d.Status) &&
-		state(ct.HasTCPState, f.TCPState, d.TCPState) && state(ct.HasSCTPState, f.SCTPState, d.SCTPState) && state(ct.HasDCCPState, f.DCCPState, d.DCCPState)
+		state(ct.HasTCPState, f.TCPState, d.TCPState) && state(ct.HasSCTPState, f.SCTPState, d.SCTPState) &&
+		state(ct.HasDCCPState, f.DCCPState, d.DCCPState)
 }
 
 func (r *runner) update(ctx context.Context, c *Command, out format.Output) error {

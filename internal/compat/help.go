@@ -23,7 +23,8 @@ func Help(proto string) string {
 		line := fmt.Sprintf("-%c, --%s %s", c.letter, c.name, c.table)
 		fmt.Fprintf(b, "  %-36s %s\n", strings.TrimSpace(line), c.doc)
 	}
-	fmt.Fprintf(b, "  %-36s %s\n\nTables: %s\n\nParameters and options:\n", "-R, --load-file file|-", "do what the lines of a file say: -I -A -U -D -F", strings.Join(tables, ", "))
+	fmt.Fprintf(b, "  %-36s %s\n\nTables: %s\n\nParameters and options:\n", "-R, --load-file file|-",
+		"do what the lines of a file say: -I -A -U -D -F", strings.Join(tables, ", "))
 	for _, o := range options {
 		if !o.extra {
 			writeOption(b, &o)

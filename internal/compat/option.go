@@ -174,7 +174,8 @@ func keys() []option {
 }
 
 func state() option {
-	return option{names: []string{"state"}, arg: required, may: any4 | get, must: making, kind: "state", doc: "state of the connection"}
+	return option{names: []string{"state"}, arg: required, may: any4 | get, must: making, kind: "state",
+		doc: "state of the connection"}
 }
 
 func icmp(v string) []option {
@@ -200,12 +201,16 @@ var protocols = lazy.Value[[]protocol]{Make: func() []protocol {
 		{name: "icmpv6", num: 58, opts: icmp("icmpv6")},
 		{name: "sctp", num: 132, upper: "SCTP", pairs: portPairs,
 			opts: append(ports(), state(),
-				option{names: []string{"orig-vtag"}, arg: required, may: update | get, must: making, kind: "tag", doc: "verification tag of the original direction"},
-				option{names: []string{"reply-vtag"}, arg: required, may: update | get, must: making, kind: "tag", doc: "verification tag of the reply direction"}),
-			states: strings.Fields("NONE CLOSED COOKIE_WAIT COOKIE_ECHOED ESTABLISHED SHUTDOWN_SENT SHUTDOWN_RECD SHUTDOWN_ACK_SENT")},
+				option{names: []string{"orig-vtag"}, arg: required, may: update | get, must: making, kind: "tag",
+					doc: "verification tag of the original direction"},
+				option{names: []string{"reply-vtag"}, arg: required, may: update | get, must: making, kind: "tag",
+					doc: "verification tag of the reply direction"}),
+			states: strings.Fields("NONE CLOSED COOKIE_WAIT COOKIE_ECHOED ESTABLISHED SHUTDOWN_SENT SHUTDOWN_RECD " +
+				"SHUTDOWN_ACK_SENT")},
 		{name: "dccp", num: 33, upper: "DCCP", pairs: portPairs,
 			opts: append(ports(), state(),
-				option{names: []string{"role"}, arg: required, must: making, kind: "role", doc: "role of the original direction: client or server"}),
+				option{names: []string{"role"}, arg: required, must: making, kind: "role",
+					doc: "role of the original direction: client or server"}),
 			states: strings.Fields("NONE REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT")},
 		{name: "gre", num: 47, opts: keys(), pairs: keyPairs},
 	}

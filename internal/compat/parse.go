@@ -56,7 +56,8 @@ type Command struct {
 // Labels reports whether the command line names labels.
 func (c *Command) Labels() bool {
 	named := func(f Flag) bool { return f.Name == "label" || f.Name == "label-add" }
-	return slices.ContainsFunc(c.Choose, named) || slices.ContainsFunc(c.Entry, named) || len(c.LabelAdd)+len(c.LabelDel) > 0
+	return slices.ContainsFunc(c.Choose, named) || slices.ContainsFunc(c.Entry, named) ||
+		len(c.LabelAdd)+len(c.LabelDel) > 0
 }
 
 // AllLabels stands for all labels in LabelDel.
@@ -367,7 +368,9 @@ func (p *parser) output(text string) error {
 			words = append(words, full)
 		}
 	}
-	if len(words) > 1 && slices.Contains(words, "save") && slices.ContainsFunc(words, func(w string) bool { return w != "save" && w != "userspace" }) {
+	if len(words) > 1 && slices.Contains(words, "save") && slices.ContainsFunc(words, func(w string) bool {
+		return w != "save" && w != "userspace"
+	}) {
 		return &Error{1, "cannot combine save output with any other output type, use -o save only"}
 	}
 	p.c.Output = strings.Join(words, ",")
@@ -690,12 +693,15 @@ func (p *parser) status() error {
 	for _, w := range p.state {
 		word, not := strings.CutPrefix(w, "!")
 		if nat := abbreviated(word, "SRC_NAT", "DST_NAT"); nat != "" && len(word) > 1 {
-			p.c.Warnings = append(p.c.Warnings, fmt.Sprintf("ignoring %s, use --%s-nat instead", nat, strings.ToLower(nat[:3])))
+			p.c.Warnings = append(p.c.Warnings, fmt.Sprintf("ignoring %s, use --%s-nat instead", nat,
+				strings.ToLower(nat[:3])))
 			continue
 		}
-		full := abbreviated(word, "ASSURED", "SEEN_REPLY", "UNSET", "FIXED_TIMEOUT", "EXPECTED", "OFFLOAD", "HW_OFFLOAD", "UNREPLIED")
+		full := abbreviated(word, "ASSURED", "SEEN_REPLY", "UNSET", "FIXED_TIMEOUT", "EXPECTED", "OFFLOAD",
+			"HW_OFFLOAD", "UNREPLIED")
 		switch {
-		case full == "", not && p.verb&choose == 0, full == "UNREPLIED" && p.verb&(choose&^update) == 0, not && p.verb == update:
+		case full == "", not && p.verb&choose == 0, full == "UNREPLIED" && p.verb&(choose&^update) == 0, not &&
+			p.verb == update:
 			return bad("Bad parameter `%s'", w)
 		case p.verb == update || p.verb&choose == 0:
 			if full != "UNSET" && !slices.Contains(words, full) {
@@ -865,12 +871,14 @@ func (p *parser) mirror() {
 		return
 	}
 	// A key is looked for in both directions, so that the reply is one as it is.
-	names := map[string]string{"reply-src": "dst", "reply-dst": "src", "reply-port-src": "dport", "reply-port-dst": "sport",
-		"reply-key-src": "dstkey", "reply-key-dst": "srckey"}
+	names := map[string]string{"reply-src": "dst", "reply-dst": "src", "reply-port-src": "dport",
+		"reply-port-dst": "sport",
+		"reply-key-src":  "dstkey", "reply-key-dst": "srckey"}
 	if p.verb == get {
 		p.c.Reply = true
-		names = map[string]string{"reply-src": "src", "reply-dst": "dst", "reply-port-src": "sport", "reply-port-dst": "dport",
-			"reply-key-src": "srckey", "reply-key-dst": "dstkey"}
+		names = map[string]string{"reply-src": "src", "reply-dst": "dst", "reply-port-src": "sport",
+			"reply-port-dst": "dport",
+			"reply-key-src":  "srckey", "reply-key-dst": "dstkey"}
 	}
 	for i, f := range p.c.Entry {
 		if n, ok := names[f.Name]; ok {

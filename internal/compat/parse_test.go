@@ -68,7 +68,8 @@ func TestHelp(t *testing.T) {
 
 // Whatever the words are, the answer is a command or an *Error.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"-L -p tcp --sport 1", "-I -s 1.1.1.1 -d 2.2.2.2 -p icmp --icmp-type 8 --icmp-code 0 -t 5", "-D -n [::1]:5 --mask-src 1.0.1.0 -s 1.1.1.1",
+	for _, s := range []string{"-L -p tcp --sport 1",
+		"-I -s 1.1.1.1 -d 2.2.2.2 -p icmp --icmp-type 8 --icmp-code 0 -t 5", "-D -n [::1]:5 --mask-src 1.0.1.0 -s 1.1.1.1",
 		"-U --label-del a,b -u !ASSURED", "-G -r 1.1.1.1 -q 2.2.2.2 -p gre --reply-key-src 1 --reply-key-dst 2", "-E --event-mask=ALL -o save", "--", "-Lexp", "-zn"} {
 		f.Add(s)
 	}
@@ -86,7 +87,8 @@ func FuzzParse(f *testing.F) {
 
 func TestProcStats(t *testing.T) {
 	t.Parallel()
-	got := string(appendProcStats(nil, "entries  found new\n0000000a  00000000 ffffffff\n0000000a  00000001 00000002 00000003\n"))
+	got := string(appendProcStats(nil, "entries  found new\n0000000a  00000000 ffffffff\n0000000a  00000001 00000002 "+
+		"00000003\n"))
 	if want := "cpu=0   \tentries=10 found=0 new=4294967295 \ncpu=1   \tentries=10 found=1 new=2 \n"; got != want {
 		t.Errorf("%q, not %q", got, want)
 	}
@@ -125,7 +127,8 @@ func TestBigID(t *testing.T) {
 func TestCompatRole(t *testing.T) {
 	t.Parallel()
 	for word, role := range map[string]uint8{"client": 0, "server": 1} {
-		c, err := Parse(strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p dccp --sport 1 --dport 2 -t 5 --state OPEN --role " + word))
+		c, err := Parse(strings.Fields("-I -s 10.0.0.1 -d 10.0.0.2 -p dccp --sport 1 --dport 2 -t 5 --state " +
+			"OPEN --role " + word))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,12 +146,17 @@ func TestCompatPlain(t *testing.T) {
 	plain := 0
 	for _, verb := range []string{"-A", "-I"} {
 		for _, proto := range []string{"tcp", "udp"} {
-			for _, addrs := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"fd00::1", "fd00::2"}, {"::ffff:1.2.3.4", "::1"}, {"0.0.0.0", "10.0.0.2"}} {
+			for _, addrs := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"fd00::1", "fd00::2"},
+				{"::ffff:1.2.3.4", "::1"}, {"0.0.0.0", "10.0.0.2"}} {
 				for _, status := range []string{"UNSET", "SEEN_REPLY", "SEEN_REPLY,ASSURED", "ASSURED", "CONFIRMED"} {
-					for _, more := range []string{"", " --state NONE", " --state SYN_SENT2", " --state LISTEN", " --state established", " -m 0", " -m 4294967295", " --mark 7", " -m 4294967296",
+					for _, more := range []string{"", " --state NONE", " --state SYN_SENT2", " --state LISTEN",
+						" --state established", " -m 0", " -m 4294967295", " --mark 7", " -m 4294967296",
 						" -w 0", " -w 65535", " -w 65536", " -m 1 -w 2", " --state CLOSE -w 9 -m 8", " --state CLOSE -m 7/7"} {
-						for _, timeout := range []string{"0", "60", "2147483647", "2147483648", "4294967295", "4294967296"} {
-							line := fmt.Sprintf("%s -t %s -u %s -s %s -d %s -r %[5]s -q %[4]s -p %[6]s --sport 0 --dport 65535 --reply-port-src 65535 --reply-port-dst 0%[7]s", verb, timeout, status, addrs[0], addrs[1], proto, more)
+						for _, timeout := range []string{"0", "60", "2147483647", "2147483648", "4294967295",
+							"4294967296"} {
+							line := fmt.Sprintf("%s -t %s -u %s -s %s -d %s -r %[5]s -q %[4]s -p %[6]s --sport 0 "+
+								"--dport 65535 --reply-port-src 65535 --reply-port-dst 0%[7]s", verb, timeout, status,
+								addrs[0], addrs[1], proto, more)
 							got := new(ct.Flow)
 							if !format.ParsePlain(line, got) {
 								continue

@@ -92,7 +92,8 @@ func (r *runner) result(err error) int {
 func failed(verb byte, err error) error {
 	var writing *writeError
 	var said *Error
-	if err == nil || errors.Is(err, unix.EPIPE) || table.IsUsage(err) || errors.As(err, &writing) || errors.As(err, &said) {
+	if err == nil || errors.Is(err, unix.EPIPE) || table.IsUsage(err) || errors.As(err, &writing) ||
+		errors.As(err, &said) {
 		return err
 	}
 	text := ""

@@ -61,13 +61,15 @@ func (r *runner) watch(c *Command, out format.Output, expect bool) error {
 	h.Lost = func(l ct.Lost) error {
 		w.lost.Add(l.Count)
 		if !r.Discards {
-			w.k.b = losses.Append(w.k.b, &format.Loss{Time: l.Time, Count: l.Count, Known: l.Known, Where: "socket", Queue: -1})
+			w.k.b = losses.Append(w.k.b, &format.Loss{Time: l.Time, Count: l.Count, Known: l.Known, Where: "socket",
+				Queue: -1})
 		}
 		return nil
 	}
 	err = w.run(o, h, func() { r.done(w.shown.Load(), what, "shown") })
 	if n := w.lost.Load(); n > 0 {
-		r.Line("WARNING: We have hit ENOBUFS! %d events were lost: the netlink socket buffer is too small, see --buffer-size.", n)
+		r.Line("WARNING: We have hit ENOBUFS! %d events were lost: the netlink socket buffer is too small, see "+
+			"--buffer-size.", n)
 	}
 	if errors.Is(err, unix.EPERM) {
 		return &Error{1, "Can't open netlink socket: " + failed('E', err).Error()}
@@ -120,7 +122,8 @@ func (w *watching) run(o ct.WatchOptions, h ct.Handler, totals func()) error {
 		asked = ct.DefaultBuffer()
 	}
 	if watcher.Buffer < asked {
-		w.r.warn("receive buffer is %d bytes, not the %d asked for: more needs CAP_NET_ADMIN in the first user namespace or a larger net.core.rmem_max", watcher.Buffer, asked)
+		w.r.warn("receive buffer is %d bytes, not the %d asked for: more needs CAP_NET_ADMIN in the first user "+
+			"namespace or a larger net.core.rmem_max", watcher.Buffer, asked)
 	}
 	if watcher.EventsFrom == ct.PolicyNone {
 		w.r.warn("hint: no flow of this network namespace sends events: sysctl net.netfilter.nf_conntrack_events is 0")

@@ -307,7 +307,8 @@ func (a *Attr[T]) SetText(t *T, text string) error {
 	case a.addr != nil:
 		p, err := value.Address(text)
 		if err == nil && !a.SetAddr(t, p) {
-			err = &value.Error{What: a.word(), Text: text, Valid: map[int]string{32: "an IPv4 address", 128: "an IPv6 address"}[a.Bits]}
+			err = &value.Error{What: a.word(), Text: text,
+				Valid: map[int]string{32: "an IPv4 address", 128: "an IPv6 address"}[a.Bits]}
 		}
 		return err
 	case a.setData != nil && a.Kind == field.Bytes:

@@ -85,7 +85,8 @@ func TestFieldRows(t *testing.T) {
 			t.Errorf("%s of an empty flow = %d, %v; want it always there", path, n, ok)
 		}
 	}
-	for alias, path := range map[string]string{"ipv6-src": "orig.src", "port-dst": "orig.dport", "repl-ipv4-dst": "reply.dst", "helper-name": "helper",
+	for alias, path := range map[string]string{"ipv6-src": "orig.src", "port-dst": "orig.dport",
+		"repl-ipv4-dst": "reply.dst", "helper-name": "helper",
 		"connlabels": "labels", "orig-counter-bytes": "orig.bytes", "l4proto": "proto", "snat-port": "snat.port", "delta-time": "age"} {
 		if r := FlowFields.Row(alias); r == nil || r.Path != path {
 			t.Errorf("%s is not an alias of %s", alias, path)
@@ -320,12 +321,14 @@ nonsense
 func TestSet(t *testing.T) {
 	var f Flow
 	f.Orig.Proto = TCP
-	for _, s := range []string{"orig.src=fd00::1", "ipv4-dst=1.2.3.4", "mark=7", "state=established", "timeout=2m", "orig.dport=ssh"} {
+	for _, s := range []string{"orig.src=fd00::1", "ipv4-dst=1.2.3.4", "mark=7", "state=established", "timeout=2m",
+		"orig.dport=ssh"} {
 		if err := Set(FlowAttrs(), &f, s, false); err != nil {
 			t.Error(err)
 		}
 	}
-	if f.Orig.Src.String() != "fd00::1" || f.Orig.Dst.String() != "1.2.3.4" || f.Mark != 7 || f.TCPState != 3 || f.Timeout != 120 || f.Orig.Dport != 22 {
+	if f.Orig.Src.String() != "fd00::1" || f.Orig.Dst.String() != "1.2.3.4" || f.Mark != 7 || f.TCPState != 3 ||
+		f.Timeout != 120 || f.Orig.Dport != 22 {
 		t.Errorf("%+v", f)
 	}
 	for _, tt := range []struct {

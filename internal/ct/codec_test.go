@@ -93,15 +93,18 @@ func TestDecodeAllocs(t *testing.T) {
 // TestReverse holds the mirror of a tuple to its meaning.
 func TestReverse(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	tcp := Tuple{Src: a, Dst: b, Proto: TCP, Sport: 1, Dport: 2, Zone: 3, Present: TupleProto | TupleSport | TupleDport | TupleZone}
-	if got, want := tcp.Reverse(), (Tuple{Src: b, Dst: a, Proto: TCP, Sport: 2, Dport: 1, Present: TupleProto | TupleSport | TupleDport}); got != want {
+	tcp := Tuple{Src: a, Dst: b, Proto: TCP, Sport: 1, Dport: 2, Zone: 3,
+		Present: TupleProto | TupleSport | TupleDport | TupleZone}
+	if got, want := tcp.Reverse(), (Tuple{Src: b, Dst: a, Proto: TCP, Sport: 2, Dport: 1,
+		Present: TupleProto | TupleSport | TupleDport}); got != want {
 		t.Errorf("%+v", got)
 	}
 	ping := Tuple{Src: a, Dst: b, Proto: ICMP, Type: 8, ID: 7, Present: TupleProto | TupleType | TupleID | TupleCode}
 	if got := ping.Reverse(); got.Type != 0 || got.ID != 7 || got.Src != b {
 		t.Errorf("%+v", got)
 	}
-	for _, tt := range [][3]uint8{{ICMP, 13, 14}, {ICMP, 18, 17}, {ICMP, 3, 255}, {ICMPv6, 128, 129}, {ICMPv6, 140, 139}, {ICMPv6, 1, 255}} {
+	for _, tt := range [][3]uint8{{ICMP, 13, 14}, {ICMP, 18, 17}, {ICMP, 3, 255}, {ICMPv6, 128, 129},
+		{ICMPv6, 140, 139}, {ICMPv6, 1, 255}} {
 		if got := ReplyType(tt[0], tt[1]); got != tt[2] {
 			t.Errorf("answer to type %d of %d = %d, want %d", tt[1], tt[0], got, tt[2])
 		}
@@ -112,9 +115,12 @@ func TestReverse(t *testing.T) {
 func TestUndoNAT(t *testing.T) {
 	p := netip.MustParseAddr
 	f := Flow{Present: HasStatus, Status: StatusSrcNAT | StatusDstNAT | StatusSrcNATDone | StatusDstNATDone,
-		Orig:  Tuple{Src: p("10.0.0.1"), Dst: p("10.0.0.2"), Sport: 1111, Dport: 2222, Proto: UDP, Present: TupleProto | TupleSport | TupleDport},
-		Reply: Tuple{Src: p("10.0.0.3"), Dst: p("10.0.0.4"), Sport: 3333, Dport: 4444, Proto: UDP, Present: TupleProto | TupleSport | TupleDport}}
-	for path, want := range map[string]string{"nat.src": "10.0.0.4", "nat.dst": "10.0.0.3", "nat.sport": "4444", "nat.dport": "3333"} {
+		Orig: Tuple{Src: p("10.0.0.1"), Dst: p("10.0.0.2"), Sport: 1111, Dport: 2222, Proto: UDP,
+			Present: TupleProto | TupleSport | TupleDport},
+		Reply: Tuple{Src: p("10.0.0.3"), Dst: p("10.0.0.4"), Sport: 3333, Dport: 4444, Proto: UDP,
+			Present: TupleProto | TupleSport | TupleDport}}
+	for path, want := range map[string]string{"nat.src": "10.0.0.4", "nat.dst": "10.0.0.3", "nat.sport": "4444",
+		"nat.dport": "3333"} {
 		if got := string(Find(FlowAttrs(), path).AppendText(nil, &f)); got != want {
 			t.Errorf("%s = %s, want %s", path, got, want)
 		}
@@ -123,7 +129,8 @@ func TestUndoNAT(t *testing.T) {
 	if f.Reply != f.Orig.Reverse() {
 		t.Errorf("the reply tuple is no mirror: %+v", f.Reply)
 	}
-	for name, want := range map[string]string{"snat-ipv4": "10.0.0.4", "dnat-ipv4": "10.0.0.3", "snat-port": "4444", "dnat-port": "3333"} {
+	for name, want := range map[string]string{"snat-ipv4": "10.0.0.4", "dnat-ipv4": "10.0.0.3", "snat-port": "4444",
+		"dnat-port": "3333"} {
 		if got := string(Find(FlowAttrs(), name).AppendText(nil, &f)); got != want {
 			t.Errorf("%s = %s, want %s", name, got, want)
 		}
@@ -177,8 +184,9 @@ func FuzzDecodeExpect(f *testing.F) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	f := &Flow{Present: HasStatus | HasTimeout | HasMark | HasUse | HasID | HasTCPState, Orig: Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
-		Proto: TCP, Sport: 1, Dport: 2, Present: TupleProto | TupleSport | TupleDport}}
+	f := &Flow{Present: HasStatus | HasTimeout | HasMark | HasUse | HasID | HasTCPState,
+		Orig: Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
+			Proto: TCP, Sport: 1, Dport: 2, Present: TupleProto | TupleSport | TupleDport}}
 	f.Reply = f.Orig.Reverse()
 	msg := f.AppendAttrs(nil)
 	b.ReportAllocs()

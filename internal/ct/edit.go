@@ -202,7 +202,8 @@ func (c *Conn) Get(f, got *Flow, zero bool) error {
 	err := c.get(f, got, zero)
 	// The kernel takes a zone with the tuple of its direction only, and finds by
 	// the original one what it would by the reply.
-	if t := f.Orig; f.Reply.Has(TupleZone) && t.Src.IsValid() && (errors.Is(err, syscall.ENOENT) || err == nil && got.Reply.Zone != f.Reply.Zone) {
+	if t := f.Orig; f.Reply.Has(TupleZone) && t.Src.IsValid() &&
+		(errors.Is(err, syscall.ENOENT) || err == nil && got.Reply.Zone != f.Reply.Zone) {
 		t.Zone, t.Present = f.Reply.Zone, t.Present|TupleZone
 		err = c.get(&Flow{Reply: t, Orig: Tuple{Family: t.Family}}, got, zero)
 		if err == nil && got.Reply.Zone != f.Reply.Zone {
@@ -235,7 +236,8 @@ func (c *Conn) KeepsPorts(f *Flow) error {
 	if c.tracks(&f.Orig) {
 		return nil
 	}
-	return &Refusal{nl.Error("create", flowName(f), syscall.EOPNOTSUPP), "this kernel does not track the protocol, and would store the flow without its ports"}
+	return &Refusal{nl.Error("create", flowName(f), syscall.EOPNOTSUPP),
+		"this kernel does not track the protocol, and would store the flow without its ports"}
 }
 
 // tracks reports whether the kernel keeps the ports of t, if it has any. It asks for

@@ -103,7 +103,8 @@ func randomCond(r *rand.Rand) field.Cond {
 		{[]string{"reply.id"}, 5}, {[]string{"mark"}, 1<<32 - 1}, {[]string{"status"}, 1 << 10}, {[]string{"timeout"}, 60},
 	}
 	if r.IntN(3) == 0 {
-		paths := [][]string{{"orig.src"}, {"orig.dst"}, {"reply.src"}, {"reply.dst"}, {"orig.src", "orig.dst", "reply.src", "reply.dst"}}[r.IntN(5)]
+		paths := [][]string{{"orig.src"}, {"orig.dst"}, {"reply.src"}, {"reply.dst"},
+			{"orig.src", "orig.dst", "reply.src", "reply.dst"}}[r.IntN(5)]
 		var s value.Set
 		for range 1 + r.IntN(3) {
 			text := fmt.Sprintf("10.0.%d.0/%d", r.IntN(6), 22+r.IntN(11))

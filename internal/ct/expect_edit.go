@@ -176,7 +176,8 @@ func (c *Conn) ExpectKeepsPorts(e *Expect) error {
 	if c.tracks(&t) {
 		return nil
 	}
-	return &Refusal{nl.Error("create", expectName(e), syscall.EOPNOTSUPP), "this kernel does not track the protocol, and would expect flows to any port"}
+	return &Refusal{nl.Error("create", expectName(e), syscall.EOPNOTSUPP),
+		"this kernel does not track the protocol, and would expect flows to any port"}
 }
 
 // ExpectCreated says how CreateExpect went.
@@ -306,7 +307,8 @@ func (c *Conn) FindZones(ctx context.Context, list []*Expect) error {
 // with the tuple of its master.
 func MasterZones(ctx context.Context, list []*Expect) ([][]uint16, error) {
 	ends := func(t *Tuple) Tuple { // in no zone
-		return Tuple{Src: t.Src, Dst: t.Dst, Proto: t.Proto, Sport: t.Sport, Dport: t.Dport, Type: t.Type, Code: t.Code, ID: t.ID}
+		return Tuple{Src: t.Src, Dst: t.Dst, Proto: t.Proto, Sport: t.Sport, Dport: t.Dport, Type: t.Type, Code: t.Code,
+			ID: t.ID}
 	}
 	zones := make(map[Tuple][]uint16, len(list))
 	for _, e := range list {
@@ -337,7 +339,8 @@ func sameExpect(x, e *Expect) bool {
 	kept, asked := &x.Tuple, e.Tuple.whole(0)
 	return kept.Src == asked.Src && kept.Dst == asked.Dst && kept.Proto == asked.Proto &&
 		(!kept.Has(TupleSport|TupleDport) || kept.Sport == asked.Sport && kept.Dport == asked.Dport) &&
-		(!kept.Has(TupleType|TupleCode|TupleID) || kept.Type == asked.Type && kept.Code == asked.Code && kept.ID == asked.ID)
+		(!kept.Has(TupleType|TupleCode|TupleID) ||
+			kept.Type == asked.Type && kept.Code == asked.Code && kept.ID == asked.ID)
 }
 
 func (e *Expect) masterFlow() *Flow {

@@ -15,7 +15,8 @@ import (
 func expectOf(master *Flow, port uint16, set ...func(*Expect)) *Expect {
 	e := &Expect{Master: master.Orig}
 	t := &e.Tuple
-	*t = Tuple{Family: master.Orig.Family, Src: master.Orig.Src, Dst: master.Orig.Dst, Proto: TCP, Dport: port, Present: TupleFamily | TupleProto | TupleSport | TupleDport}
+	*t = Tuple{Family: master.Orig.Family, Src: master.Orig.Src, Dst: master.Orig.Dst, Proto: TCP, Dport: port,
+		Present: TupleFamily | TupleProto | TupleSport | TupleDport}
 	ones := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	e.Mask = Tuple{Family: t.Family, Src: ones, Dst: ones, Proto: TCP, Dport: 0xffff, Present: t.Present}
 	if master.Has(HasZone) {
@@ -31,7 +32,8 @@ func TestExpect(t *testing.T) {
 	t.Parallel()
 	nstest.Enter(t)
 	c := dial(t)
-	w := openWatch(t, WatchOptions{Flows: EventNew, Expects: AllEvents}) // first: what nobody listens to sends no events later
+	// first: what nobody listens to sends no events later
+	w := openWatch(t, WatchOptions{Flows: EventNew, Expects: AllEvents})
 	master := flow(t, "10.0.0.1:7", "10.0.0.2:6667", TCP, "state=ESTABLISHED", "helper-name=irc", "zone=3")
 	if err := c.Create(master, false); err != nil {
 		t.Fatal(err)
@@ -44,7 +46,8 @@ func TestExpect(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := made.Stored
-	if s == nil || s.Timeout > 42 || s.Timeout < 40 || s.Flags != Permanent || string(s.Helper) != "irc" || s.Tuple.Dport != 5000 || s.Master.Dport != 6667 || len(made.Evicted) != 0 {
+	if s == nil || s.Timeout > 42 || s.Timeout < 40 || s.Flags != Permanent || string(s.Helper) != "irc" ||
+		s.Tuple.Dport != 5000 || s.Master.Dport != 6667 || len(made.Evicted) != 0 {
 		t.Fatalf("stored %+v", s)
 	}
 	s.Zone, s.Present = 3, s.Present|ExpectHasZone // the kernel does not send it
@@ -99,7 +102,8 @@ func TestExpectEviction(t *testing.T) {
 		t.Fatal(err, first.Evicted)
 	}
 	second, err := c.CreateExpect(expectOf(master, 5001), false)
-	if err != nil || len(second.Evicted) != 1 || second.Evicted[0].Tuple.Dport != 5000 || second.Stored.Tuple.Dport != 5001 {
+	if err != nil || len(second.Evicted) != 1 || second.Evicted[0].Tuple.Dport != 5000 ||
+		second.Stored.Tuple.Dport != 5001 {
 		t.Errorf("evicted %+v, %v", second.Evicted, err)
 	}
 	if err := c.DeleteExpectsOf("ftp"); err != nil {
@@ -108,7 +112,8 @@ func TestExpectEviction(t *testing.T) {
 	if err := c.DeleteExpectsOf(""); err == nil {
 		t.Error("no helper named: the kernel would delete all; want an error")
 	}
-	if res, err := c.Expects(context.Background(), 0, nil, func(*Expect) error { return nil }); err != nil || res.Flows != 0 {
+	if res, err := c.Expects(context.Background(), 0, nil, func(*Expect) error { return nil }); err != nil ||
+		res.Flows != 0 {
 		t.Errorf("%+v, %v", res, err)
 	}
 	if err := c.FlushExpects(); err != nil {

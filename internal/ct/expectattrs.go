@@ -70,11 +70,13 @@ func expectAttrs() []Attr[Expect] {
 			access: access[Expect]{num: func(e *Expect) (uint64, bool) { return uint64(e.Event), e.Event != NoEvent }},
 		},
 		{
-			Path:   "time",
-			Kind:   field.Time,
-			Parse:  parseTimes,
-			Doc:    "when the event was read",
-			access: access[Expect]{num: func(e *Expect) (uint64, bool) { return e.Time, e.Time != 0 && e.Event != NoEvent }},
+			Path:  "time",
+			Kind:  field.Time,
+			Parse: parseTimes,
+			Doc:   "when the event was read",
+			access: access[Expect]{num: func(e *Expect) (uint64, bool) {
+				return e.Time, e.Time != 0 && e.Event != NoEvent
+			}},
 		},
 		{
 			Path:  "family",
@@ -83,7 +85,9 @@ func expectAttrs() []Attr[Expect] {
 			Names: value.Families,
 			Parse: value.Families.ParseSet,
 			Doc:   "address family",
-			access: access[Expect]{num: func(e *Expect) (uint64, bool) { return uint64(e.Tuple.Family), e.Tuple.Has(TupleFamily) },
+			access: access[Expect]{num: func(e *Expect) (uint64, bool) {
+				return uint64(e.Tuple.Family), e.Tuple.Has(TupleFamily)
+			},
 				setNum: func(e *Expect, n uint64) {
 					for _, t := range []*Tuple{&e.Tuple, &e.Mask, &e.Master, &e.NATTuple} {
 						t.Family, t.Present = uint8(n), t.Present|TupleFamily
@@ -226,8 +230,9 @@ func expectAttrs() []Attr[Expect] {
 			Readable: inExpect,
 			Create:   "no: the kernel picks it",
 			Update:   expKey,
-			Doc:      "number of the expectation, a hash of 32 bits: with the tuple its own, alone another one may have it too",
-			access:   enum(ExpectHasID, func(e *Expect) *uint32 { return &e.ID }),
+			Doc: "number of the expectation, a hash of 32 bits: with the tuple its own, alone another one may " +
+				"have it too",
+			access: enum(ExpectHasID, func(e *Expect) *uint32 { return &e.ID }),
 		},
 		{
 			Name:     "exp-nat-dir",
@@ -284,9 +289,10 @@ func expectAttrs() []Attr[Expect] {
 			}},
 		},
 		{
-			Path:   "events",
-			Kind:   field.Bool,
-			Doc:    "false: the expectation was there before; if it was made when nobody listened, no event will come when it ends",
+			Path: "events",
+			Kind: field.Bool,
+			Doc: "false: the expectation was there before; if it was made when nobody listened, no event will come " +
+				"when it ends",
 			access: access[Expect]{num: func(e *Expect) (uint64, bool) { return 0, e.NoEvents }},
 		},
 		{

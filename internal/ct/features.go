@@ -134,7 +134,8 @@ func probeFilters(c *Conn, out *Features) error {
 		return ok && (matched || port == 1)
 	}
 	tuple := probeFlow(IPv4, 11).Orig
-	out.FilterTuple = left(12, KernelFilter{Orig: Tuple{Proto: UDP, Sport: tuple.Sport, Present: TupleProto | TupleSport}})
+	out.FilterTuple = left(12, KernelFilter{Orig: Tuple{Proto: UDP, Sport: tuple.Sport,
+		Present: TupleProto | TupleSport}})
 	out.FilterMark = out.Mark && left(12, KernelFilter{Mark: 1, MarkMask: 1<<32 - 1})
 	out.FilterStatus = left(13, KernelFilter{Status: StatusAssured, StatusMask: StatusAssured})
 	out.FilterZone = out.Zone && left(14, KernelFilter{Zone: 7})

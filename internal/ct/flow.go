@@ -112,7 +112,8 @@ func (t *Tuple) Complete() error {
 	for _, p := range []struct {
 		part TupleHas
 		what string
-	}{{TupleSport, "a source " + word}, {TupleDport, "a destination " + word}, {TupleType, "a type"}, {TupleCode, "a code"}, {TupleID, "an id"}} {
+	}{{TupleSport, "a source " + word}, {TupleDport, "a destination " + word}, {TupleType, "a type"},
+		{TupleCode, "a code"}, {TupleID, "an id"}} {
 		if lacks&p.part != 0 {
 			missing = append(missing, p.what)
 		}
@@ -280,9 +281,10 @@ const (
 	HasSeqOrig       = HasSeqOrigPos | HasSeqOrigBefore | HasSeqOrigAfter
 	HasSeqReply      = HasSeqReplyPos | HasSeqReplyBefore | HasSeqReplyAfter
 	HasSynproxy      = HasSynISN | HasSynITS | HasSynTSOff
-	hasTCP           = HasTCPState | HasTCPWscaleOrig | HasTCPWscaleReply | HasTCPFlagsOrig | HasTCPFlagsReply | HasTCPMaskOrig | HasTCPMaskReply
-	hasSCTP          = HasSCTPState | HasSCTPVtagOrig | HasSCTPVtagReply
-	hasDCCP          = HasDCCPState | HasDCCPRole | HasDCCPSeq
+	hasTCP           = HasTCPState | HasTCPWscaleOrig | HasTCPWscaleReply | HasTCPFlagsOrig | HasTCPFlagsReply |
+		HasTCPMaskOrig | HasTCPMaskReply
+	hasSCTP = HasSCTPState | HasSCTPVtagOrig | HasSCTPVtagReply
+	hasDCCP = HasDCCPState | HasDCCPRole | HasDCCPSeq
 )
 
 // maxSpare is how many rows without a field of their own there can be.

@@ -432,7 +432,8 @@ func flowAttrs() []Attr[Flow] {
 			wire{ctaCountersOrig, ctaCountersPackets}, "packets in the original direction", HasOrigPackets,
 			func(f *Flow) *uint64 { return &f.OrigCounters.Packets }),
 		counter("orig-counter-bytes", 28, "orig.bytes", "CTA_COUNTERS_ORIG/CTA_COUNTERS_BYTES",
-			wire{ctaCountersOrig, ctaCountersBytes}, "bytes in the original direction, from the IP header on", HasOrigBytes,
+			wire{ctaCountersOrig, ctaCountersBytes}, "bytes in the original direction, from the IP header on",
+			HasOrigBytes,
 			func(f *Flow) *uint64 { return &f.OrigCounters.Bytes }),
 		dirZone("orig-zone", 68, "orig.zone", "CTA_TUPLE_ORIG/CTA_TUPLE_ZONE", "zone of the original direction only",
 			orig),
@@ -465,7 +466,8 @@ func flowAttrs() []Attr[Flow] {
 			wire{ctaCountersReply, ctaCountersPackets}, "packets in the reply direction", HasReplyPackets,
 			func(f *Flow) *uint64 { return &f.ReplyCounters.Packets }),
 		counter("repl-counter-bytes", 29, "reply.bytes", "CTA_COUNTERS_REPLY/CTA_COUNTERS_BYTES",
-			wire{ctaCountersReply, ctaCountersBytes}, "bytes in the reply direction, from the IP header on", HasReplyBytes,
+			wire{ctaCountersReply, ctaCountersBytes}, "bytes in the reply direction, from the IP header on",
+			HasReplyBytes,
 			func(f *Flow) *uint64 { return &f.ReplyCounters.Bytes }),
 		dirZone("repl-zone", 69, "reply.zone", "CTA_TUPLE_REPLY/CTA_TUPLE_ZONE", "zone of the reply direction only",
 			reply),
@@ -520,9 +522,10 @@ func flowAttrs() []Attr[Flow] {
 			Since:    "2.6.14",
 			Readable: inAll,
 			Create:   "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; the kernel ignores the NAT and offload bits",
-			Update:   "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; SEEN_REPLY and ASSURED cannot be taken away (EBUSY)",
-			Doc:      "status bits",
-			access:   fnum(HasStatus, func(f *Flow) *uint32 { return &f.Status }),
+			Update: "yes, SEEN_REPLY, ASSURED, FIXED_TIMEOUT, HELPER; SEEN_REPLY and ASSURED cannot be taken " +
+				"away (EBUSY)",
+			Doc:    "status bits",
+			access: fnum(HasStatus, func(f *Flow) *uint32 { return &f.Status }),
 		},
 		Attr[Flow]{
 			Name:     "mark",
@@ -600,8 +603,9 @@ func flowAttrs() []Attr[Flow] {
 			Readable: inAll,
 			Create:   "no: the kernel picks it",
 			Update:   "no: the kernel ignores it",
-			Doc:      "number of the flow, a hash of 32 bits: with the tuple and zone its own, alone another flow may have it too",
-			access:   fnum(HasID, func(f *Flow) *uint32 { return &f.ID }),
+			Doc: "number of the flow, a hash of 32 bits: with the tuple and zone its own, alone another flow may " +
+				"have it too",
+			access: fnum(HasID, func(f *Flow) *uint32 { return &f.ID }),
 		},
 		Attr[Flow]{
 			Name:     "helper-name",
@@ -613,9 +617,10 @@ func flowAttrs() []Attr[Flow] {
 			Since:    "2.6.14",
 			Readable: "dump, new, update",
 			Create:   "yes, a helper for the flow's family and protocol (else EOPNOTSUPP)",
-			Update:   "yes, only empty, which removes the helper and its expectations (none yet, or Linux 7.3: EOPNOTSUPP, another: EBUSY)",
-			Doc:      "conntrack helper, at most 15 bytes",
-			access:   fdata(HasHelper, func(f *Flow) *[]byte { return &f.Helper }),
+			Update: "yes, only empty, which removes the helper and its expectations (none yet, or Linux 7.3: " +
+				"EOPNOTSUPP, another: EBUSY)",
+			Doc:    "conntrack helper, at most 15 bytes",
+			access: fdata(HasHelper, func(f *Flow) *[]byte { return &f.Helper }),
 			setText: func(f *Flow, s string) error {
 				if len(s) > 15 || strings.ContainsRune(s, 0) {
 					return &value.Error{What: "helper", Text: s, Valid: "a name of at most 15 bytes"}
@@ -725,26 +730,38 @@ func flowAttrs() []Attr[Flow] {
 
 		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig",
 			"CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_ORIGINAL",
-			wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleOrig}, "2.6.23", wscaleWhy, "window scale of the original direction, a shift", HasTCPWscaleOrig,
+			wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleOrig}, "2.6.23", wscaleWhy,
+			"window scale of the original direction, a shift", HasTCPWscaleOrig,
 			func(f *Flow) *uint8 { return &f.TCPWscaleOrig }),
 		protoNum("tcp-wscale-repl", 60, "tcp.wscale_reply",
 			"CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_REPLY",
-			wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleReply}, "2.6.23", wscaleWhy, "window scale of the reply direction, a shift", HasTCPWscaleReply,
+			wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleReply}, "2.6.23", wscaleWhy,
+			"window scale of the reply direction, a shift", HasTCPWscaleReply,
 			func(f *Flow) *uint8 { return &f.TCPWscaleReply }),
 		tcpFlags("tcp-flags-orig", 33, "tcp.flags_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 0", ctaTCPFlagsOrig,
-			flagsWhy, "flags of the original direction", HasTCPFlagsOrig, func(f *Flow) *uint8 { return &f.TCPFlagsOrig }),
+			flagsWhy, "flags of the original direction", HasTCPFlagsOrig, func(f *Flow) *uint8 {
+				return &f.TCPFlagsOrig
+			}),
 		tcpFlags("tcp-flags-repl", 34, "tcp.flags_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 0", ctaTCPFlagsReply,
-			flagsWhy, "flags of the reply direction", HasTCPFlagsReply, func(f *Flow) *uint8 { return &f.TCPFlagsReply }),
+			flagsWhy, "flags of the reply direction", HasTCPFlagsReply, func(f *Flow) *uint8 {
+				return &f.TCPFlagsReply
+			}),
 		tcpFlags("tcp-mask-orig", 35, "tcp.mask_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 1", ctaTCPFlagsOrig,
-			maskWhy, "which flags of the original direction to set", HasTCPMaskOrig, func(f *Flow) *uint8 { return &f.TCPMaskOrig }),
+			maskWhy, "which flags of the original direction to set", HasTCPMaskOrig, func(f *Flow) *uint8 {
+				return &f.TCPMaskOrig
+			}),
 		tcpFlags("tcp-mask-repl", 36, "tcp.mask_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 1", ctaTCPFlagsReply,
-			maskWhy, "which flags of the reply direction to set", HasTCPMaskReply, func(f *Flow) *uint8 { return &f.TCPMaskReply }),
+			maskWhy, "which flags of the reply direction to set", HasTCPMaskReply, func(f *Flow) *uint8 {
+				return &f.TCPMaskReply
+			}),
 		vtag("sctp-vtag-orig", 53, "sctp.vtag_orig",
 			"CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_ORIGINAL",
-			wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPVtagOrig}, "verification tag of the original direction", HasSCTPVtagOrig,
+			wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPVtagOrig}, "verification tag of the original direction",
+			HasSCTPVtagOrig,
 			func(f *Flow) *uint32 { return &f.SCTPVtagOrig }),
 		vtag("sctp-vtag-repl", 54, "sctp.vtag_reply", "CTA_PROTOINFO/CTA_PROTOINFO_SCTP/CTA_PROTOINFO_SCTP_VTAG_REPLY",
-			wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPVtagReply}, "verification tag of the reply direction", HasSCTPVtagReply,
+			wire{ctaProtoinfo, ctaProtoinfoSCTP, ctaSCTPVtagReply}, "verification tag of the reply direction",
+			HasSCTPVtagReply,
 			func(f *Flow) *uint32 { return &f.SCTPVtagReply }),
 		Attr[Flow]{
 			Name:     "dccp-role",
@@ -851,9 +868,10 @@ func flowAttrs() []Attr[Flow] {
 			}},
 		},
 		Attr[Flow]{
-			Path:   "events",
-			Kind:   field.Bool,
-			Doc:    "false: the flow was there before; if it began when nobody listened, no event will come when it ends",
+			Path: "events",
+			Kind: field.Bool,
+			Doc: "false: the flow was there before; if it began when nobody listened, no event will come " +
+				"when it ends",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return 0, f.NoEvents }},
 		},
 		Attr[Flow]{

@@ -71,7 +71,8 @@ func writeLevel(t *testing.T, b *strings.Builder, v *level, path wire) {
 		case opNum64:
 			fmt.Fprintf(b, "if n, ok := a.U64(); ok {\n%s = n\n%s}\n", at, present)
 		case opPair:
-			fmt.Fprintf(b, "if len(a.Data) >= 2 {\n%s, f.%s = a.Data[0], a.Data[1]\n%s}\n", at, fieldAt(t, s.at2), present)
+			fmt.Fprintf(b, "if len(a.Data) >= 2 {\n%s, f.%s = a.Data[0], a.Data[1]\n%s}\n", at, fieldAt(t, s.at2),
+				present)
 		case opText:
 			fmt.Fprintf(b, "%s = a.Text()\n%s", at, present)
 		case opBytes:

@@ -52,7 +52,8 @@ func flow(t testing.TB, src, dst string, proto uint8, set ...string) *Flow {
 	case HasPorts(proto) || proto == GRE:
 		o.Present |= TupleSport | TupleDport
 	case proto == ICMP || proto == ICMPv6:
-		o.Type, o.ID, o.Present = map[uint8]uint8{ICMP: 8, ICMPv6: 128}[proto], 513, o.Present|TupleType|TupleCode|TupleID
+		o.Type, o.ID, o.Present = map[uint8]uint8{ICMP: 8, ICMPv6: 128}[proto], 513,
+			o.Present|TupleType|TupleCode|TupleID
 	}
 	f.Reply = o.Reverse()
 	for _, s := range set {
@@ -80,8 +81,10 @@ func varied(t testing.TB, c *Conn) (made []*Flow) {
 	}
 	for i, name := range TCPStateNames.List()[1:10] {
 		s := name.Word
-		add(flow(t, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(1000+i)).String(), "10.0.0.2:80", TCP, "state="+s, "status=SEEN_REPLY,ASSURED"))
-		add(flow(t, netip.AddrPortFrom(netip.MustParseAddr("fd00::1"), uint16(1000+i)).String(), "[fd00::2]:80", TCP, "state="+s))
+		add(flow(t, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(1000+i)).String(), "10.0.0.2:80", TCP,
+			"state="+s, "status=SEEN_REPLY,ASSURED"))
+		add(flow(t, netip.AddrPortFrom(netip.MustParseAddr("fd00::1"), uint16(1000+i)).String(), "[fd00::2]:80", TCP,
+			"state="+s))
 	}
 	add(flow(t, "10.0.0.1:1", "10.0.0.2:53", UDP, "mark=7"))
 	add(flow(t, "[fd00::1]:1", "[fd00::2]:53", UDP, "zone=9"))
@@ -95,13 +98,19 @@ func varied(t testing.TB, c *Conn) (made []*Flow) {
 	add(flow(t, "fd00::1", "fd00::2", ICMPv6))
 	add(flow(t, "10.0.0.1", "10.0.0.2", ICMP, "icmp-id=514"))
 	add(flow(t, "fd00::1", "fd00::2", ICMPv6, "icmp-id=514"))
-	add(flow(t, "10.0.0.1:1", "10.0.0.2:2", SCTP, "state=ESTABLISHED", "sctp-vtag-orig=0x1234", "sctp-vtag-repl=0x5678"))
+	add(flow(t, "10.0.0.1:1", "10.0.0.2:2", SCTP, "state=ESTABLISHED", "sctp-vtag-orig=0x1234",
+		"sctp-vtag-repl=0x5678"))
 	add(flow(t, "10.0.0.1:1000", "10.0.0.2:2000", GRE))
 	add(flow(t, "10.0.0.1", "10.0.0.2", 50))
-	add(flow(t, "10.0.0.1:7", "10.0.0.2:21", TCP, "state=ESTABLISHED", "helper-name=ftp", "status=SEEN_REPLY,ASSURED,FIXED_TIMEOUT"))
-	add(flow(t, "10.0.0.1:8", "10.0.0.2:80", TCP, "state=ESTABLISHED", "tcp-wscale-orig=7", "tcp-wscale-repl=5", "tcp-flags-orig=WINDOW_SCALE,SACK_PERM", "tcp-mask-orig=0xff", "tcp-flags-repl=WINDOW_SCALE", "tcp-mask-repl=0xff"))
-	add(flow(t, "10.0.0.1:9", "10.0.0.2:80", TCP, "state=ESTABLISHED", "orig-nat-seq-correction-pos=100", "orig-nat-seq-offset-before=1", "orig-nat-seq-offset-after=0xffffffff"))
-	add(flow(t, "10.0.0.1:10", "10.0.0.2:80", TCP, "state=ESTABLISHED", "synproxy-isn=1", "synproxy-its=2", "synproxy-tsoff=3"))
+	add(flow(t, "10.0.0.1:7", "10.0.0.2:21", TCP, "state=ESTABLISHED", "helper-name=ftp",
+		"status=SEEN_REPLY,ASSURED,FIXED_TIMEOUT"))
+	add(flow(t, "10.0.0.1:8", "10.0.0.2:80", TCP, "state=ESTABLISHED", "tcp-wscale-orig=7", "tcp-wscale-repl=5",
+		"tcp-flags-orig=WINDOW_SCALE,SACK_PERM", "tcp-mask-orig=0xff", "tcp-flags-repl=WINDOW_SCALE",
+		"tcp-mask-repl=0xff"))
+	add(flow(t, "10.0.0.1:9", "10.0.0.2:80", TCP, "state=ESTABLISHED", "orig-nat-seq-correction-pos=100",
+		"orig-nat-seq-offset-before=1", "orig-nat-seq-offset-after=0xffffffff"))
+	add(flow(t, "10.0.0.1:10", "10.0.0.2:80", TCP, "state=ESTABLISHED", "synproxy-isn=1", "synproxy-its=2",
+		"synproxy-tsoff=3"))
 	child := flow(t, "10.0.0.1:11", "10.0.0.2:5000", TCP, "state=ESTABLISHED")
 	child.Master = made[len(made)-4].Orig
 	add(child)
@@ -133,8 +142,10 @@ func TestKeepsPorts(t *testing.T) {
 		e := expectOf(master, 5000)
 		e.Tuple.Proto, e.Mask.Proto = f.Orig.Proto, f.Orig.Proto
 		ports := got.Orig.Has(f.Orig.Present & (TupleSport | TupleDport))
-		if ports != (said == nil) || said != nil && !errors.Is(said, syscall.EOPNOTSUPP) || ports != (c.ExpectKeepsPorts(e) == nil) && f.Orig.Proto != 50 {
-			t.Errorf("%s: ports kept: %v, %v before, %v of an expectation", flowName(f), ports, said, c.ExpectKeepsPorts(e))
+		if ports != (said == nil) || said != nil && !errors.Is(said, syscall.EOPNOTSUPP) ||
+			ports != (c.ExpectKeepsPorts(e) == nil) && f.Orig.Proto != 50 {
+			t.Errorf("%s: ports kept: %v, %v before, %v of an expectation", flowName(f), ports, said,
+				c.ExpectKeepsPorts(e))
 		}
 		t.Logf("protocol %d: ports kept: %v", f.Orig.Proto, ports)
 	}
@@ -148,7 +159,8 @@ func TestTrim(t *testing.T) {
 	varied(t, c)
 	var flows []*Flow
 	for _, f := range dumpAll(t, DumpOptions{}) {
-		f.TCPMaskOrig, f.TCPMaskReply, f.Present = f.TCPFlagsOrig, f.TCPFlagsReply, f.Present|HasTCPMaskOrig|HasTCPMaskReply
+		f.TCPMaskOrig, f.TCPMaskReply, f.Present = f.TCPFlagsOrig, f.TCPFlagsReply,
+			f.Present|HasTCPMaskOrig|HasTCPMaskReply
 		flows = append(flows, f)
 	}
 	slices.SortFunc(flows, func(a, b *Flow) int { return a.Master.Src.Compare(b.Master.Src) }) // masters first
@@ -248,7 +260,8 @@ func TestCreateAndDump(t *testing.T) {
 			t.Errorf("get %s gives %+v", flowName(want), one)
 		}
 	}
-	if f := got["flow tcp 10.0.0.1:11 > 10.0.0.2:5000"]; f != nil && (f.Status&StatusExpected == 0 || f.Master.Dport != 21) {
+	if f := got["flow tcp 10.0.0.1:11 > 10.0.0.2:5000"]; f != nil &&
+		(f.Status&StatusExpected == 0 || f.Master.Dport != 21) {
 		t.Errorf("master of the related connection: %+v", f.Master)
 	}
 }
@@ -257,7 +270,8 @@ func TestCreateAndDump(t *testing.T) {
 // only with the module nf_synproxy_core.
 func keepsSynproxy(t *testing.T, c *Conn) bool {
 	t.Helper()
-	f := flow(t, "10.0.0.77:10", "10.0.0.2:80", TCP, "state=ESTABLISHED", "synproxy-isn=1", "synproxy-its=2", "synproxy-tsoff=3")
+	f := flow(t, "10.0.0.77:10", "10.0.0.2:80", TCP, "state=ESTABLISHED", "synproxy-isn=1", "synproxy-its=2",
+		"synproxy-tsoff=3")
 	var got Flow
 	if err := errors.Join(c.Create(f, false), c.Get(f, &got, false), c.Delete(f)); err != nil {
 		t.Fatal(err)
@@ -299,7 +313,8 @@ func TestDumpAgainstLibrary(t *testing.T) {
 		}{{&f.Orig, w.TupleOrig}, {&f.Reply, w.TupleReply}} {
 			p := d.w.Proto
 			sport, dport := p.SourcePort, p.DestinationPort
-			if d.t.Src != d.w.IP.SourceAddress || d.t.Dst != d.w.IP.DestinationAddress || d.t.Proto != p.Protocol || d.t.Sport != sport || d.t.Dport != dport ||
+			if d.t.Src != d.w.IP.SourceAddress || d.t.Dst != d.w.IP.DestinationAddress || d.t.Proto != p.Protocol ||
+				d.t.Sport != sport || d.t.Dport != dport ||
 				d.t.ID != p.ICMPID || d.t.Type != p.ICMPType || d.t.Code != p.ICMPCode || d.t.Zone != d.w.Zone {
 				t.Errorf("tuple %+v, the library has %+v", d.t, d.w)
 			}
@@ -310,11 +325,13 @@ func TestDumpAgainstLibrary(t *testing.T) {
 		if f.Status != uint32(w.Status) || f.Mark != w.Mark || f.Zone != w.Zone || string(f.Helper) != w.Helper.Name {
 			t.Errorf("%+v\nthe library has %+v", f, w)
 		}
-		if p := w.ProtoInfo.TCP; p != nil && (f.TCPState != p.State || f.TCPWscaleOrig != p.OriginalWindowScale || f.TCPWscaleReply != p.ReplyWindowScale ||
+		if p := w.ProtoInfo.TCP; p != nil && (f.TCPState != p.State || f.TCPWscaleOrig != p.OriginalWindowScale ||
+			f.TCPWscaleReply != p.ReplyWindowScale ||
 			uint16(f.TCPFlagsOrig)<<8|uint16(f.TCPMaskOrig) != p.OriginalFlags) {
 			t.Errorf("tcp of %+v\nthe library has %+v", f, p)
 		}
-		if p := w.ProtoInfo.SCTP; p != nil && (f.SCTPState != p.State || f.SCTPVtagOrig != p.VTagOriginal || f.SCTPVtagReply != p.VTagReply) {
+		if p := w.ProtoInfo.SCTP; p != nil && (f.SCTPState != p.State || f.SCTPVtagOrig != p.VTagOriginal ||
+			f.SCTPVtagReply != p.VTagReply) {
 			t.Errorf("sctp of %+v\nthe library has %+v", f, p)
 		}
 	}
@@ -440,7 +457,10 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	n := 0
-	if _, err := Dump(context.Background(), DumpOptions{Filter: udp, Keep: all}, func(*Flow) error { n++; return nil }); err != nil || n != 500 {
+	if _, err := Dump(context.Background(), DumpOptions{Filter: udp, Keep: all}, func(*Flow) error {
+		n++
+		return nil
+	}); err != nil || n != 500 {
 		t.Errorf("%d flows, %v", n, err)
 	}
 }
@@ -509,7 +529,9 @@ func TestDumpParallel(t *testing.T) {
 		}
 	}
 	// One worker's end ends the other.
-	if _, err := DumpParallel(context.Background(), DumpOptions{}, func() Worker { return &counting{names: map[string]bool{}, stopAt: 3} }); err != nil {
+	if _, err := DumpParallel(context.Background(), DumpOptions{}, func() Worker {
+		return &counting{names: map[string]bool{}, stopAt: 3}
+	}); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -595,10 +617,12 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	ns := nstest.Enter(t)
 	c := dial(t)
-	base := flow(t, "10.0.0.1:1", "10.0.0.2:21", TCP, "state=ESTABLISHED", "helper-name=ftp", "status=SEEN_REPLY,ASSURED")
+	base := flow(t, "10.0.0.1:1", "10.0.0.2:21", TCP, "state=ESTABLISHED", "helper-name=ftp",
+		"status=SEEN_REPLY,ASSURED")
 	plain := flow(t, "10.0.0.1:2", "10.0.0.2:80", TCP, "state=ESTABLISHED")
 	sctp := flow(t, "10.0.0.1:2", "10.0.0.2:80", SCTP, "state=ESTABLISHED", "sctp-vtag-orig=1", "sctp-vtag-repl=2")
-	irc := flow(t, "10.0.0.1:3", "10.0.0.2:6667", TCP, "state=ESTABLISHED", "helper-name=irc") // so that the kernel has that helper
+	// so that the kernel has that helper
+	irc := flow(t, "10.0.0.1:3", "10.0.0.2:6667", TCP, "state=ESTABLISHED", "helper-name=irc")
 	for _, f := range []*Flow{base, plain, sctp, irc} {
 		if err := c.Create(f, false); err != nil {
 			t.Fatal(err)
@@ -652,7 +676,8 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v; want %v, %s", tt.name, tt.err, tt.no, tt.why)
 		}
 	}
-	if err := c.Create(flow(t, "10.0.0.1:10", "10.0.0.2:80", UDP, "connlabels=1,100"), false); !errors.Is(err, ErrLabelsDropped) {
+	if err := c.Create(flow(t, "10.0.0.1:10", "10.0.0.2:80", UDP, "connlabels=1,100"), false); !errors.Is(err,
+		ErrLabelsDropped) {
 		t.Errorf("labels without a rule: %v", err)
 	}
 	if err := c.Delete(&Flow{}); err == nil {
@@ -705,7 +730,8 @@ func TestUpdate(t *testing.T) {
 		if err := Find(FlowAttrs(), name).SetText(&ch, text); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Update(&now, &ch); tt.set == "helper-name=" && errors.Is(err, syscall.EOPNOTSUPP) && nstest.Since(t, 7, 0) {
+		if err := c.Update(&now, &ch); tt.set == "helper-name=" && errors.Is(err, syscall.EOPNOTSUPP) &&
+			nstest.Since(t, 7, 0) {
 			t.Log("this kernel takes a helper from no entry")
 			if !strings.Contains(err.Error(), "takes a helper from no entry") {
 				t.Error(err)
@@ -718,7 +744,9 @@ func TestUpdate(t *testing.T) {
 		if err := c.Get(f, &now, false); err != nil {
 			t.Fatal(err)
 		}
-		if got := string(Find(FlowAttrs(), tt.name).AppendText(nil, &now)); got != tt.want && !(name == "timeout" && got == "299") && !(name == "status" && got == strings.TrimSuffix(tt.want, ",HELPER")) {
+		if got := string(Find(FlowAttrs(), tt.name).AppendText(nil, &now)); got != tt.want &&
+			!(name == "timeout" && got == "299") &&
+			!(name == "status" && got == strings.TrimSuffix(tt.want, ",HELPER")) {
 			t.Errorf("%s: %s is %q, want %q", tt.set, tt.name, got, tt.want)
 		}
 	}
@@ -826,7 +854,8 @@ func TestFlush(t *testing.T) {
 		{"all", 0, KernelFilter{}, func(*Flow) bool { return true }},
 	} {
 		made := varied(t, c)
-		if err := c.Flush(tt.family, tt.k); errors.Is(err, ErrNotHonoured) && (tt.k.Zone != 0 && !kernelHasZones(t) || tt.k.StatusMask != 0 && !kernelHasStatus(t)) {
+		if err := c.Flush(tt.family, tt.k); errors.Is(err, ErrNotHonoured) &&
+			(tt.k.Zone != 0 && !kernelHasZones(t) || tt.k.StatusMask != 0 && !kernelHasStatus(t)) {
 			tt.goes = func(*Flow) bool { return false } // refused: nothing may be gone
 		} else if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
@@ -850,7 +879,8 @@ func TestFlush(t *testing.T) {
 // out. The request is bent to be what such a kernel makes of it.
 func TestFlushProbe(t *testing.T) {
 	t.Parallel()
-	for _, what := range []flushFilter{{zone: true}, {mark: true}, {status: true}, {family: true}, {family: true, zone: true}} {
+	for _, what := range []flushFilter{{zone: true}, {mark: true}, {status: true}, {family: true},
+		{family: true, zone: true}} {
 		for name, tt := range map[string]struct {
 			request func([]byte, uint8, KernelFilter) []byte
 			want    bool
@@ -863,7 +893,8 @@ func TestFlushProbe(t *testing.T) {
 		} {
 			var ok bool
 			err := nl.InFreshNamespace(func() (err error) { ok, err = tryFlush(what, tt.request); return err })
-			if err != nil || ok != (tt.want && (!what.zone || kernelHasZones(t)) && (!what.status || kernelHasStatus(t))) {
+			if err != nil ||
+				ok != (tt.want && (!what.zone || kernelHasZones(t)) && (!what.status || kernelHasStatus(t))) {
 				t.Errorf("%+v, %s: %v, %v", what, name, ok, err)
 			}
 		}

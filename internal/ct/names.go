@@ -50,20 +50,24 @@ const tcpWindowScale = 1 // IP_CT_TCP_FLAG_WINDOW_SCALE
 // TCPFlagNames are the flags of a direction of a TCP connection
 // (IP_CT_TCP_FLAG_*, linux/netfilter/nf_conntrack_tcp.h); the numbers are masks.
 var TCPFlagNames = value.NewNames("TCP connection flag", 255,
-	value.Name{Word: "WINDOW_SCALE", Num: tcpWindowScale}, value.Name{Word: "SACK_PERM", Num: 2}, value.Name{Word: "CLOSE_INIT", Num: 4},
-	value.Name{Word: "BE_LIBERAL", Num: 8}, value.Name{Word: "DATA_UNACKNOWLEDGED", Num: 0x10}, value.Name{Word: "MAXACK_SET", Num: 0x20},
+	value.Name{Word: "WINDOW_SCALE", Num: tcpWindowScale}, value.Name{Word: "SACK_PERM", Num: 2},
+	value.Name{Word: "CLOSE_INIT", Num: 4},
+	value.Name{Word: "BE_LIBERAL", Num: 8}, value.Name{Word: "DATA_UNACKNOWLEDGED", Num: 0x10},
+	value.Name{Word: "MAXACK_SET", Num: 0x20},
 	value.Name{Word: "EXP_CHALLENGE_ACK", Num: 0x40}, value.Name{Word: "SIMULTANEOUS_OPEN", Num: 0x80},
 )
 
 // ExpectFlagNames are the flags of an expectation; the numbers are masks.
 var ExpectFlagNames = value.NewNames("expectation flag", 7,
-	value.Name{Word: "permanent", Num: Permanent}, value.Name{Word: "inactive", Num: Inactive}, value.Name{Word: "userspace", Num: Userspace})
+	value.Name{Word: "permanent", Num: Permanent}, value.Name{Word: "inactive", Num: Inactive},
+	value.Name{Word: "userspace", Num: Userspace})
 
 // EventNames are the words of Event.
 var EventNames = value.NewWords("event", 4, "", "new", "update", "destroy", "existing")
 
 // DirNames are the directions of a connection.
-var DirNames = value.NewNames("direction", 1, value.Name{Word: "orig", Num: 0}, value.Name{Word: "original", Num: 0}, value.Name{Word: "reply", Num: 1})
+var DirNames = value.NewNames("direction", 1, value.Name{Word: "orig", Num: 0}, value.Name{Word: "original", Num: 0},
+	value.Name{Word: "reply", Num: 1})
 
 // DCCPRoleNames are the values of the attribute dccp-role.
 var DCCPRoleNames = value.NewWords("DCCP role", 1, "client", "server")
@@ -83,14 +87,16 @@ const (
 // TCPStateNames are those of linux/netfilter/nf_conntrack_tcp.h; 9 was LISTEN.
 var TCPStateNames = value.NewNames("TCP state", 255,
 	value.Name{Word: "NONE", Num: 0}, value.Name{Word: "SYN_SENT", Num: 1}, value.Name{Word: "SYN_RECV", Num: 2},
-	value.Name{Word: "ESTABLISHED", Num: 3}, value.Name{Word: "FIN_WAIT", Num: 4}, value.Name{Word: "CLOSE_WAIT", Num: 5},
+	value.Name{Word: "ESTABLISHED", Num: 3}, value.Name{Word: "FIN_WAIT", Num: 4},
+	value.Name{Word: "CLOSE_WAIT", Num: 5},
 	value.Name{Word: "LAST_ACK", Num: 6}, value.Name{Word: "TIME_WAIT", Num: 7}, value.Name{Word: "CLOSE", Num: 8},
 	value.Name{Word: "SYN_SENT2", Num: 9}, value.Name{Word: "LISTEN", Num: 9},
 )
 
 // SCTPStateNames are those of linux/netfilter/nf_conntrack_sctp.h.
 var SCTPStateNames = value.NewWords("SCTP state", 255,
-	"NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT", "HEARTBEAT_ACKED")
+	"NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECD",
+	"SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT", "HEARTBEAT_ACKED")
 
 // DCCPStateNames are those of kernels that still tracked DCCP.
 var DCCPStateNames = value.NewWords("DCCP state", 255,

@@ -85,7 +85,8 @@ func TestZero(t *testing.T) {
 	}
 	c := dial(t)
 	read := func(o DumpOptions) (f *Flow) {
-		if _, err := Dump(context.Background(), o, func(x *Flow) error { f = x.Clone(); return nil }); err != nil || f == nil {
+		if _, err := Dump(context.Background(), o, func(x *Flow) error { f = x.Clone(); return nil }); err != nil ||
+			f == nil {
 			t.Fatal("no flow", err)
 		}
 		return f
@@ -110,7 +111,9 @@ func TestZero(t *testing.T) {
 		t.Errorf("%d packets counted before, %v", zeroed, err)
 	}
 	for _, table := range []Table{Dying, Unconfirmed} {
-		if _, err := Dump(context.Background(), DumpOptions{Table: table}, func(*Flow) error { return nil }); err != nil {
+		if _, err := Dump(context.Background(), DumpOptions{Table: table}, func(*Flow) error {
+			return nil
+		}); err != nil {
 			t.Errorf("table %d: %v", table, err)
 		}
 	}

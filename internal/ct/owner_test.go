@@ -32,7 +32,8 @@ func TestOwner(t *testing.T) {
 		return sa.(*unix.SockaddrNetlink).Pid
 	}
 	now := uint64(time.Now().UnixNano())
-	for name, port := range map[string]uint32{"own": open(os.Getpid()), "chosen by the kernel": open(0), "another process's number": open(other.Cmd.Process.Pid)} {
+	for name, port := range map[string]uint32{"own": open(os.Getpid()), "chosen by the kernel": open(0),
+		"another process's number": open(other.Cmd.Process.Pid)} {
 		var o owners
 		by := By{PortID: port}
 		o.find(&by, now)

@@ -104,8 +104,10 @@ func tryFlush(what flushFilter, request func(b []byte, family uint8, k KernelFil
 
 // probeFlow is an entry that every filter of a probe matches.
 func probeFlow(family uint8, port uint16) *Flow {
-	f := &Flow{Present: HasTimeout | HasMark | HasStatus | HasZone, Timeout: 600, Mark: 1, Status: StatusConfirmed | StatusSeenReply | StatusAssured, Zone: 7}
-	f.Orig = Tuple{Family: family, Proto: UDP, Sport: port, Dport: 53, Present: TupleFamily | TupleProto | TupleSport | TupleDport}
+	f := &Flow{Present: HasTimeout | HasMark | HasStatus | HasZone, Timeout: 600, Mark: 1,
+		Status: StatusConfirmed | StatusSeenReply | StatusAssured, Zone: 7}
+	f.Orig = Tuple{Family: family, Proto: UDP, Sport: port, Dport: 53,
+		Present: TupleFamily | TupleProto | TupleSport | TupleDport}
 	f.Orig.Src, f.Orig.Dst = netip.AddrFrom4([4]byte{192, 0, 2, 1}), netip.AddrFrom4([4]byte{192, 0, 2, 2})
 	if family == IPv6 {
 		f.Orig.Src, f.Orig.Dst = netip.AddrFrom16([16]byte{0xfd, 15: 1}), netip.AddrFrom16([16]byte{0xfd, 15: 2})

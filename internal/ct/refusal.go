@@ -57,7 +57,8 @@ func refusal(op string, f, change *Flow, err error) error {
 func (c *Conn) partly(f, change *Flow, err error) error {
 	var r *Refusal
 	var now Flow
-	if !errors.As(err, &r) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) || c.Get(f, &now, false) != nil {
+	if !errors.As(err, &r) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOENT) ||
+		errors.Is(err, syscall.EEXIST) || c.Get(f, &now, false) != nil {
 		return err
 	}
 	if change.Has(HasMarkMask) {

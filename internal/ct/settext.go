@@ -115,7 +115,8 @@ func setNATAddr(at func(*Flow) *NAT, bits int) func(*Flow, string) error {
 			return err
 		}
 		if set.Not || len(set.Addrs) != 1 || set.Addrs[0].Lo.BitLen() != bits {
-			return &value.Error{What: "address to translate to", Text: s, Valid: "an address or a range of the flow's family"}
+			return &value.Error{What: "address to translate to", Text: s,
+				Valid: "an address or a range of the flow's family"}
 		}
 		at(f).Addr, at(f).AddrMax = set.Addrs[0].Lo, set.Addrs[0].Hi
 		return nil
@@ -161,7 +162,8 @@ func ParseStatus(s string) (value.Set, error) {
 				return value.Set{}, err
 			}
 			if n == 0 || n > 1<<16-1 {
-				return value.Set{}, &value.Error{What: "status", Text: word, Valid: "a status bit by name, or a number from 1 to 65535"}
+				return value.Set{}, &value.Error{What: "status", Text: word,
+					Valid: "a status bit by name, or a number from 1 to 65535"}
 			}
 			a = alt{n, n}
 		}

@@ -20,8 +20,10 @@ type Timeouts struct {
 	icmp, icmpv6, generic uint32
 }
 
-var tcpTimeouts = [10]string{1: "syn_sent", 2: "syn_recv", 3: "established", 4: "fin_wait", 5: "close_wait", 6: "last_ack", 7: "time_wait", 8: "close", 9: "syn_sent"}
-var sctpTimeouts = [10]string{1: "closed", 2: "cookie_wait", 3: "cookie_echoed", 4: "established", 5: "shutdown_sent", 6: "shutdown_recd", 7: "shutdown_ack_sent", 8: "heartbeat_sent"}
+var tcpTimeouts = [10]string{1: "syn_sent", 2: "syn_recv", 3: "established", 4: "fin_wait", 5: "close_wait",
+	6: "last_ack", 7: "time_wait", 8: "close", 9: "syn_sent"}
+var sctpTimeouts = [10]string{1: "closed", 2: "cookie_wait", 3: "cookie_echoed", 4: "established", 5: "shutdown_sent",
+	6: "shutdown_recd", 7: "shutdown_ack_sent", 8: "heartbeat_sent"}
 
 // LoadTimeouts reads the settings of the calling thread's network namespace. Those
 // that this kernel does not have stay unknown.
@@ -32,8 +34,9 @@ func LoadTimeouts() *Timeouts {
 	}
 	t := &Timeouts{
 		tcpRetrans: get("tcp_timeout_max_retrans"), tcpUnack: get("tcp_timeout_unacknowledged"),
-		udp: get("udp_timeout"), udpStream: get("udp_timeout_stream"), gre: get("gre_timeout"), greStream: get("gre_timeout_stream"),
-		icmp: get("icmp_timeout"), icmpv6: get("icmpv6_timeout"), generic: get("generic_timeout"),
+		udp: get("udp_timeout"), udpStream: get("udp_timeout_stream"), gre: get("gre_timeout"),
+		greStream: get("gre_timeout_stream"),
+		icmp:      get("icmp_timeout"), icmpv6: get("icmpv6_timeout"), generic: get("generic_timeout"),
 		Ages: get("timestamp") == 1,
 	}
 	for i, name := range tcpTimeouts {
@@ -67,12 +70,15 @@ func (t *Timeouts) LoadPolicies() error {
 		}
 	}
 	// A kernel that lacks the one or the other has no such policies.
-	_, _ = c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTimeout, getTimeouts), nl.FlagDump, 0, 0), func(m *nl.Msg) error {
+	_, _ = c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTimeout, getTimeouts), nl.FlagDump, 0,
+		0), func(m *nl.Msg) error {
 		note(timeoutProto, m.Body())
 		return nil
 	})
-	const getObjects, objectType, objectData, ctTimeout, ctTimeoutProto = 19, 3, 4, 7, 2 // NFT_MSG_GETOBJ, NFTA_OBJ_*, NFT_OBJECT_CT_TIMEOUT, NFTA_CT_TIMEOUT_L4PROTO
-	req := nl.AppendU32(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, getObjects), nl.FlagDump, 0, 0), objectType, ctTimeout)
+	// NFT_MSG_GETOBJ, NFTA_OBJ_*, NFT_OBJECT_CT_TIMEOUT, NFTA_CT_TIMEOUT_L4PROTO
+	const getObjects, objectType, objectData, ctTimeout, ctTimeoutProto = 19, 3, 4, 7, 2
+	req := nl.AppendU32(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, getObjects), nl.FlagDump, 0, 0), objectType,
+		ctTimeout)
 	_, _ = c.Dump(nl.Finish(req, 0), func(m *nl.Msg) error {
 		for a := range nl.Attrs(m.Body()) {
 			if a.Type == objectData {
@@ -105,10 +111,12 @@ func (t *Timeouts) Policies() (protos []uint8) {
 // as well be one whose timeout was set by hand or whose setting was another then.
 func (t *Timeouts) SetIdle(f *Flow) {
 	full := t.of(f)
-	if full == 0 || !f.Has(HasTimeout) || f.Timeout > full || f.Status&(StatusFixedTimeout|StatusOffload|StatusHWOffload) != 0 || t.policies[f.Orig.Proto] {
+	if full == 0 || !f.Has(HasTimeout) || f.Timeout > full ||
+		f.Status&(StatusFixedTimeout|StatusOffload|StatusHWOffload) != 0 || t.policies[f.Orig.Proto] {
 		return
 	}
-	if f.Orig.Proto == TCP && (full > t.tcpRetrans && f.Timeout <= t.tcpRetrans || full > t.tcpUnack && f.Timeout <= t.tcpUnack) {
+	if f.Orig.Proto == TCP && (full > t.tcpRetrans && f.Timeout <= t.tcpRetrans ||
+		full > t.tcpUnack && f.Timeout <= t.tcpUnack) {
 		return
 	}
 	// What remains is cut to whole seconds: a second of the difference is that.

@@ -19,7 +19,8 @@ func TestRequestsHaveWholeTuples(t *testing.T) {
 	host := netip.MustParseAddr("10.0.0.1")
 	check := func(what string, proto uint8, got *Tuple, dport uint16) {
 		t.Helper()
-		want := Tuple{Src: host, Dst: netip.IPv4Unspecified(), Dport: dport, Proto: proto, Family: IPv4, Present: TupleFamily | TupleProto | protoParts(proto)}
+		want := Tuple{Src: host, Dst: netip.IPv4Unspecified(), Dport: dport, Proto: proto, Family: IPv4,
+			Present: TupleFamily | TupleProto | protoParts(proto)}
 		if protoParts(proto)&TupleDport == 0 {
 			want.Dport = 0
 		}
@@ -78,7 +79,8 @@ func TestRequestsHaveWholeTuples(t *testing.T) {
 	}
 	// The mask of ICMP is sent with the type expected: of 255, which the kernel
 	// lists, it says EINVAL.
-	x := Expect{Tuple: Tuple{Src: host, Dst: host, Proto: ICMP, Type: 8, ID: 7, Present: TupleProto | TupleType | TupleCode | TupleID}}
+	x := Expect{Tuple: Tuple{Src: host, Dst: host, Proto: ICMP, Type: 8, ID: 7,
+		Present: TupleProto | TupleType | TupleCode | TupleID}}
 	x.Mask = x.Tuple
 	x.Mask.Type, x.Mask.Code, x.Mask.ID = 255, 255, 0xff00
 	var e Expect
@@ -105,7 +107,8 @@ func TestFlowsOfParts(t *testing.T) {
 	for _, proto := range []uint8{TCP, UDP, SCTP, GRE, ICMP, 50} {
 		f := flow(t, "10.0.0.1:7", "10.0.0.2:8", proto)
 		if proto == SCTP {
-			f.SCTPState, f.SCTPVtagOrig, f.SCTPVtagReply, f.Present = SCTPEstablished, 1, 2, f.Present|HasSCTPState|HasSCTPVtagOrig|HasSCTPVtagReply
+			f.SCTPState, f.SCTPVtagOrig, f.SCTPVtagReply, f.Present = SCTPEstablished, 1, 2,
+				f.Present|HasSCTPState|HasSCTPVtagOrig|HasSCTPVtagReply
 		}
 		f.Orig.Present &^= TupleSport | TupleCode | TupleID
 		var got Flow
@@ -132,7 +135,8 @@ func TestExpectProtocols(t *testing.T) {
 		if proto == ICMPv6 {
 			from, to = "[fd00::1]:7", "[fd00::2]:21" // irc knows no IPv6
 		}
-		master := flow(t, from, to, TCP, "state=ESTABLISHED", map[bool]string{true: "helper-name=irc", false: "helper-name=ftp"}[proto != ICMPv6])
+		master := flow(t, from, to, TCP, "state=ESTABLISHED",
+			map[bool]string{true: "helper-name=irc", false: "helper-name=ftp"}[proto != ICMPv6])
 		if err := c.Create(master, true); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +146,8 @@ func TestExpectProtocols(t *testing.T) {
 		} else {
 			dst.Sport, dst.Dport = 0, 0
 		}
-		e := &Expect{Master: master.Orig, Tuple: dst, Mask: Tuple{Proto: proto, Present: TupleProto | protoParts(proto), Sport: 0xff00, ID: 0xffff}}
+		e := &Expect{Master: master.Orig, Tuple: dst, Mask: Tuple{Proto: proto, Present: TupleProto | protoParts(proto),
+			Sport: 0xff00, ID: 0xffff}}
 		e.Tuple.Src = netip.Addr{} // any
 		made, err := c.CreateExpect(e, false)
 		if err != nil {
@@ -153,7 +158,8 @@ func TestExpectProtocols(t *testing.T) {
 		if s != nil && s.Tuple.Lacks() != 0 { // a kernel that does not track the protocol
 			dst.Sport, dst.Dport = 0, 0
 		}
-		if s == nil || s.Tuple.Proto != proto || s.Tuple.Sport != dst.Sport || s.Tuple.Dport != dst.Dport || s.Tuple.Type != dst.Type || s.Tuple.ID != dst.ID || s.Master != master.Orig {
+		if s == nil || s.Tuple.Proto != proto || s.Tuple.Sport != dst.Sport || s.Tuple.Dport != dst.Dport ||
+			s.Tuple.Type != dst.Type || s.Tuple.ID != dst.ID || s.Master != master.Orig {
 			t.Errorf("protocol %d: stored %+v", proto, s)
 			continue
 		}
@@ -198,7 +204,8 @@ func TestExpectProtocols(t *testing.T) {
 		}
 	}
 	none := flow(t, "10.0.0.1", "10.0.0.2", ICMP, "icmp-type=3")
-	_, making := c.CreateExpect(&Expect{Tuple: none.Orig, Mask: none.Orig, Master: flow(t, "10.0.0.1:7", "10.0.0.2:6667", TCP).Orig}, false)
+	_, making := c.CreateExpect(&Expect{Tuple: none.Orig, Mask: none.Orig,
+		Master: flow(t, "10.0.0.1:7", "10.0.0.2:6667", TCP).Orig}, false)
 	for what, err := range map[string]error{
 		"get of a flow":            c.Get(none, &Flow{}, false),
 		"delete of a flow":         c.Delete(none),

@@ -102,7 +102,8 @@ func TestEvents(t *testing.T) {
 		}
 		if f.Event == Destroy {
 			destroyed++
-			if !f.Has(HasStop|HasStart|HasOrigCounters|HasReplyCounters) || f.Orig.Dport != 2 && f.OrigCounters.Packets == 0 {
+			if !f.Has(HasStop|HasStart|HasOrigCounters|HasReplyCounters) ||
+				f.Orig.Dport != 2 && f.OrigCounters.Packets == 0 {
 				t.Errorf("a destroy without start, stop, or counters: %+v", f)
 			}
 			if age, ok := f.Age(); !ok || age > uint64(time.Minute) {
@@ -118,7 +119,8 @@ func TestEvents(t *testing.T) {
 	if !slices.Contains(got, ended) && !nstest.Since(t, 6, 1) { // 5.10 ends flows without a word about their state
 		ended = "destroy tcp"
 	}
-	for _, want := range []string{"new udp", "update udp", "destroy udp", "new tcp SYN_SENT", "update tcp SYN_RECV", "update tcp ESTABLISHED", ended,
+	for _, want := range []string{"new udp", "update udp", "destroy udp", "new tcp SYN_SENT", "update tcp SYN_RECV",
+		"update tcp ESTABLISHED", ended,
 		"new udp mark 7" + by, "destroy udp mark 7" + by} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no event %q in %q", want, got)
@@ -482,7 +484,8 @@ func TestGather(t *testing.T) {
 }
 
 func TestBufferForMemory(t *testing.T) {
-	for memory, want := range map[uint64]int{64 << 20: 2 << 20, 256 << 20: 8 << 20, 2 << 30: 64 << 20, 1 << 40: 64 << 20} {
+	for memory, want := range map[uint64]int{64 << 20: 2 << 20, 256 << 20: 8 << 20, 2 << 30: 64 << 20,
+		1 << 40: 64 << 20} {
 		if got := bufferFor(memory); got != want {
 			t.Errorf("%d bytes of memory: %d, want %d", memory, got, want)
 		}

@@ -9,11 +9,13 @@ import (
 
 // Words returns the tuple as a flow in words, which has what the tuple knows.
 func (t *Tuple) Words() pattern.Flow {
-	w := pattern.Flow{Proto: t.Proto, Src: t.Src, Dst: t.Dst, SPort: t.Sport, DPort: t.Dport, Type: t.Type, Code: t.Code, ID: t.ID, Zone: t.Zone}
+	w := pattern.Flow{Proto: t.Proto, Src: t.Src, Dst: t.Dst, SPort: t.Sport, DPort: t.Dport, Type: t.Type,
+		Code: t.Code, ID: t.ID, Zone: t.Zone}
 	for _, p := range []struct {
 		has  TupleHas
 		word pattern.Parts
-	}{{TupleProto, pattern.Proto}, {TupleSport | TupleDport, pattern.Ports}, {TupleType, pattern.Type}, {TupleCode, pattern.Code}, {TupleID, pattern.ID}, {TupleZone, pattern.Zone}} {
+	}{{TupleProto, pattern.Proto}, {TupleSport | TupleDport, pattern.Ports}, {TupleType, pattern.Type},
+		{TupleCode, pattern.Code}, {TupleID, pattern.ID}, {TupleZone, pattern.Zone}} {
 		if t.Has(p.has) {
 			w.Has |= p.word
 		}
@@ -24,7 +26,8 @@ func (t *Tuple) Words() pattern.Flow {
 // TupleOf returns the tuple that a flow in words names. The zone is the flow's,
 // not the tuple's: see FlowOf.
 func TupleOf(w pattern.Flow) Tuple {
-	t := Tuple{Proto: w.Proto, Src: w.Src, Dst: w.Dst, Sport: w.SPort, Dport: w.DPort, Type: w.Type, Code: w.Code, ID: w.ID, Present: TupleProto}
+	t := Tuple{Proto: w.Proto, Src: w.Src, Dst: w.Dst, Sport: w.SPort, Dport: w.DPort, Type: w.Type, Code: w.Code,
+		ID: w.ID, Present: TupleProto}
 	if w.Src.IsValid() {
 		t.Family, t.Present = familyOf(w.Src), t.Present|TupleFamily
 	}
@@ -70,7 +73,8 @@ func appendFlow(b []byte, f *Flow, t *Tuple) []byte {
 		word string
 		has  bool
 		n    uint16
-	}{{" zone ", f.Has(HasZone), f.Zone}, {" orig-zone ", f.Orig.Has(TupleZone), f.Orig.Zone}, {" reply-zone ", f.Reply.Has(TupleZone), f.Reply.Zone}} {
+	}{{" zone ", f.Has(HasZone), f.Zone}, {" orig-zone ", f.Orig.Has(TupleZone), f.Orig.Zone},
+		{" reply-zone ", f.Reply.Has(TupleZone), f.Reply.Zone}} {
 		if z.has && z.n != 0 {
 			b = strconv.AppendUint(append(b, z.word...), uint64(z.n), 10)
 		}

@@ -111,7 +111,8 @@ func (d *doctor) privileges() {
 		d.add(OK, checkPrivileges, "", "user %d %s, with CAP_NET_ADMIN", uid, where)
 	}
 	d.either(d.can(unix.CAP_SYS_ADMIN), "CAP_SYS_ADMIN", "held: --netns and probes in a namespace of nfctl's own work",
-		"not held: no --netns, and no probes in a namespace of nfctl's own, so that flushing by family, mark or zone deletes one entry at a time", "")
+		"not held: no --netns, and no probes in a namespace of nfctl's own, so that flushing by family, mark or zone "+
+			"deletes one entry at a time", "")
 	d.buffer()
 }
 
@@ -126,11 +127,13 @@ func (d *doctor) buffer() {
 	defer c.Close()
 	reached, _ := c.SetBuffer(want)
 	if reached >= want {
-		d.add(OK, check, "", "%d MiB can be had; a watch takes %d KiB unless --buffer says another size", want>>20, ct.DefaultBuffer()>>10)
+		d.add(OK, check, "", "%d MiB can be had; a watch takes %d KiB unless --buffer says another size", want>>20,
+			ct.DefaultBuffer()>>10)
 		return
 	}
 	d.add(Warn, check, fmt.Sprintf("sysctl -w net.core.rmem_max=%d", want),
-		"only %d KiB can be had, by net.core.rmem_max: watching and queues lose more in bursts (larger ones take CAP_NET_ADMIN in the initial user namespace)", reached>>10)
+		"only %d KiB can be had, by net.core.rmem_max: watching and queues lose more in bursts (larger ones take "+
+			"CAP_NET_ADMIN in the initial user namespace)", reached>>10)
 }
 
 // setting reads a number below /proc/sys; ok is false when the kernel does not

@@ -95,7 +95,8 @@ func TestRulesAndQueues(t *testing.T) {
 	nstest.Need(t, "iptables", "nft")
 	ns := nstest.Enter(t)
 	ns.Run("iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "9", "-j", "NFQUEUE", "--queue-num", "5")
-	ns.Run("iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "10", "-j", "NFQUEUE", "--queue-balance", "6:7", "--queue-bypass")
+	ns.Run("iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "10", "-j", "NFQUEUE", "--queue-balance", "6:7",
+		"--queue-bypass")
 	ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
 	for _, n := range []uint16{6, 8} {
 		q, err := queue.Open(queue.Config{Num: n})
@@ -168,7 +169,8 @@ func TestRefusals(t *testing.T) {
 	t.Run("nft", func(t *testing.T) {
 		t.Parallel()
 		ns := nstest.Enter(t)
-		if _, stderr, status := ns.Exec("nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }; add rule inet t c queue num 3"); status != 0 {
+		if _, stderr, status := ns.Exec("nft", "add table inet t; add chain inet t c { type filter hook output "+
+			"priority 0; }; add rule inet t c queue num 3"); status != 0 {
 			t.Skipf("this kernel has no queue statement: %s", stderr)
 		}
 		got := find(Examine(), "refusals")

@@ -30,7 +30,8 @@ func (d *doctor) kernel() {
 	}
 	// No namespace of its own: what is harmless is tried here.
 	d.queueOptions()
-	d.add(Unknown, "kernel options", "run it with CAP_SYS_ADMIN", "--attach, filters and flushing are only tried in a namespace made for it: %v", err)
+	d.add(Unknown, "kernel options", "run it with CAP_SYS_ADMIN",
+		"--attach, filters and flushing are only tried in a namespace made for it: %v", err)
 	if c, err := ct.Dial(); err == nil {
 		if _, _, err = c.Count(); err != nil {
 			d.noTable(err)
@@ -66,12 +67,14 @@ func (d *doctor) queueOptions() {
 		d.unknown(check, err)
 		return
 	case err != nil:
-		d.add(Fail, check, "build the kernel with CONFIG_NETFILTER_NETLINK_QUEUE, or load nfnetlink_queue", "a queue cannot be bound, so 'nfctl queue' does not work: %v", err)
+		d.add(Fail, check, "build the kernel with CONFIG_NETFILTER_NETLINK_QUEUE, or load nfnetlink_queue",
+			"a queue cannot be bound, so 'nfctl queue' does not work: %v", err)
 		return
 	}
 	d.add(OK, check, "", "a queue can be bound")
 	for _, f := range features {
-		d.either(f.OK, "queues: "+f.Name, "supported", "not supported: "+lossOf(f.Name), "a kernel that has it: "+strings.TrimPrefix(f.Need, "needs "))
+		d.either(f.OK, "queues: "+f.Name, "supported", "not supported: "+lossOf(f.Name),
+			"a kernel that has it: "+strings.TrimPrefix(f.Need, "needs "))
 	}
 }
 
@@ -89,12 +92,14 @@ func (d *doctor) attach() {
 			if t.Owned {
 				d.add(OK, check, "", "works by %s; the rules go with nfctl, even when it is killed", how)
 			} else {
-				d.add(Warn, check, "Linux 5.12 or later has tables with an owner", "works by %s; when nfctl is killed its rules stay, and drop what they queue", how)
+				d.add(Warn, check, "Linux 5.12 or later has tables with an owner",
+					"works by %s; when nfctl is killed its rules stay, and drop what they queue", how)
 			}
 			return
 		}
 	}
-	d.add(Warn, check, "CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_TARGET_NFQUEUE; queueing by a rule of your own works all the same", "does not work: %v", err)
+	d.add(Warn, check, "CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_TARGET_NFQUEUE; queueing by a "+
+		"rule of your own works all the same", "does not work: %v", err)
 }
 
 func (d *doctor) noTable(err error) {
@@ -102,7 +107,8 @@ func (d *doctor) noTable(err error) {
 		d.unknown("tracking table", err)
 		return
 	}
-	d.add(Fail, "tracking table", "build the kernel with CONFIG_NF_CT_NETLINK, or load nf_conntrack_netlink", "it cannot be read, so 'nfctl ct' and 'nfctl expect' do not work: %v", err)
+	d.add(Fail, "tracking table", "build the kernel with CONFIG_NF_CT_NETLINK, or load nf_conntrack_netlink",
+		"it cannot be read, so 'nfctl ct' and 'nfctl expect' do not work: %v", err)
 }
 
 func (d *doctor) table() {
@@ -113,15 +119,19 @@ func (d *doctor) table() {
 	}
 	d.add(OK, "tracking table", "", "entries can be made, read and deleted")
 	d.either(f.Events, "events", "supported", "not supported: 'watch' stays silent", "CONFIG_NF_CONNTRACK_EVENTS")
-	d.either(f.Mark, "connection marks", "supported", "not supported: they are 0 and cannot be set", "CONFIG_NF_CONNTRACK_MARK")
-	d.either(f.Labels, "connection labels", "supported; the kernel stores them in namespaces that have a rule with labels", "not supported: they are absent and cannot be set", "CONFIG_NF_CONNTRACK_LABELS")
+	d.either(f.Mark, "connection marks", "supported", "not supported: they are 0 and cannot be set",
+		"CONFIG_NF_CONNTRACK_MARK")
+	d.either(f.Labels, "connection labels", "supported; the kernel stores them in namespaces that have a rule "+
+		"with labels", "not supported: they are absent and cannot be set", "CONFIG_NF_CONNTRACK_LABELS")
 	d.either(f.Zone, "zones", "supported", "not supported: they are 0 and cannot be set", "CONFIG_NF_CONNTRACK_ZONES")
-	d.either(f.NAT, "address translation", "supported", "not supported: entries with --src-nat or --dst-nat cannot be made", "CONFIG_NF_NAT")
+	d.either(f.NAT, "address translation", "supported",
+		"not supported: entries with --src-nat or --dst-nat cannot be made", "CONFIG_NF_NAT")
 	const check = "helpers"
 	if len(f.Helpers) > 0 {
 		d.add(OK, check, "", "%s", strings.Join(f.Helpers, ", "))
 	} else {
-		d.add(Warn, check, "CONFIG_NF_CONNTRACK_FTP and the like, or user space helpers (nfct helper)", "none of the common ones: 'expect create' has no master to work with")
+		d.add(Warn, check, "CONFIG_NF_CONNTRACK_FTP and the like, or user space helpers (nfct helper)",
+			"none of the common ones: 'expect create' has no master to work with")
 	}
 	const slower = ": the same rows, slower, since nfctl checks each itself"
 	d.either(f.FilterTuple, "dump filter: addresses and ports", "honoured", "not honoured"+slower, "Linux 5.8 or later")
@@ -147,6 +157,7 @@ func (d *doctor) flush() {
 			d.unknown(check, err)
 			continue
 		}
-		d.either(ok, check, "honoured", "not honoured, this kernel would delete more than asked for: nfctl deletes entry by entry instead", "")
+		d.either(ok, check, "honoured", "not honoured, this kernel would delete more than asked for: nfctl deletes "+
+			"entry by entry instead", "")
 	}
 }

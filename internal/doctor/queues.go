@@ -23,7 +23,8 @@ func (d *doctor) queues() {
 	list, listErr := queue.List()
 	waiting := uint32(0)
 	if listErr != nil {
-		d.add(Unknown, "bound queues", "it takes root or CAP_DAC_READ_SEARCH", "the kernel's list cannot be read: %v", listErr)
+		d.add(Unknown, "bound queues", "it takes root or CAP_DAC_READ_SEARCH", "the kernel's list cannot be read: %v",
+			listErr)
 	} else {
 		for _, q := range list {
 			waiting += q.Depth
@@ -55,7 +56,8 @@ func (d *doctor) holder(q *queue.Info) {
 	text := fmt.Sprintf("bound by %s, %d packets wait", who, q.Depth)
 	if q.QueueDropped+q.UserDropped > 0 {
 		d.add(Warn, check, "raise --max-len and --buffer, ask for less of each packet (--snaplen), or use --fail-open",
-			"%s; dropped so far: %d because it was full, %d because its owner's socket was", text, q.QueueDropped, q.UserDropped)
+			"%s; dropped so far: %d because it was full, %d because its owner's socket was", text, q.QueueDropped,
+			q.UserDropped)
 		return
 	}
 	d.add(OK, check, "", "%s", text)
@@ -89,7 +91,8 @@ func (d *doctor) match(list []queue.Info, feeders []nft.Feeder, legacy []string)
 		if f.Bypass {
 			d.add(OK, check, "", "%s feeds it and nobody has bound it: its packets pass (bypass)", where)
 		} else {
-			d.add(Warn, check, "nfctl queue --num "+open[0]+", or remove the rule, or give it bypass", "%s feeds it and nobody has bound it: its packets are dropped", where)
+			d.add(Warn, check, "nfctl queue --num "+open[0]+", or remove the rule, or give it bypass",
+				"%s feeds it and nobody has bound it: its packets are dropped", where)
 		}
 	}
 	for _, q := range list {
@@ -98,7 +101,8 @@ func (d *doctor) match(list []queue.Info, feeders []nft.Feeder, legacy []string)
 		case computed || len(legacy) > 0:
 			d.add(Unknown, check, "", "no rule that can be read feeds it; there are others")
 		default:
-			d.add(Warn, check, "nfctl queue --attach, or a rule: iptables -j NFQUEUE --queue-num, nft queue", "bound, but no rule feeds it")
+			d.add(Warn, check, "nfctl queue --attach, or a rule: iptables -j NFQUEUE --queue-num, nft queue",
+				"bound, but no rule feeds it")
 		}
 	}
 }
@@ -117,16 +121,22 @@ func (d *doctor) refusals(feeders []nft.Feeder) {
 			continue
 		}
 		said[c] = true
-		hint := fmt.Sprintf("in front of it: nft insert rule %s %s %s 'ct direction reply ct status & confirmed == 0 accept'", familyName(f.Family), f.Table, f.Chain)
-		if program := map[uint8]string{unix.NFPROTO_IPV4: "iptables", unix.NFPROTO_IPV6: "ip6tables"}[f.Family]; program != "" && f.Chain == strings.ToUpper(f.Chain) {
-			hint = fmt.Sprintf("in front of it: %s -t %s -I %s -m conntrack --ctdir REPLY ! --ctstatus CONFIRMED -j ACCEPT", program, f.Table, f.Chain)
+		hint := fmt.Sprintf("in front of it: nft insert rule %s %s %s 'ct direction reply ct status & confirmed == "+
+			"0 accept'", familyName(f.Family), f.Table, f.Chain)
+		if program := map[uint8]string{unix.NFPROTO_IPV4: "iptables",
+			unix.NFPROTO_IPV6: "ip6tables"}[f.Family]; program != "" && f.Chain == strings.ToUpper(f.Chain) {
+			hint = fmt.Sprintf("in front of it: %s -t %s -I %s -m conntrack --ctdir REPLY ! --ctstatus CONFIRMED "+
+				"-j ACCEPT", program, f.Table, f.Chain)
 		}
-		d.add(Warn, "refusals", hint, "a rule in %s table %s, chain %s queues what rules that reject send back; where connections are tracked the kernel drops that instead: who was to be refused waits", familyName(f.Family), f.Table, f.Chain)
+		d.add(Warn, "refusals", hint, "a rule in %s table %s, chain %s queues what rules that reject send back; where "+
+			"connections are tracked the kernel drops that instead: who was to be refused waits", familyName(f.Family),
+			f.Table, f.Chain)
 	}
 }
 
 func familyName(f uint8) string {
-	names := map[uint8]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge"}
+	names := map[uint8]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
+		unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge"}
 	return names[f]
 }
 
@@ -147,7 +157,8 @@ func legacyTables() (out []string) {
 
 func (d *doctor) legacy(tables []string) {
 	if len(tables) > 0 {
-		d.add(Unknown, "legacy iptables", "iptables-legacy-save, ip6tables-legacy-save", "what its rules queue cannot be seen from here; tables in use: %s", strings.Join(tables, ", "))
+		d.add(Unknown, "legacy iptables", "iptables-legacy-save, ip6tables-legacy-save",
+			"what its rules queue cannot be seen from here; tables in use: %s", strings.Join(tables, ", "))
 	}
 }
 
@@ -158,7 +169,8 @@ func (d *doctor) chains(waiting uint32) {
 		d.unknown(check, err)
 		return
 	}
-	text := fmt.Sprintf("removing any base chain of this namespace (%d in nf_tables) makes the kernel drop what all its queues hold (%d packets now)", n, waiting)
+	text := fmt.Sprintf("removing any base chain of this namespace (%d in nf_tables) makes the kernel drop what all "+
+		"its queues hold (%d packets now)", n, waiting)
 	hint := ""
 	if waiting > 0 && n > 0 {
 		hint = "end programs and reload firewalls when queues are empty; nfctl's own end waits for that"
@@ -181,7 +193,8 @@ func (d *doctor) tracking() {
 	case yes:
 		d.add(OK, check, "", "traffic of this namespace is tracked")
 	default:
-		d.add(Warn, check, "any rule that looks at connections makes it so: iptables -A INPUT -m conntrack --ctstate INVALID, nft … ct state invalid",
+		d.add(Warn, check, "any rule that looks at connections makes it so: iptables -A INPUT -m conntrack --ctstate "+
+			"INVALID, nft … ct state invalid",
 			"a datagram over the loopback left no entry: nothing tracks here, or a rule exempts it")
 	}
 }
@@ -207,7 +220,8 @@ func tracks() (bool, error) {
 	from, to := client.LocalAddr().(*net.UDPAddr), server.LocalAddr().(*net.UDPAddr)
 	f := &ct.Flow{Orig: ct.Tuple{Family: ct.IPv4, Proto: ct.UDP,
 		Src: netip.AddrFrom4([4]byte(from.IP.To4())), Dst: netip.AddrFrom4([4]byte(to.IP.To4())),
-		Sport: uint16(from.Port), Dport: uint16(to.Port), Present: ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport}}
+		Sport: uint16(from.Port), Dport: uint16(to.Port),
+		Present: ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport}}
 	c, err := ct.Dial()
 	if err != nil {
 		return false, err

@@ -2,8 +2,10 @@ package doctor
 
 // settings looks at what the administrator can switch in the namespace.
 func (d *doctor) settings() {
-	d.onOff("counters", "net.netfilter.nf_conntrack_acct", "flows count packets and bytes", "counters are absent", "CONFIG_NF_CONNTRACK")
-	d.onOff("timestamps", "net.netfilter.nf_conntrack_timestamp", "flows know when they began", "start, stop and age are absent", "CONFIG_NF_CONNTRACK_TIMESTAMP")
+	d.onOff("counters", "net.netfilter.nf_conntrack_acct", "flows count packets and bytes", "counters are absent",
+		"CONFIG_NF_CONNTRACK")
+	d.onOff("timestamps", "net.netfilter.nf_conntrack_timestamp", "flows know when they began",
+		"start, stop and age are absent", "CONFIG_NF_CONNTRACK_TIMESTAMP")
 
 	const events = "net.netfilter.nf_conntrack_events"
 	if n, ok, err := setting(events); err != nil {
@@ -15,7 +17,8 @@ func (d *doctor) settings() {
 		case 1:
 			d.add(OK, "event policy", "", "all flows send events: %s=1", events)
 		default:
-			d.add(OK, "event policy", "", "flows that begin while somebody listens send events, older ones do not: %s=%d", events, n)
+			d.add(OK, "event policy", "", "flows that begin while somebody listens send events, older ones do "+
+				"not: %s=%d", events, n)
 		}
 	}
 	d.capacity()
@@ -49,13 +52,15 @@ func (d *doctor) capacity() {
 		return
 	}
 	if most > 0 && count >= most/10*9 {
-		d.add(Warn, check, "sysctl -w "+name+"=… in the initial namespace", "%d of %d entries: new connections are dropped when it is full", count, most)
+		d.add(Warn, check, "sysctl -w "+name+"=… in the initial namespace",
+			"%d of %d entries: new connections are dropped when it is full", count, most)
 	} else {
 		d.add(OK, check, "", "%d of %d entries", count, most)
 	}
 	if buckets, ok, _ := setting("net.netfilter.nf_conntrack_buckets"); ok && buckets > 0 {
 		if most/buckets > 8 {
-			d.add(Warn, "hash table", "sysctl -w net.netfilter.nf_conntrack_buckets=… in the initial namespace", "%d buckets for up to %d entries: lookups get slow as it fills", buckets, most)
+			d.add(Warn, "hash table", "sysctl -w net.netfilter.nf_conntrack_buckets=… in the initial namespace",
+				"%d buckets for up to %d entries: lookups get slow as it fills", buckets, most)
 		} else {
 			d.add(OK, "hash table", "", "%d buckets", buckets)
 		}

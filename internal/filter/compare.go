@@ -357,7 +357,8 @@ func (c *compiler[T]) exactFlags(op string, a, b *operand[T]) operand[T] {
 	var want uint64
 	if b.typ == tInt {
 		if b.lo < 0 || uint64(b.lo) > a.row.Limit() {
-			c.fail(b.node, c.literalText(b), "is out of range for "+c.word(a.node), "a number from 0 to "+strconv.FormatUint(a.row.Limit(), 10))
+			c.fail(b.node, c.literalText(b), "is out of range for "+c.word(a.node),
+				"a number from 0 to "+strconv.FormatUint(a.row.Limit(), 10))
 		}
 		want = uint64(b.lo)
 	}
@@ -372,7 +373,8 @@ func (c *compiler[T]) exactFlags(op string, a, b *operand[T]) operand[T] {
 		}
 		want |= n
 	}
-	return boolean(memberNum(a.num, value.Set{Nums: []value.Range{{Lo: want, Hi: want}}, Not: op == "!="}, a.row.Limit()))
+	return boolean(memberNum(a.num, value.Set{Nums: []value.Range{{Lo: want, Hi: want}}, Not: op == "!="},
+		a.row.Limit()))
 }
 
 func (c *compiler[T]) in(n ast.Node, a, b *operand[T]) operand[T] {
@@ -385,7 +387,8 @@ func (c *compiler[T]) in(n ast.Node, a, b *operand[T]) operand[T] {
 		c.fail(a.node, c.word(a.node), "is "+a.what(), `write "NAME" in LIST, or any(LIST, # in ["A", "B"])`)
 	case b.typ == tFlags || b.typ == tBits:
 		if a.typ != tLit {
-			c.fail(a.node, c.literalText(a), "is "+a.what()+", "+c.word(b.node)+" holds names", `write "NAME" in `+c.word(b.node))
+			c.fail(a.node, c.literalText(a), "is "+a.what()+", "+c.word(b.node)+" holds names",
+				`write "NAME" in `+c.word(b.node))
 		}
 		return c.member(b, c.read(b, a))
 	case a.typ == tLit && (b.konst || b.typ != tArray):
@@ -438,7 +441,8 @@ func (c *compiler[T]) inList(n ast.Node, a, b *operand[T]) operand[T] {
 	var joined *value.Set
 	for i := range b.elems {
 		e := &b.elems[i]
-		settable := e.konst && !a.konst && (a.typ == tNum || a.typ == tAddr || a.typ == tText || a.typ == tBool && a.plain) && e.typ != tText
+		settable := e.konst && !a.konst && (a.typ == tNum || a.typ == tAddr || a.typ == tText ||
+			a.typ == tBool && a.plain) && e.typ != tText
 		if !settable {
 			tests = append(tests, c.compare(n, "==", a, e))
 			continue

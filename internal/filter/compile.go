@@ -264,7 +264,8 @@ func (c *compiler[T]) field(n ast.Node) operand[T] {
 			}
 			m = inner
 		}
-		c.fail(n, c.word(m.Node), "has nothing to be picked from", `fields are written as tcp.dport; a list is searched with "web" in labels`)
+		c.fail(n, c.word(m.Node), "has nothing to be picked from",
+			`fields are written as tcp.dport; a list is searched with "web" in labels`)
 	}
 	if why := c.reg.Reserved(name); why != "" {
 		c.fail(n, name, "cannot be used here", why)
@@ -474,7 +475,8 @@ func (c *compiler[T]) quotes(n, beside ast.Node) {
 	if !ok1 || !ok2 || c.reg.Row(name) == nil || c.reg.Row(word) != nil {
 		return
 	}
-	if _, err := c.reg.Row(name).ParseSet(word); err == nil && c.reg.Row(name).Kind != field.String && c.reg.Row(name).Kind != field.Bytes {
+	if _, err := c.reg.Row(name).ParseSet(word); err == nil && c.reg.Row(name).Kind != field.String &&
+		c.reg.Row(name).Kind != field.Bytes {
 		c.fail(n, word, "is not a field", "a name stands in quotes: "+strconv.Quote(word))
 	}
 }

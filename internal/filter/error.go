@@ -192,7 +192,8 @@ func scan(text string, tokens []lexer.Token) error {
 			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is not used here", Valid: why}
 		}
 		if !member && !slices.Contains(operatorList, t.Value) {
-			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is not an operator", Near: value.Nearest(t.Value, operatorList)}
+			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is not an operator",
+				Near: value.Nearest(t.Value, operatorList)}
 		}
 		switch t.Value {
 		case "(", "[":
@@ -212,13 +213,15 @@ func scan(text string, tokens []lexer.Token) error {
 			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is nested too deep"}
 		}
 		if ops > maxOperators {
-			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is one operator too many", Valid: "long lists are written with in"}
+			return &Error{Column: t.From + 1, Word: t.Value, Msg: "is one operator too many",
+				Valid: "long lists are written with in"}
 		}
 	}
 	return nil
 }
 
-var operatorList = []string{"==", "!=", "<", "<=", ">", ">=", "&&", "||", "!", "+", "-", "*", "/", "%", "..", ".", ",", "?", ":", "??", "#",
+var operatorList = []string{"==", "!=", "<", "<=", ">", ">=", "&&", "||", "!", "+", "-", "*", "/", "%", "..", ".", ",",
+	"?", ":", "??", "#",
 	"(", ")", "[", "]", "not", "and", "or", "in", "matches", "contains", "startsWith", "endsWith"}
 
 // lexError puts an error of the lexer into our words. It has no kinds, only
@@ -245,7 +248,8 @@ func lexError(text string, err error) error {
 		for to < len(runes) && isWord(runes[to]) {
 			to++
 		}
-		e.Column, e.Word, e.Msg, e.Valid = from+1, string(runes[from:to]), "is not a number", "what is not a plain number stands in quotes, as \"30s\""
+		e.Column, e.Word, e.Msg, e.Valid = from+1, string(runes[from:to]), "is not a number",
+			"what is not a plain number stands in quotes, as \"30s\""
 	case strings.HasPrefix(fe.Message, "unrecognized character") && e.Column <= len(runes):
 		e.Word, e.Msg = string(runes[e.Column-1]), "is not used here"
 	default:

@@ -344,7 +344,8 @@ func TestTable(t *testing.T) {
 			s := subjects[l.name]
 			// Package regexp keeps its machines in a pool, which forgets at random
 			// under the race detector.
-			if n := testing.AllocsPerRun(1, func() { p.Match(s) }); n != 0 && !(raceEnabled && strings.Contains(tt.expr, "matches")) {
+			if n := testing.AllocsPerRun(1, func() { p.Match(s) }); n != 0 &&
+				!(raceEnabled && strings.Contains(tt.expr, "matches")) {
 				t.Errorf("%s allocates %v times on %s", tt.expr, n, l.name)
 			}
 			if o.agrees(t, p, s) {
@@ -420,7 +421,8 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	conds, exact := p.Conds()
-	if len(conds) != 2 || exact || conds[0].Paths[0] != "tcp.dport" || len(conds[0].Set.Nums) != 2 || conds[1].Paths[0] != "mark" {
+	if len(conds) != 2 || exact || conds[0].Paths[0] != "tcp.dport" || len(conds[0].Set.Nums) != 2 ||
+		conds[1].Paths[0] != "mark" {
 		t.Errorf("Conds = %+v, %v", conds, exact)
 	}
 	if got := p.Fields(); !slices.Equal(got, []string{"tcp.dport", "udp", "mark"}) {

@@ -116,7 +116,8 @@ func (c *compiler[T]) integer(n ast.Node) func(*T) (int64, bool) {
 	case *ast.CallNode:
 		name, _ := path(n.Callee)
 		near := value.Nearest(strings.ToLower(name), []string{"min", "max"})
-		panic(&Error{Column: start(n) + 1, Word: name, Msg: "is not a function", Near: near, Valid: "there are min and max"})
+		panic(&Error{Column: start(n) + 1, Word: name, Msg: "is not a function", Near: near,
+			Valid: "there are min and max"})
 	}
 	c.fail(n, c.word(n), "is not a whole number", integerForm)
 	panic("unreachable")

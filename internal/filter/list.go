@@ -62,7 +62,8 @@ func (c *compiler[T]) search(n *ast.BinaryNode) operand[T] {
 
 func (c *compiler[T]) function(n *ast.BuiltinNode) operand[T] {
 	if !slices.Contains(functions, n.Name) {
-		panic(&Error{Column: start(n) + 1, Word: n.Name, Msg: "is not a function", Near: value.Nearest(n.Name, functions),
+		panic(&Error{Column: start(n) + 1, Word: n.Name, Msg: "is not a function",
+			Near:  value.Nearest(n.Name, functions),
 			Valid: "there are " + strings.Join(functions, ", ")})
 	}
 	switch n.Name {
@@ -156,7 +157,9 @@ func (c *compiler[T]) quantifier(n *ast.BuiltinNode) operand[T] {
 	var tests []func(*T) bool
 	for _, name := range elements(list.row) {
 		d := []byte(name)
-		c.elem = &operand[T]{typ: tText, konst: true, text: name, row: list.row, data: func(*T) ([]byte, bool) { return d, true }}
+		c.elem = &operand[T]{typ: tText, konst: true, text: name, row: list.row, data: func(*T) ([]byte, bool) {
+			return d, true
+		}}
 		tests = append(tests, c.condition(body).test)
 	}
 	c.elem = nil

@@ -192,7 +192,8 @@ func member1(path, literal string, v any) bool {
 				if err != nil {
 					panic(err)
 				}
-				in = in || set.Addrs[0].Lo.BitLen() == a.BitLen() && !a.Less(set.Addrs[0].Lo) && !set.Addrs[0].Hi.Less(a)
+				in = in || set.Addrs[0].Lo.BitLen() == a.BitLen() && !a.Less(set.Addrs[0].Lo) &&
+					!set.Addrs[0].Hi.Less(a)
 			}
 		}
 		return in != not
@@ -487,7 +488,8 @@ func comparison(n *ast.BinaryNode) string {
 			return "(" + strings.Join(any, " || ") + ")"
 		case *ast.BinaryNode:
 			if r.Operator == ".." {
-				return "(" + there(l) + " && " + val(l, lr) + " >= " + val(r.Left, lr) + " && " + val(l, lr) + " <= " + val(r.Right, lr) + ")"
+				return "(" + there(l) + " && " + val(l, lr) + " >= " + val(r.Left, lr) + " && " + val(l, lr) + " <= " +
+					val(r.Right, lr) + ")"
 			}
 		}
 		op = "=="

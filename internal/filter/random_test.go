@@ -33,11 +33,13 @@ func TestExhaustive(t *testing.T) {
 	for _, a := range values {
 		for _, b := range values {
 			for _, c := range values {
-				ss = append(ss, &subject{mark: a, zone: b, timeout: c, fragment: truths[len(ss)%3], offloaded: truths[len(ss)/3%3]})
+				ss = append(ss, &subject{mark: a, zone: b, timeout: c, fragment: truths[len(ss)%3],
+					offloaded: truths[len(ss)/3%3]})
 			}
 		}
 	}
-	operands := []string{"mark", "zone", "1", "(mark ?? 1)", "(fragment ? zone : timeout)", "mark + zone", "mark - zone", "zone * 2", "timeout / zone", "mark % timeout", "-zone"}
+	operands := []string{"mark", "zone", "1", "(mark ?? 1)", "(fragment ? zone : timeout)", "mark + zone",
+		"mark - zone", "zone * 2", "timeout / zone", "mark % timeout", "-zone"}
 	for _, op := range []string{"==", "!=", "<", "<=", ">", ">="} {
 		for i, a := range operands {
 			for j, b := range operands {
@@ -48,7 +50,8 @@ func TestExhaustive(t *testing.T) {
 			same(t, "not ("+a+" "+op+" 1)", ss)
 		}
 	}
-	conds := []string{"mark == 1", "zone != 1", "fragment", "not offloaded", "timeout == nil", "mark in [0, 3]", "zone in 1..3", "true"}
+	conds := []string{"mark == 1", "zone != 1", "fragment", "not offloaded", "timeout == nil", "mark in [0, 3]",
+		"zone in 1..3", "true"}
 	for _, a := range conds {
 		for _, b := range conds {
 			for _, c := range conds {
@@ -69,7 +72,8 @@ func (g generator) pick(list ...string) string { return list[g.choose(len(list))
 
 func (g generator) number(depth int) string {
 	if depth <= 0 || g.choose(3) > 0 {
-		return g.pick("mark", "zone", "timeout", "orig.packets", "reply.bytes", "tcp.dport", "udp.sport", "tcp.sport", "0", "1", "7", "53", "120",
+		return g.pick("mark", "zone", "timeout", "orig.packets", "reply.bytes", "tcp.dport", "udp.sport", "tcp.sport",
+			"0", "1", "7", "53", "120",
 			"len(helper)", "len(status)", "len(labels)", "len(payload)")
 	}
 	switch g.choose(6) {
@@ -106,23 +110,31 @@ func (g generator) cond(depth int) string {
 		return g.pick("tcp.dport", "udp.dport", "(tcp.dport ?? udp.dport)") + " " + g.pick("in", "not in") + " " +
 			g.pick("[22, 53]", `["ssh", 65535]`, "20..60", `"1-100"`, `["1-30,50-60", 5353]`)
 	case 2:
-		return g.pick("ip.src", "ip.dst") + " " + g.pick("in", "==", "!=") + " " + g.pick(`"10.0.0.0/8"`, `"fd00::/64"`, `"8.8.8.8"`, `"!10.0.0.1"`, `"10.0.0.1-10.0.0.9"`)
+		return g.pick("ip.src", "ip.dst") + " " + g.pick("in", "==", "!=") + " " +
+			g.pick(`"10.0.0.0/8"`, `"fd00::/64"`, `"8.8.8.8"`, `"!10.0.0.1"`, `"10.0.0.1-10.0.0.9"`)
 	case 3:
-		return g.pick("ip.src", "ip.dst") + " in " + g.pick(`["10.0.0.1", "fd00::/8"]`, `["8.8.8.8", "192.168.0.0/16", "fd00::2"]`)
+		return g.pick("ip.src", "ip.dst") + " in " +
+			g.pick(`["10.0.0.1", "fd00::/8"]`, `["8.8.8.8", "192.168.0.0/16", "fd00::2"]`)
 	case 4:
-		return g.pick(`"ASSURED"`, `"UNREPLIED"`, `"!CONFIRMED"`, `"EXPECTED,ASSURED"`) + " " + g.pick("in", "not in") + " status"
+		return g.pick(`"ASSURED"`, `"UNREPLIED"`, `"!CONFIRMED"`, `"EXPECTED,ASSURED"`) + " " + g.pick("in", "not in") +
+			" status"
 	case 5:
 		return g.pick("any", "all", "none") + "(" + g.pick("status", "labels", "tcp.flags") + ", " +
-			g.pick(`# startsWith "w"`, `# contains "S"`, `len(#) > 3`, `lower(#) endsWith "k"`, `# matches "^[A-Z]+$"`, `# == helper`, "mark == 1", `not (# > "M")`) + ")"
+			g.pick(`# startsWith "w"`, `# contains "S"`, `len(#) > 3`, `lower(#) endsWith "k"`, `# matches "^[A-Z]+$"`,
+				`# == helper`, "mark == 1", `not (# > "M")`) + ")"
 	case 6:
-		return g.text() + " " + g.pick("contains", "startsWith", "endsWith", "matches", "not contains") + " " + g.pick(`"1"`, `"0"`, `""`, `"2.0"`)
+		return g.text() + " " + g.pick("contains", "startsWith", "endsWith", "matches", "not contains") + " " +
+			g.pick(`"1"`, `"0"`, `""`, `"2.0"`)
 	case 7:
-		return g.pick("tcp", "udp", "ip", "mark", "tcp.flags", "labels", "helper", "(tcp.dport ?? udp.dport)", "timeout / orig.packets") + " " + g.pick("==", "!=") + " nil"
+		return g.pick("tcp", "udp", "ip", "mark", "tcp.flags", "labels", "helper", "(tcp.dport ?? udp.dport)",
+			"timeout / orig.packets") + " " + g.pick("==", "!=") + " nil"
 	case 8:
 		return g.pick("proto", "upper(proto)") + " " + g.pick("==", "!=") + " " + g.pick(`"TCP"`, `"UDP"`, `"ICMP"`)
 	}
-	return g.pick("fragment", "offloaded", "fragment == offloaded", "fragment != true", `proto in ["tcp", 17]`, `proto == "!tcp"`, `state in "ESTABLISHED,TIME_WAIT"`,
-		"true", "false", `helper == "Dns"`, `payload == ""`, "ip.src == ip.dst", `lower(helper) < "e"`, `mark == "0x1/0x1"`, `orig.packets > "999"`)
+	return g.pick("fragment", "offloaded", "fragment == offloaded", "fragment != true", `proto in ["tcp", 17]`,
+		`proto == "!tcp"`, `state in "ESTABLISHED,TIME_WAIT"`,
+		"true", "false", `helper == "Dns"`, `payload == ""`, "ip.src == ip.dst", `lower(helper) < "e"`,
+		`mark == "0x1/0x1"`, `orig.packets > "999"`)
 }
 
 func all() (ss []*subject) {
@@ -147,7 +159,8 @@ func check(t *testing.T, text string, ss []*subject) {
 	t.Helper()
 	p, err := Compile(reg, text)
 	if err != nil {
-		for _, ok := range []string{"out of range", "cannot be computed", "is never", "does not go with matches", "not a whole number"} {
+		for _, ok := range []string{"out of range", "cannot be computed", "is never", "does not go with matches",
+			"not a whole number"} {
 			if strings.Contains(err.Error(), ok) {
 				return
 			}

@@ -178,7 +178,8 @@ func TestConds(t *testing.T) {
 			t.Errorf("%+v matches %q, want %q", tt.conds, got, tt.match)
 		}
 	}
-	if _, err := Conds(reg, field.Cond{Paths: []string{"tcp.dprot"}}); err == nil || !strings.Contains(err.Error(), "tcp.dport") {
+	if _, err := Conds(reg, field.Cond{Paths: []string{"tcp.dprot"}}); err == nil ||
+		!strings.Contains(err.Error(), "tcp.dport") {
 		t.Errorf("an unknown path: %v", err)
 	}
 }
@@ -210,7 +211,8 @@ func TestManyAddresses(t *testing.T) {
 	if conds, exact := p.Conds(); !exact || len(conds) != 1 || len(conds[0].Set.Addrs) != 10000 {
 		t.Errorf("%d conditions, exact %v", len(conds), exact)
 	}
-	for in, want := range map[string]bool{"10.0.0.0": true, "10.1.56.96": true, "10.1.56.97": false, "172.0.1.127": true, "172.0.1.128": false,
+	for in, want := range map[string]bool{"10.0.0.0": true, "10.1.56.96": true, "10.1.56.97": false,
+		"172.0.1.127": true, "172.0.1.128": false,
 		"fd00::2:1": true, "fd00::2:2": false, "192.39.15.9": true, "192.39.15.8": false, "9.9.9.9": false, "255.255.255.255": false} {
 		if got := p.Match(&subject{src: netip.MustParseAddr(in)}); got != want {
 			t.Errorf("%s: %v, want %v", in, got, want)

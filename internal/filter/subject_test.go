@@ -37,7 +37,8 @@ type ports struct {
 var (
 	states = value.NewWords("state", 9, "NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT",
 		"CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")
-	statuses = value.NewNames("status", 1<<16-1, value.Name{Word: "EXPECTED", Num: 1}, value.Name{Word: "SEEN_REPLY", Num: 2},
+	statuses = value.NewNames("status", 1<<16-1, value.Name{Word: "EXPECTED", Num: 1},
+		value.Name{Word: "SEEN_REPLY", Num: 2},
 		value.Name{Word: "ASSURED", Num: 4}, value.Name{Word: "CONFIRMED", Num: 8})
 	flags = value.NewNames("TCP flag", 511, value.Name{Word: "FIN", Num: 1}, value.Name{Word: "SYN", Num: 2},
 		value.Name{Word: "RST", Num: 4}, value.Name{Word: "PSH", Num: 8}, value.Name{Word: "ACK", Num: 16})

@@ -89,7 +89,8 @@ func TestOf(t *testing.T) {
 // by the same addresses.
 func TestOfConnection(t *testing.T) {
 	has := ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport
-	f := &ct.Flow{Orig: ct.Tuple{Family: ct.IPv4, Proto: 17, Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Sport: 1000, Dport: 53, Present: has}}
+	f := &ct.Flow{Orig: ct.Tuple{Family: ct.IPv4, Proto: 17, Src: netip.MustParseAddr("10.0.0.1"),
+		Dst: netip.MustParseAddr("10.0.0.2"), Sport: 1000, Dport: 53, Present: has}}
 	k := ofConnection(f)
 	if k != keyOf(t, "10.0.0.2", "10.0.0.1", 17, 53, 1000) {
 		t.Error("a connection without a zone is not its packets' flow")
@@ -103,7 +104,8 @@ func TestOfConnection(t *testing.T) {
 	if ofConnection(&g) == k {
 		t.Error("another zone of one direction is the same flow")
 	}
-	six := &ct.Flow{Orig: ct.Tuple{Family: ct.IPv6, Proto: ct.ICMPv6, Src: netip.MustParseAddr("fd00::1"), Dst: netip.MustParseAddr("fd00::2"), ID: 7, Type: 128,
+	six := &ct.Flow{Orig: ct.Tuple{Family: ct.IPv6, Proto: ct.ICMPv6, Src: netip.MustParseAddr("fd00::1"),
+		Dst: netip.MustParseAddr("fd00::2"), ID: 7, Type: 128,
 		Present: ct.TupleFamily | ct.TupleProto | ct.TupleID | ct.TupleType}}
 	if ofConnection(six) != keyOf(t, "fd00::2", "fd00::1", packet.ProtoICMPv6, 129, 7) {
 		t.Error("an echo's connection is not its packets' flow")
@@ -112,13 +114,15 @@ func TestOfConnection(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	a4, a6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("::a00:1")
-	keys := []Key{OfNumber(0), OfNumber(1), OfAddr(a4), OfAddr(a6), OfBytes(nil), OfBytes([]byte("a")), OfBytes([]byte("b")), {}}
+	keys := []Key{OfNumber(0), OfNumber(1), OfAddr(a4), OfAddr(a6), OfBytes(nil), OfBytes([]byte("a")),
+		OfBytes([]byte("b")), {}}
 	for i, k := range keys {
 		if slices.Index(keys, k) != i {
 			t.Errorf("%d: equal to another", i)
 		}
 	}
-	if one, other := OfBytes([]byte("lo")), OfBytes([]byte("lo")); one != other || OfAddr(a6) != OfAddr(netip.MustParseAddr("::10.0.0.1")) {
+	if one, other := OfBytes([]byte("lo")), OfBytes([]byte("lo")); one != other ||
+		OfAddr(a6) != OfAddr(netip.MustParseAddr("::10.0.0.1")) {
 		t.Error("one value has two keys")
 	}
 }
@@ -152,7 +156,8 @@ func TestTable(t *testing.T) {
 				forgotten++
 			}
 			if table.Len() != len(byAge) || table.Forgotten() != forgotten {
-				t.Fatalf("limit %d: %d remembered and %d forgotten, want %d and %d", limit, table.Len(), table.Forgotten(), len(byAge), forgotten)
+				t.Fatalf("limit %d: %d remembered and %d forgotten, want %d and %d", limit, table.Len(),
+					table.Forgotten(), len(byAge), forgotten)
 			}
 		}
 	}

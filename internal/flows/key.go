@@ -51,7 +51,8 @@ func key(x, y *end, zone uint16, proto, version uint8) Key {
 	if x.above(y) {
 		x, y = y, x
 	}
-	return Key{x.addr, y.addr, uint64(x.port)<<48 | uint64(y.port)<<32 | uint64(zone)<<16 | uint64(proto)<<8 | uint64(version)}
+	return Key{x.addr, y.addr,
+		uint64(x.port)<<48 | uint64(y.port)<<32 | uint64(zone)<<16 | uint64(proto)<<8 | uint64(version)}
 }
 
 // Of returns the flow of a packet: by its connection where that came with it, by its
@@ -126,5 +127,6 @@ var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 // OfBytes returns the Key of a text: 128 bits that nobody outside can foretell, so
 // that two texts with one Key do not come up.
 func OfBytes(b []byte) Key {
-	return Key{a: [2]uint64{maphash.Bytes(seeds[0], b), maphash.Bytes(seeds[1], b)}, b: [2]uint64{uint64(len(b))}, rest: ofBytes}
+	return Key{a: [2]uint64{maphash.Bytes(seeds[0], b), maphash.Bytes(seeds[1], b)}, b: [2]uint64{uint64(len(b))},
+		rest: ofBytes}
 }

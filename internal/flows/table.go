@@ -36,7 +36,8 @@ type entry[V any] struct {
 
 // NewTable makes a Table for at most limit Keys, at least 1.
 func NewTable[V any](limit int) *Table[V] {
-	return &Table[V]{max: max(limit, 1), seed: maphash.MakeSeed(), heads: make([]uint32, 64), entries: make([]entry[V], 1, 64)}
+	return &Table[V]{max: max(limit, 1), seed: maphash.MakeSeed(), heads: make([]uint32, 64),
+		entries: make([]entry[V], 1, 64)}
 }
 
 // At returns what is remembered of a Key, which counts as seen now. Who calls it holds

@@ -14,7 +14,8 @@ import (
 
 // protoHead is how a line of a protocol begins: its name in eight columns and
 // its number. The library knows these; all others are "unknown".
-var protoHead = [256]string{ct.TCP: "tcp      6 ", ct.UDP: "udp      17 ", ct.UDPLite: "udplite  136 ", ct.ICMP: "icmp     1 ",
+var protoHead = [256]string{ct.TCP: "tcp      6 ", ct.UDP: "udp      17 ", ct.UDPLite: "udplite  136 ",
+	ct.ICMP:   "icmp     1 ",
 	ct.ICMPv6: "icmpv6   58 ", ct.SCTP: "sctp     132 ", ct.GRE: "gre      47 ", ct.DCCP: "dccp     33 "}
 
 func appendProto(b []byte, proto uint8) []byte {
@@ -46,7 +47,8 @@ func appendFamily(b []byte, family uint8) []byte {
 	return append(strconv.AppendUint(append(b, ' '), uint64(family), 10), ' ')
 }
 
-var eventHead = [...]string{ct.NoEvent: "", ct.New: "    [NEW] ", ct.Update: " [UPDATE] ", ct.Destroy: "[DESTROY] ", ct.Existing: " [EXISTS] "}
+var eventHead = [...]string{ct.NoEvent: "", ct.New: "    [NEW] ", ct.Update: " [UPDATE] ", ct.Destroy: "[DESTROY] ",
+	ct.Existing: " [EXISTS] "}
 
 // stateWord returns the word for the flow's state, NONE for a number without a
 // word, and nothing when the flow has no state.

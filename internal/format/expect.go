@@ -101,7 +101,8 @@ func parseExpect(text string, e *ct.Expect) error {
 		a := &ct.ExpectAttrs()[i]
 		text, ok := texts[a.Path]
 		can, _ := a.Settable(false)
-		if !ok || a.Path == "family" || !can && a.Path != "timeout" && !strings.Contains(a.Path, ".") || strings.HasPrefix(a.Path, "by.") {
+		if !ok || a.Path == "family" || !can && a.Path != "timeout" && !strings.Contains(a.Path, ".") ||
+			strings.HasPrefix(a.Path, "by.") {
 			continue
 		}
 		if err := a.SetText(e, text); err != nil {
@@ -109,7 +110,8 @@ func parseExpect(text string, e *ct.Expect) error {
 		}
 	}
 	if t := &e.Tuple; !t.Dst.IsValid() || !t.Has(ct.TupleProto) || e.Master.IsZero() && e.Event != ct.Destroy {
-		return &value.Error{What: "expectation", Text: string(ct.AppendTuple(nil, t)), Valid: "a protocol and a destination, and a master"}
+		return &value.Error{What: "expectation", Text: string(ct.AppendTuple(nil, t)),
+			Valid: "a protocol and a destination, and a master"}
 	}
 	return nil
 }

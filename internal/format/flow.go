@@ -61,7 +61,9 @@ func flowTable(opt Options) []Column[ct.Flow] {
 		}},
 		rowColumn("timeout", "timeout"),
 		Column[ct.Flow]{Name: "source", Append: func(b []byte, f *ct.Flow) []byte { return appendSrc(b, &f.Orig) }},
-		Column[ct.Flow]{Name: "destination", Append: func(b []byte, f *ct.Flow) []byte { return appendDst(b, &f.Orig) }},
+		Column[ct.Flow]{Name: "destination", Append: func(b []byte, f *ct.Flow) []byte {
+			return appendDst(b, &f.Orig)
+		}},
 		Column[ct.Flow]{Name: "translated", Append: appendTranslated},
 		Column[ct.Flow]{Name: "packets", Right: true, Append: func(b []byte, f *ct.Flow) []byte {
 			if !f.Has(ct.HasOrigPackets) {
@@ -90,7 +92,8 @@ func flowTable(opt Options) []Column[ct.Flow] {
 			if f.Status&ct.StatusSeenReply == 0 {
 				b = append(b, "UNREPLIED,"...)
 			}
-			const shown = ct.StatusExpected | ct.StatusAssured | ct.StatusDying | ct.StatusFixedTimeout | ct.StatusHelper | ct.StatusOffload | ct.StatusHWOffload
+			const shown = ct.StatusExpected | ct.StatusAssured | ct.StatusDying | ct.StatusFixedTimeout |
+				ct.StatusHelper | ct.StatusOffload | ct.StatusHWOffload
 			for s := f.Status & shown; s != 0; s &= s - 1 {
 				b = append(append(b, ct.StatusNames.Word(uint64(s&-s))...), ',')
 			}
@@ -165,6 +168,7 @@ func expectTable(opt Options) []Column[ct.Expect] {
 	dst := func(e *ct.Expect) *ct.Tuple { return &e.Tuple }
 	master := func(e *ct.Expect) *ct.Tuple { return &e.Master }
 	return append(cols, row("tuple.proto", "proto"), row("timeout", "timeout"), ends("source", src, appendSrc),
-		ends("destination", dst, appendDst), ends("master source", master, appendSrc), ends("master destination", master, appendDst),
+		ends("destination", dst, appendDst), ends("master source", master, appendSrc),
+		ends("master destination", master, appendDst),
 		row("zone", "zone"), row("helper", "helper"), row("flags", "flags"))
 }

@@ -14,7 +14,9 @@ import (
 // start, mark, labels and use.
 func typical() *ct.Flow {
 	f := &ct.Flow{
-		Orig:         ct.Tuple{Src: netip.MustParseAddr("10.10.1.17"), Dst: netip.MustParseAddr("192.168.100.2"), Sport: 40123, Dport: 443, Family: ct.IPv4, Proto: ct.TCP, Present: ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport},
+		Orig: ct.Tuple{Src: netip.MustParseAddr("10.10.1.17"), Dst: netip.MustParseAddr("192.168.100.2"),
+			Sport: 40123, Dport: 443, Family: ct.IPv4, Proto: ct.TCP,
+			Present: ct.TupleFamily | ct.TupleProto | ct.TupleSport | ct.TupleDport},
 		Status:       ct.StatusSeenReply | ct.StatusAssured | ct.StatusConfirmed,
 		Timeout:      431999,
 		Use:          1,
@@ -23,7 +25,8 @@ func typical() *ct.Flow {
 		TCPState:     3,
 		OrigCounters: ct.Counters{Packets: 12, Bytes: 3456}, ReplyCounters: ct.Counters{Packets: 10, Bytes: 98765},
 		TCPWscaleOrig: 7, TCPWscaleReply: 7, TCPFlagsOrig: 0x23, TCPFlagsReply: 0x23,
-		Present: ct.HasStatus | ct.HasTimeout | ct.HasUse | ct.HasID | ct.HasMark | ct.HasTCPState | ct.HasOrigCounters | ct.HasReplyCounters,
+		Present: ct.HasStatus | ct.HasTimeout | ct.HasUse | ct.HasID | ct.HasMark | ct.HasTCPState |
+			ct.HasOrigCounters | ct.HasReplyCounters,
 	}
 	f.SetupReply()
 	return f
@@ -36,10 +39,13 @@ func mixed() (list []*ct.Flow) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for n := range 256 {
 		f := typical()
-		f.Event, f.Time, f.By = ct.New, 1764000000123456789+uint64(n/32)*1e6, ct.By{PortID: 4321, Pid: 4321, Comm: []byte("ctfill")}
+		f.Event, f.Time, f.By = ct.New, 1764000000123456789+uint64(n/32)*1e6,
+			ct.By{PortID: 4321, Pid: 4321, Comm: []byte("ctfill")}
 		f.Orig.Sport, f.ID, f.Timeout = uint16(1024+37*n), r.Uint32(), uint32(r.IntN(4000))
 		f.Orig.Dst = netip.AddrFrom4([4]byte{172, 16, byte(n), byte(r.IntN(256))})
-		f.Present = ct.HasStatus | ct.HasTimeout | ct.HasID | ct.HasTCPState | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPMaskOrig | ct.HasTCPMaskReply | ct.HasSynproxy
+		f.Present = ct.HasStatus | ct.HasTimeout | ct.HasID | ct.HasTCPState | ct.HasTCPWscaleOrig |
+			ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPMaskOrig | ct.HasTCPMaskReply |
+			ct.HasSynproxy
 		if r.IntN(3) == 0 {
 			f.Present |= ct.HasMark
 		}
@@ -50,7 +56,8 @@ func mixed() (list []*ct.Flow) {
 			f.Orig.Proto, f.Present = ct.UDP, ct.HasStatus|ct.HasTimeout|ct.HasID
 		}
 		if r.IntN(2) == 0 {
-			f.Event, f.Present, f.Status = ct.Destroy, ct.HasStatus|ct.HasID|f.Present&ct.HasMark, f.Status|ct.StatusDying
+			f.Event, f.Present, f.Status = ct.Destroy, ct.HasStatus|ct.HasID|f.Present&ct.HasMark,
+				f.Status|ct.StatusDying
 		}
 		f.SetupReply()
 		list = append(list, f)
@@ -78,10 +85,12 @@ func benchmarkFlow(b *testing.B, o Output, flows ...*ct.Flow) {
 func BenchmarkFlow(b *testing.B) {
 	f := typical()
 	six := typical()
-	six.Orig.Src, six.Orig.Dst, six.Orig.Family = netip.MustParseAddr("fd00:1::2a"), netip.MustParseAddr("2001:db8:aaaa:bbbb::17"), ct.IPv6
+	six.Orig.Src, six.Orig.Dst, six.Orig.Family = netip.MustParseAddr("fd00:1::2a"),
+		netip.MustParseAddr("2001:db8:aaaa:bbbb::17"), ct.IPv6
 	six.SetupReply()
 	wide := typical()
-	wide.Present |= ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPMaskOrig | ct.HasTCPMaskReply
+	wide.Present |= ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply |
+		ct.HasTCPMaskOrig | ct.HasTCPMaskReply
 	for _, format := range []Format{Text, JSON, CSV, Table, XML, Save, Flow} {
 		b.Run(format.String(), func(b *testing.B) { benchmarkFlow(b, Output{Format: format}, f) })
 	}
@@ -102,7 +111,8 @@ func TestXMLDeltatime(t *testing.T) {
 	for _, tt := range []struct {
 		stop uint64
 		want string
-	}{{noon + 550e6, "<deltatime>0</deltatime>"}, {noon + 999999999, "<deltatime>0</deltatime>"}, {noon + 1e9, "<deltatime>1</deltatime>"}} {
+	}{{noon + 550e6, "<deltatime>0</deltatime>"}, {noon + 999999999, "<deltatime>0</deltatime>"},
+		{noon + 1e9, "<deltatime>1</deltatime>"}} {
 		f := typical()
 		f.Event, f.Start, f.Stop, f.Present = ct.Destroy, noon, tt.stop, f.Present|ct.HasStart|ct.HasStop
 		p, err := New(Flows, Output{Format: XML}, Options{Stream: true})

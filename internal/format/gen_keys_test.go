@@ -20,12 +20,14 @@ func keyTables() []byte {
 			packet = append(packet, r)
 		}
 	}
-	b = keyTable(b, Packets, "a queued packet, with its connection, when the kernel tells it, as a flow in `ct`; `payload` only when asked for", packet)
+	b = keyTable(b, Packets, "a queued packet, with its connection, when the kernel tells it, as a flow in `ct`; "+
+		"`payload` only when asked for", packet)
 	b = keyTable(b, Losses, "what a stream lacks where this stands", Losses.Fields.Rows())
 	b = keyTable(b, Marks, "a mark between events: `existing`, `resync` or `resynced`", Marks.Fields.Rows())
 	b = keyTable(b, Counts, "how many entries a table has", Counts.Fields.Rows())
 	groups, _ := Groups()
-	b = keyTable(b, groups, "flows that are alike in some fields (`ct list --group-by`); it has those fields, as a flow has them, and", groups.Fields.Rows())
+	b = keyTable(b, groups, "flows that are alike in some fields (`ct list --group-by`); it has those fields, as a "+
+		"flow has them, and", groups.Fields.Rows())
 	b = keyTable(b, FlowStats(), "the kernel's counters of flows", FlowStats().Fields.Rows())
 	b = keyTable(b, ExpectStats(), "the kernel's counters of expectations", ExpectStats().Fields.Rows())
 	b = keyTable(b, Queues, "a queue in the kernel's list", Queues.Fields.Rows())
@@ -54,5 +56,6 @@ func keyTable[T any](b []byte, s *Subject[T], what string, rows []field.Row[T]) 
 }
 
 // jsonTypes says how each kind of field is written in JSON.
-var jsonTypes = [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "array of names", field.Bits: "array of names",
+var jsonTypes = [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "array of names",
+	field.Bits: "array of names",
 	field.Addr: "address", field.String: "string", field.Bytes: "base64", field.Time: "time", field.Bool: "true or false"}

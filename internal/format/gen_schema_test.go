@@ -149,7 +149,8 @@ func everyGroup() *Subject[Group] {
 	var by []*field.Row[ct.Flow]
 	for i := range ct.FlowFields.Rows() {
 		r := &ct.FlowFields.Rows()[i]
-		if !r.Hidden && !slices.Contains([]string{"kind", "event", "time", "events"}, r.Path) && !strings.HasPrefix(r.Path, "by.") {
+		if !r.Hidden && !slices.Contains([]string{"kind", "event", "time", "events"}, r.Path) &&
+			!strings.HasPrefix(r.Path, "by.") {
 			by = append(by, r)
 		}
 	}

@@ -69,7 +69,8 @@ var things = field.New(func() []field.Row[thing] {
 })
 
 func full() *thing {
-	return &thing{has: 31, n: math.MaxUint64, enum: 2, flags: 1 | 4 | 8, time: 1, yes: 1, addr: netip.MustParseAddr("fd00::1"),
+	return &thing{has: 31, n: math.MaxUint64, enum: 2, flags: 1 | 4 | 8, time: 1, yes: 1,
+		addr: netip.MustParseAddr("fd00::1"),
 		text: []byte("a\"b\\c\n\x01\xffé\u2028"), raw: []byte{0, 255}, labels: []byte{0x80, 2}, sub: &part{5, 6}}
 }
 
@@ -123,7 +124,8 @@ func FuzzJSONText(f *testing.F) {
 		if err := json.Unmarshal(appendJSONText(nil, in), &got); err != nil {
 			t.Fatal(err)
 		}
-		if want := strings.ToValidUTF8(string(in), "\ufffd"); got != want && strings.ReplaceAll(got, "\ufffd", "") != strings.ReplaceAll(want, "\ufffd", "") {
+		if want := strings.ToValidUTF8(string(in), "\ufffd"); got != want &&
+			strings.ReplaceAll(got, "\ufffd", "") != strings.ReplaceAll(want, "\ufffd", "") {
 			t.Errorf("%q read back as %q", in, got)
 		}
 	})
@@ -149,7 +151,8 @@ func TestSeparated(t *testing.T) {
 			t.Errorf("got %q, want %q", got, tt.want)
 		}
 		if tt.sep == ',' {
-			if rows, err := csv.NewReader(strings.NewReader(got)).ReadAll(); err != nil || rows[1][2] != string(odd.text) {
+			if rows, err := csv.NewReader(strings.NewReader(got)).ReadAll(); err != nil ||
+				rows[1][2] != string(odd.text) {
 				t.Errorf("read back %q, %v", rows, err)
 			}
 		}
@@ -181,7 +184,8 @@ func TestTable(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", b, want)
 	}
 	tb = newTable(cols, true)
-	if got := string(tb.flush(tb.append(nil, &thing{text: []byte("drop")}))); got != "\x1b[1mN\x1b[0m  \x1b[1mTEXT\x1b[0m  \x1b[1mG.ENUM\x1b[0m\n\x1b[2m-\x1b[0m  \x1b[31mdrop\x1b[0m  \x1b[2m-\x1b[0m\n" {
+	if got := string(tb.flush(tb.append(nil, &thing{text: []byte("drop")}))); got != "\x1b[1mN\x1b[0m  "+
+		"\x1b[1mTEXT\x1b[0m  \x1b[1mG.ENUM\x1b[0m\n\x1b[2m-\x1b[0m  \x1b[31mdrop\x1b[0m  \x1b[2m-\x1b[0m\n" {
 		t.Errorf("coloured: %q", got)
 	}
 	tb = newTable(cols, false)
@@ -222,18 +226,22 @@ func TestTemplate(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"{{.n", "{{.nope}}", "{{.g.nope}}", "{{nofunc .n}}", "{{.number}}", "{{$.sub.z}}", "{{if .n}}", "{{call .n}}", "{{if call .n 1}}{{end}}"} {
+	for _, bad := range []string{"{{.n", "{{.nope}}", "{{.g.nope}}", "{{nofunc .n}}", "{{.number}}", "{{$.sub.z}}",
+		"{{if .n}}", "{{call .n}}", "{{if call .n 1}}{{end}}"} {
 		_, err := newTemplate(things, bad, nil)
 		var ve *value.Error
 		if !errors.As(err, &ve) {
 			t.Errorf("%s: %v, want a *value.Error", bad, err)
 		}
 	}
-	union, err := newTemplate(things, "{{.n}}/{{.tuple.src}}/{{if .other}}x{{end}}{{.g.else}}", func(p string) bool { return p == "tuple.src" || p == "other" || p == "g.else" })
+	union, err := newTemplate(things, "{{.n}}/{{.tuple.src}}/{{if .other}}x{{end}}{{.g.else}}", func(p string) bool {
+		return p == "tuple.src" || p == "other" || p == "g.else"
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(union.Append(nil, &thing{has: 1, n: 3})) + string(union.Append(nil, full())); got != "3//\n18446744073709551615//\n" {
+	if got := string(union.Append(nil, &thing{has: 1, n: 3})) +
+		string(union.Append(nil, full())); got != "3//\n18446744073709551615//\n" {
 		t.Errorf("names of other objects: %q", got)
 	}
 	w, err := newTemplate(things, "{{index .n 3}}", nil)
@@ -248,7 +256,8 @@ func TestTemplate(t *testing.T) {
 func TestWords(t *testing.T) {
 	cols, _ := Columns(things, nil, nil)
 	w := &words[thing]{cols: cols}
-	if got := string(w.append(nil, &thing{has: 5, flags: 5, text: []byte("a b"), sub: &part{}})); got != "kind=thing n=0 flags=A,B text=\"a b\" sub.x=0 sub.y.deep=0\n" {
+	if got := string(w.append(nil, &thing{has: 5, flags: 5, text: []byte("a b"),
+		sub: &part{}})); got != "kind=thing n=0 flags=A,B text=\"a b\" sub.x=0 sub.y.deep=0\n" {
 		t.Error(got)
 	}
 }
@@ -298,7 +307,8 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%+v: %v, %v", tt, o.Format, err)
 		}
 	}
-	for _, bad := range [][3]string{{"json", "", "{{.n}}"}, {"text", "n", ""}, {"", "n,", ""}, {"", "n", "x"}, {"save", "n", ""}} {
+	for _, bad := range [][3]string{{"json", "", "{{.n}}"}, {"text", "n", ""}, {"", "n,", ""}, {"", "n", "x"},
+		{"save", "n", ""}} {
 		o, _ := ParseOutput(bad[0])
 		if err := o.Select(bad[1], bad[2]); err == nil {
 			t.Errorf("%q: want an error", bad)

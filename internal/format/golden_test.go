@@ -26,7 +26,8 @@ const noon = 1767355200_123456789 // 2026-01-02T12:00:00.123456789Z
 func samples() []*ct.Flow {
 	addr := netip.MustParseAddr
 	tuple := func(proto uint8, src, dst string, a, b uint16) ct.Tuple {
-		t := ct.Tuple{Src: addr(src), Dst: addr(dst), Proto: proto, Family: ct.IPv4, Present: ct.TupleFamily | ct.TupleProto}
+		t := ct.Tuple{Src: addr(src), Dst: addr(dst), Proto: proto, Family: ct.IPv4,
+			Present: ct.TupleFamily | ct.TupleProto}
 		if t.Src.Is6() {
 			t.Family = ct.IPv6
 		}
@@ -55,7 +56,8 @@ func samples() []*ct.Flow {
 		}),
 		flow(ct.TCP, "10.0.0.1", "10.0.0.2", 40001, 21, func(f *ct.Flow) {
 			f.Event, f.TCPState, f.Helper, f.Zone, f.Mark = ct.Update, 3, []byte("ftp"), 5, 1<<32-1
-			f.Present |= ct.HasTCPState | ct.HasHelper | ct.HasZone | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasSeqOrig
+			f.Present |= ct.HasTCPState | ct.HasHelper | ct.HasZone | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply |
+				ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasSeqOrig
 			f.TCPWscaleOrig, f.TCPWscaleReply, f.TCPFlagsOrig, f.TCPFlagsReply = 7, 8, 0x23, 1
 			f.SeqOrig = ct.SeqAdj{Pos: 100, Before: 0, After: 1<<32 - 3}
 			f.Status |= ct.StatusSeenReply | ct.StatusAssured | ct.StatusSrcNAT | ct.StatusSrcNATDone | ct.StatusHelper
@@ -63,11 +65,14 @@ func samples() []*ct.Flow {
 		}),
 		flow(ct.UDP, "10.0.0.1", "10.0.0.2", 1, 53, func(f *ct.Flow) {
 			f.Event, f.Start, f.Stop = ct.Destroy, noon-65e9, noon
-			f.Present = f.Present&^(ct.HasUse|ct.HasMark|ct.HasTimeout) | ct.HasStart | ct.HasStop | ct.HasOrigCounters | ct.HasReplyCounters
-			f.OrigCounters, f.ReplyCounters = ct.Counters{Packets: 1, Bytes: 60}, ct.Counters{Packets: 1<<64 - 1, Bytes: 0}
+			f.Present = f.Present&^(ct.HasUse|ct.HasMark|ct.HasTimeout) | ct.HasStart | ct.HasStop |
+				ct.HasOrigCounters | ct.HasReplyCounters
+			f.OrigCounters, f.ReplyCounters = ct.Counters{Packets: 1, Bytes: 60},
+				ct.Counters{Packets: 1<<64 - 1, Bytes: 0}
 		}),
 		flow(ct.UDP, "fd00::1", "fd00::2", 5353, 53, func(f *ct.Flow) {
-			f.Event, f.NoEvents, f.Orig.Zone, f.Reply.Zone, f.Secctx = ct.Existing, true, 6, 7, []byte("u:object_r:<&>\xff")
+			f.Event, f.NoEvents, f.Orig.Zone, f.Reply.Zone, f.Secctx = ct.Existing, true, 6, 7,
+				[]byte("u:object_r:<&>\xff")
 			f.Orig.Present |= ct.TupleZone
 			f.Reply.Present |= ct.TupleZone
 			f.Labels[0], f.Present = 0xa0, f.Present|ct.HasLabels|ct.HasSecctx|ct.HasSecmark
@@ -98,10 +103,12 @@ func samples() []*ct.Flow {
 
 func sampleExpects() []*ct.Expect {
 	master := samples()[2].Orig
-	e := &ct.Expect{Tuple: master, Mask: master, Master: master, Timeout: 300, ID: 0xabcdef, Helper: []byte("ftp"), Time: noon,
+	e := &ct.Expect{Tuple: master, Mask: master, Master: master, Timeout: 300, ID: 0xabcdef, Helper: []byte("ftp"),
+		Time:    noon,
 		Present: ct.ExpectHasTimeout | ct.ExpectHasID | ct.ExpectHasHelper | ct.ExpectHasFlags | ct.ExpectHasClass}
 	e.Tuple.Sport, e.Tuple.Dport = 0, 5001
-	e.Mask.Src, e.Mask.Dst, e.Mask.Sport, e.Mask.Dport = netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("255.255.255.255"), 0, 65535
+	e.Mask.Src, e.Mask.Dst, e.Mask.Sport, e.Mask.Dport = netip.MustParseAddr("255.255.255.255"),
+		netip.MustParseAddr("255.255.255.255"), 0, 65535
 	n := *e
 	n.Event, n.Flags, n.Zone, n.Class, n.NATTuple, n.Fn = ct.New, 7, 3, 1, master, []byte("nat-follow-master")
 	n.Present |= ct.ExpectHasZone | ct.ExpectHasNATDir | ct.ExpectHasFn
@@ -193,13 +200,18 @@ func TestGeneratedObjects(t *testing.T) {
 		known[i] = i == 1 || i == 3 || i > 6
 	}
 	values := []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14}
-	b := objects(t, nil, Losses, Loss{Time: noon, Count: 5, Known: true, Where: "socket"}, Loss{Where: "queue", Queue: 3})
-	b = objects(t, b, Marks, Mark{Kind: "existing", Time: noon, Flows: 3, Expects: 1, NoEvents: 2}, Mark{Kind: "resync", Time: noon}, Mark{Kind: "resynced", Flows: 1})
+	b := objects(t, nil, Losses, Loss{Time: noon, Count: 5, Known: true, Where: "socket"},
+		Loss{Where: "queue", Queue: 3})
+	b = objects(t, b, Marks, Mark{Kind: "existing", Time: noon, Flows: 3, Expects: 1, NoEvents: 2},
+		Mark{Kind: "resync", Time: noon}, Mark{Kind: "resynced", Flows: 1})
 	b = objects(t, b, Counts, Count{"flows", 999, 1000}, Count{"expectations", 3, 0})
-	b = objects(t, b, FlowStats(), Stats{CPU: 0, Values: values, Known: known}, Stats{CPU: 1234, Values: values, Known: known}, Stats{CPU: -1, Values: values, Known: known, Rates: values})
+	b = objects(t, b, FlowStats(), Stats{CPU: 0, Values: values, Known: known},
+		Stats{CPU: 1234, Values: values, Known: known}, Stats{CPU: -1, Values: values, Known: known, Rates: values})
 	b = objects(t, b, ExpectStats(), Stats{CPU: 0, Values: values[:3], Known: []bool{true, true, true}})
-	b = objects(t, b, Findings, Finding{"conntrack", "ok", "tracks", ""}, Finding{"accounting", "warn", "off", "sysctl -w net.netfilter.nf_conntrack_acct=1"})
-	b = objects(t, b, Needs, Need{"copy", "256 bytes of each packet", 3, "f:3: drop"}, Need{Need: "privileges", Text: "CAP_NET_ADMIN"})
+	b = objects(t, b, Findings, Finding{"conntrack", "ok", "tracks", ""},
+		Finding{"accounting", "warn", "off", "sysctl -w net.netfilter.nf_conntrack_acct=1"})
+	b = objects(t, b, Needs, Need{"copy", "256 bytes of each packet", 3, "f:3: drop"},
+		Need{Need: "privileges", Text: "CAP_NET_ADMIN"})
 	b = objects(t, b, Attrs, AttrTable("flow", ct.FlowAttrs())[3:6]...)
 	golden(t, "objects", b)
 	for _, f := range []Format{Text, JSON, XML, CSV, Table, Template, Save} {
@@ -208,7 +220,8 @@ func TestGeneratedObjects(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := string(p.End(p.Append(p.Begin(nil), &Loss{Count: 5, Known: true, Where: "socket"})))
-		if want := f == Text || f == JSON || f == XML; want != (strings.Contains(got, "5") && strings.Count(got, "\n") == 1) {
+		if want := f == Text || f == JSON || f == XML; want != (strings.Contains(got, "5") &&
+			strings.Count(got, "\n") == 1) {
 			t.Errorf("%v between others: %q", f, got)
 		}
 	}
@@ -218,8 +231,10 @@ func TestGeneratedObjects(t *testing.T) {
 // kernel makes.
 func TestSeedLines(t *testing.T) {
 	base := func() *ct.Flow {
-		f := &ct.Flow{Orig: samples()[0].Orig, Timeout: 120, TCPState: 3, Mark: 42, Present: ct.HasTimeout | ct.HasTCPState | ct.HasMark}
-		f.Orig.Src, f.Orig.Dst, f.Orig.Sport, f.Orig.Dport = netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("5.6.7.8"), 1234, 80
+		f := &ct.Flow{Orig: samples()[0].Orig, Timeout: 120, TCPState: 3, Mark: 42,
+			Present: ct.HasTimeout | ct.HasTCPState | ct.HasMark}
+		f.Orig.Src, f.Orig.Dst, f.Orig.Sport, f.Orig.Dport = netip.MustParseAddr("1.2.3.4"),
+			netip.MustParseAddr("5.6.7.8"), 1234, 80
 		f.SetupReply()
 		return f
 	}
@@ -247,7 +262,8 @@ func TestSeedLines(t *testing.T) {
 
 func TestAllocations(t *testing.T) {
 	flows, expects := samples(), sampleExpects()
-	for _, format := range []string{"text", "extended,id,timestamp,ktimestamp,labels", "json", "csv", "tsv", "xml,labels,timestamp", "flow", "save"} {
+	for _, format := range []string{"text", "extended,id,timestamp,ktimestamp,labels", "json", "csv", "tsv",
+		"xml,labels,timestamp", "flow", "save"} {
 		p, err := New(Flows, output(t, format), Options{})
 		if err != nil {
 			t.Fatal(err)

@@ -39,7 +39,8 @@ func Groups(by ...*field.Row[ct.Flow]) (*Subject[Group], []*field.Row[ct.Flow]) 
 	})
 	var rows []field.Row[Group]
 	for i, r := range sorted {
-		row := field.Row[Group]{Path: r.Path, Aliases: r.Aliases, Kind: r.Kind, Doc: r.Doc, Names: r.Names, Max: r.Max, Parse: r.Parse, AppendNum: r.AppendNum, Bit: r.Bit}
+		row := field.Row[Group]{Path: r.Path, Aliases: r.Aliases, Kind: r.Kind, Doc: r.Doc, Names: r.Names, Max: r.Max,
+			Parse: r.Parse, AppendNum: r.AppendNum, Bit: r.Bit}
 		switch {
 		case r.Num != nil:
 			row.Num = func(g *Group) (uint64, bool) { return g.Values[i].Num, g.Values[i].OK }
@@ -52,7 +53,9 @@ func Groups(by ...*field.Row[ct.Flow]) (*Subject[Group], []*field.Row[ct.Flow]) 
 	}
 	rows = append(rows,
 		num("count", "how many flows", func(g *Group) (uint64, bool) { return g.Count, true }),
-		num("packets", "their packets, of both directions", func(g *Group) (uint64, bool) { return g.Packets, g.Counted }),
+		num("packets", "their packets, of both directions", func(g *Group) (uint64, bool) {
+			return g.Packets, g.Counted
+		}),
 		num("bytes", "their bytes, of both directions", func(g *Group) (uint64, bool) { return g.Bytes, g.Counted }))
 	return &Subject[Group]{Kind: "group", Fields: field.New(func() []field.Row[Group] { return rows })}, sorted
 }

@@ -162,7 +162,8 @@ func (j *JSONWriter[T]) compile(rows []*field.Row[T]) {
 				key += "["
 			}
 			words.key = key
-			op := jsonOp[T]{key: 255, kind: r.Kind, group: uint16(group), part: r.Part, null: r.Null, num: r.Num, ip: r.IP, data: r.Data, words: words}
+			op := jsonOp[T]{key: 255, kind: r.Kind, group: uint16(group), part: r.Part, null: r.Null, num: r.Num,
+				ip: r.IP, data: r.Data, words: words}
 			if j.bits != nil && r.Need != 0 {
 				op.need, op.part = r.Need, nil
 			}

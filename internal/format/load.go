@@ -299,7 +299,8 @@ func ParseSave(words []string, f *ct.Flow) error {
 			if set, text = lineFlagOf(attr), v; set.attr == nil {
 				_, err := ct.FlowFields.Find(attr)
 				if err == nil {
-					err = &value.Error{What: "attribute", Text: attr, Valid: "one that can be set, see 'nfctl attr list'"}
+					err = &value.Error{What: "attribute", Text: attr,
+						Valid: "one that can be set, see 'nfctl attr list'"}
 				}
 				return fmt.Errorf("--set: %w", err)
 			}
@@ -393,7 +394,8 @@ func finishSaved(f *ct.Flow) error {
 func complete(f *ct.Flow) error {
 	o, r := &f.Orig, &f.Reply
 	if !o.Src.IsValid() || !o.Dst.IsValid() || !o.Has(ct.TupleProto) {
-		return &value.Error{What: "flow", Text: string(ct.AppendTuple(nil, o)), Valid: "a protocol and both addresses of the original direction"}
+		return &value.Error{What: "flow", Text: string(ct.AppendTuple(nil, o)),
+			Valid: "a protocol and both addresses of the original direction"}
 	}
 	for _, a := range []netip.Addr{o.Dst, r.Src, r.Dst, f.SNAT.Addr, f.DNAT.Addr, f.Master.Src, f.Master.Dst} {
 		if a.IsValid() && a.BitLen() != o.Src.BitLen() {
@@ -423,7 +425,8 @@ func complete(f *ct.Flow) error {
 	for _, p := range []struct {
 		part     ct.TupleHas
 		to, from *uint16
-	}{{ct.TupleSport, &r.Sport, &mirror.Sport}, {ct.TupleDport, &r.Dport, &mirror.Dport}, {ct.TupleID, &r.ID, &mirror.ID}} {
+	}{{ct.TupleSport, &r.Sport, &mirror.Sport}, {ct.TupleDport, &r.Dport, &mirror.Dport},
+		{ct.TupleID, &r.ID, &mirror.ID}} {
 		if !r.Has(p.part) && mirror.Has(p.part) {
 			*p.to, r.Present = *p.from, r.Present|p.part
 		}
@@ -473,7 +476,8 @@ var keySets = lazy.Value[*keySet]{Make: func() *keySet {
 	k.kind, k.event, k.status = k.paths["kind"], k.paths["event"], k.paths["status"]
 	for i := range ct.FlowAttrs() {
 		a := &ct.FlowAttrs()[i]
-		if can, _ := a.Settable(false); a.Path == "" || a.Path == "status" || a.Name == "" && !nameless[a.Path] || a.Name != "" && !can {
+		if can, _ := a.Settable(false); a.Path == "" || a.Path == "status" || a.Name == "" && !nameless[a.Path] ||
+			a.Name != "" && !can {
 			continue
 		}
 		one := keyed{attr: a, key: k.paths[a.Path]}
@@ -658,7 +662,8 @@ func (j *jsonFlow) value(s string, i, n int) (end int, err error) {
 				continue
 			case '"':
 			default:
-				return 0, &value.Error{What: string(j.path), Text: s[i:min(i+20, len(s))], Valid: "strings in the array"}
+				return 0, &value.Error{What: string(j.path), Text: s[i:min(i+20, len(s))],
+					Valid: "strings in the array"}
 			}
 			one, end, err := stringAt(s, i)
 			if err != nil {

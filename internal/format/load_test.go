@@ -28,8 +28,10 @@ func load(text string) (lines []string, errs []error) {
 
 func TestLoad(t *testing.T) {
 	const (
-		udp  = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 1 --dport 53 --reply-port-src 53 --reply-port-dst 1"
-		icmp = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 5"
+		udp = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 1 --dport 53 --reply-port-src " +
+			"53 --reply-port-dst 1"
+		icmp = "-A -t 60 -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p icmp --icmp-type 8 --icmp-code 0 " +
+			"--icmp-id 5"
 	)
 	for _, tt := range []struct{ name, in, want string }{
 		{"as it is", udp, udp},
@@ -100,7 +102,8 @@ func TestLoadNAT(t *testing.T) {
 				t.Errorf("%s: SNAT %+v, DNAT %+v", tt.in, f.SNAT, f.DNAT)
 			}
 			mirror := f.Orig.Reverse()
-			if f.Reply.Src != mirror.Src || f.Reply.Dst != mirror.Dst || f.Reply.Sport != mirror.Sport || f.Reply.Dport != mirror.Dport {
+			if f.Reply.Src != mirror.Src || f.Reply.Dst != mirror.Dst || f.Reply.Sport != mirror.Sport ||
+				f.Reply.Dport != mirror.Dport {
 				t.Errorf("%s: the reply %+v is not the mirror of %+v", tt.in, f.Reply, f.Orig)
 			}
 			if f.Status&^(ct.StatusChangeable|ct.StatusConfirmed) != 0 {
@@ -150,11 +153,13 @@ func TestLoadErrors(t *testing.T) {
 			t.Errorf("%s: %d flows, %v", in, len(lines), errs)
 			continue
 		}
-		if le.Line != 4 || le.Text != in || !strings.Contains(errs[0].Error(), want) || !strings.HasPrefix(errs[0].Error(), "line 4: ") {
+		if le.Line != 4 || le.Text != in || !strings.Contains(errs[0].Error(), want) ||
+			!strings.HasPrefix(errs[0].Error(), "line 4: ") {
 			t.Errorf("%s: %v, want %q in it", in, errs[0], want)
 		}
 	}
-	for _, in := range []string{"hello, this is no line", `{"orig":{"srx":"1.2.3.4"}}`, `{"proto":"udp","helper":7,"orig":{"src":"10.0.0.1x"}}`} {
+	for _, in := range []string{"hello, this is no line", `{"orig":{"srx":"1.2.3.4"}}`,
+		`{"proto":"udp","helper":7,"orig":{"src":"10.0.0.1x"}}`} {
 		_, want := load(in)
 		// What comes behind overwrites what was read.
 		_, got := load(in + strings.Repeat("\n"+ok, 10000))
@@ -219,7 +224,8 @@ func FuzzLoad(f *testing.F) {
 			if strings.ContainsRune(line[:len(line)-1], '\n') {
 				t.Fatalf("%q becomes two lines: %q", s.Text, line)
 			}
-			if s.Flow.SNAT.Addr.IsValid() || s.Flow.DNAT.Addr.IsValid() || s.Flow.Present&(ct.HasSNATPort|ct.HasDNATPort) != 0 {
+			if s.Flow.SNAT.Addr.IsValid() || s.Flow.DNAT.Addr.IsValid() ||
+				s.Flow.Present&(ct.HasSNATPort|ct.HasDNATPort) != 0 {
 				continue // what is asked for is no part of a flow that is written
 			}
 			again, errs := load(line)
@@ -287,7 +293,8 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-const plainUDP = "-A -t 60 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 1 --dport 53 --reply-port-src 53 --reply-port-dst 1"
+const plainUDP = "-A -t 60 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 1 --dport 53 " +
+	"--reply-port-src 53 --reply-port-dst 1"
 
 // plainLines are lines that the short roads read, and some that they must not.
 var plainLines = []string{
@@ -333,7 +340,8 @@ func TestPlain(t *testing.T) {
 		if !ParsePlain(saved, &ct.Flow{}) {
 			t.Errorf("not plain: %s", saved)
 		}
-		f.Present |= ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasSynproxy
+		f.Present |= ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply |
+			ct.HasSynproxy
 		f.TCPFlagsReply = 0 // an empty list
 		line := strings.TrimSpace(string(p.Append(nil, f)))
 		got := new(ct.Flow)

@@ -83,7 +83,10 @@ func text[T any](path, doc string, get func(*T) string) field.Row[T] {
 }
 
 func stamp[T any](get func(*T) uint64) field.Row[T] {
-	return field.Row[T]{Path: "time", Kind: field.Time, Doc: "when", Num: func(t *T) (uint64, bool) { n := get(t); return n, n != 0 }}
+	return field.Row[T]{Path: "time", Kind: field.Time, Doc: "when", Num: func(t *T) (uint64, bool) {
+		n := get(t)
+		return n, n != 0
+	}}
 }
 
 // Losses prints what a stream lacks.
@@ -260,15 +263,16 @@ func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
 				if strings.HasSuffix(counters[i].Doc, "no longer counted") {
 					continue // kernels of today do not send it
 				}
-				cols = append(cols, Column[Stats]{Name: counters[i].Name, Right: true, Append: func(b []byte, s *Stats) []byte {
-					switch {
-					case i >= len(s.Values) || !s.Known[i]:
-						return b
-					case s.Rates != nil:
-						return append(strconv.AppendUint(b, s.Rates[i], 10), "/s"...)
-					}
-					return strconv.AppendUint(b, s.Values[i], 10)
-				}})
+				cols = append(cols, Column[Stats]{Name: counters[i].Name, Right: true,
+					Append: func(b []byte, s *Stats) []byte {
+						switch {
+						case i >= len(s.Values) || !s.Known[i]:
+							return b
+						case s.Rates != nil:
+							return append(strconv.AppendUint(b, s.Rates[i], 10), "/s"...)
+						}
+						return strconv.AppendUint(b, s.Values[i], 10)
+					}})
 			}
 			return cols
 		}}
@@ -357,7 +361,9 @@ var Attrs = &Subject[Attr]{
 			{"readable", func(a *Attr) string { return messages(a.Readable) }}, {"create", func(a *Attr) string { return yesNo(a.Create) }}, {"update", func(a *Attr) string { return yesNo(a.Update) }},
 			{"doc", func(a *Attr) string { return a.Doc }},
 		} {
-			cols = append(cols, Column[Attr]{Name: c.name, Append: func(b []byte, a *Attr) []byte { return append(b, c.get(a)...) }})
+			cols = append(cols, Column[Attr]{Name: c.name, Append: func(b []byte, a *Attr) []byte {
+				return append(b, c.get(a)...)
+			}})
 		}
 		return cols
 	},
@@ -397,7 +403,8 @@ func AttrTable[T any](of string, table []ct.Attr[T]) []Attr {
 		if a.Name == "" {
 			continue
 		}
-		t := [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "flags", field.Bits: "bits", field.Addr: "address",
+		t := [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "flags", field.Bits: "bits",
+			field.Addr:   "address",
 			field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool"}[a.Kind]
 		switch {
 		case a.Kind == field.Addr && a.Bits == 32:
@@ -407,7 +414,8 @@ func AttrTable[T any](of string, table []ct.Attr[T]) []Attr {
 		case a.Path == "" && a.Kind == field.String:
 			t = "tuple"
 		}
-		out = append(out, Attr{Of: of, Name: a.Name, Aliases: a.Aliases, Path: a.Path, Type: t, Bits: a.Bits, Hidden: a.Hidden,
+		out = append(out, Attr{Of: of, Name: a.Name, Aliases: a.Aliases, Path: a.Path, Type: t, Bits: a.Bits,
+			Hidden:  a.Hidden,
 			Netlink: a.Netlink, Since: a.Since, Readable: a.Readable, Create: a.Create, Update: a.Update, Doc: a.Doc})
 	}
 	return out

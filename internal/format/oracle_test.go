@@ -205,7 +205,8 @@ func output(t *testing.T, s string) Output {
 // xmlStates: conntrack(8) prints the states of SCTP and DCCP in XML by the names of
 // TCP's.
 func xmlStates(line string) string {
-	for proto, names := range map[string]*value.Names{`protonum="132"`: ct.SCTPStateNames, `protonum="33"`: ct.DCCPStateNames} {
+	for proto, names := range map[string]*value.Names{`protonum="132"`: ct.SCTPStateNames,
+		`protonum="33"`: ct.DCCPStateNames} {
 		if !strings.Contains(line, proto) {
 			continue
 		}
@@ -268,7 +269,8 @@ var extras = regexp.MustCompile(`^( --mark [1-9]\d*| --label-add \S+| --set [a-z
 func TestConntrackLines(t *testing.T) {
 	f := fill(t)
 	f.table()
-	for _, mode := range []string{"", "id", "extended", "extended,id,ktimestamp", "labels,id", "extended,labels,ktimestamp,timestamp,userspace",
+	for _, mode := range []string{"", "id", "extended", "extended,id,ktimestamp", "labels,id",
+		"extended,labels,ktimestamp,timestamp,userspace",
 		"xml", "xml,ktimestamp", "xml,labels,id,extended", "save"} {
 		args, o := []string{"-L"}, Output{Format: Text}
 		if mode != "" {
@@ -331,8 +333,11 @@ func TestConntrackEvents(t *testing.T) {
 	n := 0
 	nstest.Until(t, "conntrack -E listens", func() bool {
 		n++
-		f.Run("conntrack", "-I", "-p", "99", "-s", "1.1.1.1", "-d", fmt.Sprintf("2.2.%d.%d", n/250, n%250), "-t", "5000")
-		return !slices.ContainsFunc(theirs, func(p *nstest.Proc) bool { return !strings.Contains(p.Stdout(), "1.1.1.1") })
+		f.Run("conntrack", "-I", "-p", "99", "-s", "1.1.1.1", "-d", fmt.Sprintf("2.2.%d.%d", n/250, n%250), "-t",
+			"5000")
+		return !slices.ContainsFunc(theirs, func(p *nstest.Proc) bool {
+			return !strings.Contains(p.Stdout(), "1.1.1.1")
+		})
 	})
 	f.table()
 	f.Run("conntrack", "-U", "-f", "ipv4", "-p", "tcp", "-m", "9")
@@ -406,9 +411,11 @@ func events(lines []string) []string {
 		l = stampOf.ReplaceAllString(l, "[0.000000]\t")
 		l = regexp.MustCompile(`<when>.*</when>`).ReplaceAllString(l, "<when/>")
 		l = regexp.MustCompile(` progname=\S+`).ReplaceAllString(l, "")
-		l = regexp.MustCompile(`</flow> \[USERSPACE\] portid=(\d+)$`).ReplaceAllString(l, "<userspace><portid>$1</portid></userspace></flow>")
+		l = regexp.MustCompile(`</flow> \[USERSPACE\] portid=(\d+)$`).ReplaceAllString(l,
+			"<userspace><portid>$1</portid></userspace></flow>")
 		l = regexp.MustCompile(`delta-time=\d+|<deltatime>\d+</deltatime>`).ReplaceAllString(l, "delta")
-		if strings.Contains(l, "src") && !strings.Contains(l, "1.1.1.1") && !strings.Contains(l, `protonum="132"`) && !strings.Contains(l, `protonum="33"`) {
+		if strings.Contains(l, "src") && !strings.Contains(l, "1.1.1.1") && !strings.Contains(l, `protonum="132"`) &&
+			!strings.Contains(l, `protonum="33"`) {
 			out = append(out, l)
 		}
 	}
@@ -575,7 +582,8 @@ func TestFormatsOfTable(t *testing.T) {
 		t.Errorf("%d flows", flows)
 	}
 	wellFormed(t, f.list(Output{Format: XML, Labels: true}))
-	for _, o := range []Output{{Format: Table}, {Format: CSV}, {Format: TSV}, {Format: Flow}, {Format: Template, Template: "{{.orig.src}}"}, {Format: TSV, Fields: []string{"ipv4-src", "labels", "orig"}}} {
+	for _, o := range []Output{{Format: Table}, {Format: CSV}, {Format: TSV}, {Format: Flow},
+		{Format: Template, Template: "{{.orig.src}}"}, {Format: TSV, Fields: []string{"ipv4-src", "labels", "orig"}}} {
 		if n := strings.Count(f.list(o), "\n"); n != flows && n != flows+1 {
 			t.Errorf("%v: %d lines of %d flows", o.Format, n, flows)
 		}

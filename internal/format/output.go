@@ -147,11 +147,13 @@ func (o *Output) Select(fields, template string) error {
 	switch o.Format {
 	case Default, Table, CSV, TSV, JSON:
 	default:
-		return &value.Error{What: "field list", Text: fields, Valid: "--fields with -o table, csv, tsv or json, or alone"}
+		return &value.Error{What: "field list", Text: fields,
+			Valid: "--fields with -o table, csv, tsv or json, or alone"}
 	}
 	for name := range strings.SplitSeq(fields, ",") {
 		if name = strings.TrimSpace(name); name == "" {
-			return &value.Error{What: "field list", Text: fields, Valid: "names with commas between them, as orig.src,orig.dport"}
+			return &value.Error{What: "field list", Text: fields,
+				Valid: "names with commas between them, as orig.src,orig.dport"}
 		}
 		o.Fields = append(o.Fields, name)
 	}
@@ -198,5 +200,6 @@ func (o *Output) Check(command string, known []Format) error {
 	for _, f := range known {
 		words = append(words, f.String())
 	}
-	return &value.Error{What: "output format of '" + command + "'", Text: o.Format.String(), Valid: strings.Join(words, ", ")}
+	return &value.Error{What: "output format of '" + command + "'", Text: o.Format.String(),
+		Valid: strings.Join(words, ", ")}
 }

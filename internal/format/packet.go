@@ -12,8 +12,9 @@ import (
 // Packets prints queued packets and what was decided on them.
 var Packets = &Subject[queue.Packet]{
 	Kind: "packet", Fields: queue.Fields,
-	Columns: []string{"time", "queue", "id", "hook", "indev", "outdev", "mark", "length", "ip.src", "ip.dst", "ip.proto", "sport", "dport", "verdict", "rule"},
-	Text:    packetText,
+	Columns: []string{"time", "queue", "id", "hook", "indev", "outdev", "mark", "length", "ip.src", "ip.dst",
+		"ip.proto", "sport", "dport", "verdict", "rule"},
+	Text: packetText,
 }
 
 // Queues prints the kernel's list of queues.

@@ -11,9 +11,12 @@ import (
 
 // samplePacket is a SYN to port 22, decided.
 func samplePacket() *queue.Packet {
-	data, _ := hex.DecodeString(strings.ReplaceAll("4500003c1c46400040069c67 0a000001 0a000002 9c40 0016 00000001 00000000 a002ffff 00000000 020405b4 0402080a 00000001 00000000 01030307", " ", ""))
-	return &queue.Packet{ID: 1, Queue: 3, Hook: 3, Family: 2, Proto: 0x800, Has: queue.HasLength | queue.HasPayload | queue.HasUID | queue.HasGID,
-		Mark: 1, Time: time.Date(2026, 1, 2, 12, 0, 0, 123456789, time.Local).UnixNano(), Length: 60, Data: data, Out: 7,
+	data, _ := hex.DecodeString(strings.ReplaceAll("4500003c1c46400040069c67 0a000001 0a000002 9c40 0016 00000001 "+
+		"00000000 a002ffff 00000000 020405b4 0402080a 00000001 00000000 01030307", " ", ""))
+	return &queue.Packet{ID: 1, Queue: 3, Hook: 3, Family: 2, Proto: 0x800,
+		Has:  queue.HasLength | queue.HasPayload | queue.HasUID | queue.HasGID,
+		Mark: 1, Time: time.Date(2026, 1, 2, 12, 0, 0, 123456789, time.Local).UnixNano(), Length: 60, Data: data,
+		Out:     7,
 		Verdict: queue.Drop, Rule: 1, Decided: true}
 }
 
@@ -60,7 +63,8 @@ func TestPacketText(t *testing.T) {
 			t.Errorf("%v: %v", f, err)
 			continue
 		}
-		if out := string(w.End(w.Append(w.Begin(nil), samplePacket()))); !strings.Contains(out, "10.0.0.2") || !strings.Contains(out, "drop") {
+		if out := string(w.End(w.Append(w.Begin(nil), samplePacket()))); !strings.Contains(out, "10.0.0.2") ||
+			!strings.Contains(out, "drop") {
 			t.Errorf("%v: %s", f, out)
 		}
 		if n := testing.AllocsPerRun(100, func() { sink = w.Append(sink[:0], samplePacket()) }); f != Table && n > 8 {

@@ -89,7 +89,8 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 	p := &Printer[T]{}
 	special := func(write func(*Output, Options) func([]byte, *T) []byte) (*Printer[T], error) {
 		if write == nil {
-			return nil, &value.Error{What: "output format of " + s.Kind + " objects", Text: o.Format.String(), Valid: "text, table, json, csv or tsv"}
+			return nil, &value.Error{What: "output format of " + s.Kind + " objects", Text: o.Format.String(),
+				Valid: "text, table, json, csv or tsv"}
 		}
 		p.add = write(&o, opt)
 		return p, nil

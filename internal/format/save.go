@@ -90,7 +90,8 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 	if f.DNAT.Addr.IsValid() || f.Has(ct.HasDNATPort) {
 		b = saveNAT(b, "dnat", &f.DNAT, f.Has(ct.HasDNATPort))
 	}
-	if f.Present&^inLine != 0 || f.TCPWscaleOrig|f.TCPWscaleReply|f.TCPFlagsOrig|f.TCPFlagsReply != 0 || !f.Master.IsZero() {
+	if f.Present&^inLine != 0 || f.TCPWscaleOrig|f.TCPWscaleReply|f.TCPFlagsOrig|f.TCPFlagsReply != 0 ||
+		!f.Master.IsZero() {
 		b = saveExtras(b, f)
 	}
 	b[len(b)-1] = '\n'
@@ -99,10 +100,13 @@ func AppendSave(b []byte, f *ct.Flow) []byte {
 
 // inLine are the attributes that a line has words of its own for, or that nobody
 // can set. All others that a new flow can be given follow as --set, by their rows.
-const inLine = ct.HasStatus | ct.HasTimeout | ct.HasMark | ct.HasMarkMask | ct.HasUse | ct.HasID | ct.HasZone | ct.HasSecmark |
+const inLine = ct.HasStatus | ct.HasTimeout | ct.HasMark | ct.HasMarkMask | ct.HasUse | ct.HasID | ct.HasZone |
+	ct.HasSecmark |
 	ct.HasSecctx | ct.HasLabels | ct.HasLabelsMask | ct.HasStart | ct.HasStop | ct.HasEventTime | ct.HasOrigCounters |
-	ct.HasReplyCounters | ct.HasTCPState | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig | ct.HasTCPFlagsReply |
-	ct.HasTCPMaskOrig | ct.HasTCPMaskReply | ct.HasSCTPState | ct.HasSCTPVtagOrig | ct.HasSCTPVtagReply | ct.HasDCCPState |
+	ct.HasReplyCounters | ct.HasTCPState | ct.HasTCPWscaleOrig | ct.HasTCPWscaleReply | ct.HasTCPFlagsOrig |
+	ct.HasTCPFlagsReply |
+	ct.HasTCPMaskOrig | ct.HasTCPMaskReply | ct.HasSCTPState | ct.HasSCTPVtagOrig | ct.HasSCTPVtagReply |
+	ct.HasDCCPState |
 	ct.HasDCCPRole | ct.HasSNATPort | ct.HasDNATPort | ct.HasIdle
 
 // savedRows are the rows of those others, numbers first, by the objects that they
@@ -113,7 +117,8 @@ var savedRows = lazy.Value[[]savedObject]{Make: func() (out []savedObject) {
 		last := ""
 		for i := range rows {
 			a := &rows[i]
-			if ok, _ := a.Settable(false); !ok || a.Presence()&^inLine == 0 || (a.Kind == field.String || a.Kind == field.Bytes) != text {
+			if ok, _ := a.Settable(false); !ok || a.Presence()&^inLine == 0 ||
+				(a.Kind == field.String || a.Kind == field.Bytes) != text {
 				continue
 			}
 			object, _, ok := strings.Cut(a.Path, ".")

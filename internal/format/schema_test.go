@@ -49,7 +49,8 @@ func checkSchema(root, schema map[string]any, v any, path string) error {
 	switch schema["format"] {
 	case "date-time":
 		if s, ok := v.(string); ok {
-			if _, err := time.Parse(time.RFC3339Nano, s); err != nil || len(s) != len("2006-01-02T15:04:05.000000000Z") {
+			if _, err := time.Parse(time.RFC3339Nano, s); err != nil ||
+				len(s) != len("2006-01-02T15:04:05.000000000Z") {
 				return fmt.Errorf("%s: %s is no time", path, s)
 			}
 		}
@@ -141,16 +142,20 @@ func lineOf[T any](t *testing.T, s *Subject[T], extra []string, v *T) string {
 
 func TestSchema(t *testing.T) {
 	root := schema(t)
-	everything := &ct.Flow{Present: ^ct.Has(0), Unknown: []ct.Unknown{{Type: 99, Data: []byte{1}}}, NoEvents: true, Event: ct.New,
-		By: ct.By{PortID: 1, Pid: 2, Comm: []byte("x")}, Time: 1, Labels: [16]byte{255}, Status: 1<<32 - 1, TCPFlagsOrig: 255}
+	everything := &ct.Flow{Present: ^ct.Has(0), Unknown: []ct.Unknown{{Type: 99, Data: []byte{1}}}, NoEvents: true,
+		Event: ct.New,
+		By:    ct.By{PortID: 1, Pid: 2, Comm: []byte("x")}, Time: 1, Labels: [16]byte{255}, Status: 1<<32 - 1,
+		TCPFlagsOrig: 255}
 	everything.Orig = typical().Orig
 	everything.Orig.Present = 255
 	everything.Reply, everything.Master = everything.Orig, everything.Orig
 	everything.SNAT = ct.NAT{Addr: everything.Orig.Src, AddrMax: everything.Orig.Dst, Port: 1, PortMax: 2}
 	everything.DNAT = everything.SNAT
-	expect := &ct.Expect{Present: ^ct.ExpectHas(0), Tuple: everything.Orig, Mask: everything.Orig, Master: everything.Orig, NATTuple: everything.Orig, Flags: 255, Event: ct.Destroy, Time: 5}
+	expect := &ct.Expect{Present: ^ct.ExpectHas(0), Tuple: everything.Orig, Mask: everything.Orig,
+		Master: everything.Orig, NATTuple: everything.Orig, Flags: 255, Event: ct.Destroy, Time: 5}
 	groups, _ := Groups(ct.FlowFields.Row("reply.src"), ct.FlowFields.Row("state"), ct.FlowFields.Row("reply.dport"))
-	group := &Group{Values: []GroupValue{{OK: true, Addr: everything.Orig.Src}, {OK: true, Num: 5}, {}}, Count: 3, Packets: 1, Counted: true}
+	group := &Group{Values: []GroupValue{{OK: true, Addr: everything.Orig.Src}, {OK: true, Num: 5}, {}}, Count: 3,
+		Packets: 1, Counted: true}
 	for _, line := range []string{
 		lineOf(t, groups, nil, group), lineOf(t, Flows, nil, everything), lineOf(t, Flows, nil, typical()), lineOf(t, Flows, nil, &ct.Flow{}),
 		lineOf(t, Expects, nil, expect), lineOf(t, Expects, nil, &ct.Expect{}),
@@ -167,7 +172,8 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%v: %s", err, line)
 		}
 	}
-	for _, bad := range []string{`{}`, `{"kind":"flow"}`, `{"kind":"flow","mark":"7","zone":0}`, `{"kind":"flow","mark":7,"zone":0,"nonsense":1}`,
+	for _, bad := range []string{`{}`, `{"kind":"flow"}`, `{"kind":"flow","mark":"7","zone":0}`,
+		`{"kind":"flow","mark":7,"zone":0,"nonsense":1}`,
 		`{"kind":"flow","mark":-7,"zone":0}`, `{"kind":"flow","mark":null,"zone":0}`, `{"kind":"other"}`, `{"kind":"flow","mark":1,"zone":0,"start":"yesterday"}`} {
 		if validate(root, bad) == nil {
 			t.Errorf("fits the schema: %s", bad)

@@ -159,7 +159,8 @@ func appendFlowXML(b []byte, f *ct.Flow, o *Output) []byte {
 	}
 	b = xmlDirection(b, "original", &f.Orig, proto, orig)
 	b = xmlDirection(b, "reply", &f.Reply, f.Reply.Proto, reply)
-	const meta = ct.HasTCPState | ct.HasSCTPState | ct.HasDCCPState | ct.HasTimeout | ct.HasMark | ct.HasSecmark | ct.HasZone |
+	const meta = ct.HasTCPState | ct.HasSCTPState | ct.HasDCCPState | ct.HasTimeout | ct.HasMark | ct.HasSecmark |
+		ct.HasZone |
 		ct.HasUse | ct.HasID | ct.HasStatus | ct.HasLabels | ct.HasSecctx | ct.HasStart | ct.HasStop
 	if f.Present&meta != 0 {
 		b = append(b, `<meta direction="independent">`...)

@@ -89,7 +89,8 @@ func (v *vm) concat(L *lua.LState) int {
 				op = L.GetMetaField(right, "__concat")
 			}
 			if op.Type() != lua.LTFunction {
-				L.RaiseError("cannot perform concat operation between %v and %v", left.Type().String(), right.Type().String())
+				L.RaiseError("cannot perform concat operation between %v and %v", left.Type().String(),
+					right.Type().String())
 			}
 			L.Push(op)
 			L.Push(left)

@@ -91,7 +91,8 @@ func TestFirstScripts(t *testing.T) {
 	}
 
 	loop := ns.Start(bin, "lua", file(3))
-	ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "udp", "--dport", portOf(far.LocalAddr()), "-j", "NFQUEUE", "--queue-num", "0")
+	ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "udp", "--dport", portOf(far.LocalAddr()), "-j", "NFQUEUE",
+		"--queue-num", "0")
 	nstest.Until(t, "the loop answers", func() bool { return reaches("hello") == "hello" })
 	loop.WaitOutput("127.0.0.1\tto\t127.0.0.1\t33\tbytes")
 }

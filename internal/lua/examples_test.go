@@ -26,7 +26,8 @@ func exampleLab(t *testing.T) (ns *nstest.NS, bin string) {
 	ns = nstest.Enter(t)
 	bin = nstest.Build(t)
 	t.Setenv("XTABLES_LOCKFILE", t.TempDir()+"/lock")
-	for _, r := range []string{"-t raw -A OUTPUT -p tcp --dport 21 -j CT --helper ftp", "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+	for _, r := range []string{"-t raw -A OUTPUT -p tcp --dport 21 -j CT --helper ftp",
+		"-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
 		"-A INPUT -p tcp --dport 21:22 -j ACCEPT", "-A INPUT -p tcp -j DROP"} {
 		ns.Run("iptables", append([]string{"-w"}, strings.Fields(r)...)...)
 	}
@@ -65,7 +66,8 @@ func TestExampleEvents(t *testing.T) {
 		}
 		p.Signal(unix.SIGTERM)
 		p.Wait()
-		if got := p.Stdout(); strings.Contains(got, ct) != (subsys != "expect") || strings.Contains(got, exp) != (subsys != "conntrack") {
+		if got := p.Stdout(); strings.Contains(got, ct) != (subsys != "expect") ||
+			strings.Contains(got, exp) != (subsys != "conntrack") {
 			t.Errorf("%s:\n%s", subsys, got)
 		}
 	}
@@ -93,7 +95,8 @@ func TestExampleExpect(t *testing.T) {
 		t.Fatal("not filtered")
 	}
 	script := func(sport, dport, expected string, more ...string) (string, int) {
-		_, stderr, status := ns.Exec(bin, append([]string{"lua", examples + "expect.lua", "127.0.0.1", sport, "127.0.0.1", dport, expected}, more...)...)
+		_, stderr, status := ns.Exec(bin, append([]string{"lua", examples + "expect.lua", "127.0.0.1", sport,
+			"127.0.0.1", dport, expected}, more...)...)
 		return stderr, status
 	}
 	if stderr, status := script(portOf(c.LocalAddr()), "21", "5001"); status != 0 {
@@ -112,10 +115,12 @@ func TestExampleExpect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stderr, status := script(portOf(plain.LocalAddr()), "22", "5002"); status != 1 || !strings.Contains(stderr, "Operation not supported") {
+	if stderr, status := script(portOf(plain.LocalAddr()), "22", "5002"); status != 1 ||
+		!strings.Contains(stderr, "Operation not supported") {
 		t.Errorf("master without helper: %d %s", status, stderr)
 	}
-	if stderr, status := script("1", "21", "5002"); status != 1 || !strings.Contains(stderr, "No such file or directory") {
+	if stderr, status := script("1", "21", "5002"); status != 1 ||
+		!strings.Contains(stderr, "No such file or directory") {
 		t.Errorf("absent master: %d %s", status, stderr)
 	}
 }
@@ -140,7 +145,8 @@ func TestExampleRewrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for sent, want := range map[string]string{"no evil, evil": "no good, good", "odd": "odd", strings.Repeat("evil", 2000): strings.Repeat("good", 2000)} {
+	for sent, want := range map[string]string{"no evil, evil": "no good, good", "odd": "odd",
+		strings.Repeat("evil", 2000): strings.Repeat("good", 2000)} {
 		if _, err := near.Write([]byte(sent)); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +240,8 @@ func TestRuleOnKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.Run("iptables", "-w", "-t", "mangle", "-A", "POSTROUTING", "-m", "mark", "--mark", "0x20", "-j", "DROP")
-	p := ns.Start(bin, "queue", "--num", "2", "--rule", "lua "+rule, "--rule", `drop if payload == "pass"`, "--ready-file", dir+"/ready", "--lua-timeout", "50ms")
+	p := ns.Start(bin, "queue", "--num", "2", "--rule", "lua "+rule, "--rule", `drop if payload == "pass"`,
+		"--ready-file", dir+"/ready", "--lua-timeout", "50ms")
 	nstest.WaitFile(t, dir+"/ready")
 	ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "udp", "-j", "NFQUEUE", "--queue-num", "2")
 	for _, c := range []struct{ sent, want string }{
@@ -257,7 +264,8 @@ func TestRuleOnKernel(t *testing.T) {
 	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if want := "lua: scripts failed on 1 packets and were cut off on 1"; !strings.Contains(p.Stderr(), want) || !strings.Contains(p.Stderr(), "rule.lua:4: mine") {
+	if want := "lua: scripts failed on 1 packets and were cut off on 1"; !strings.Contains(p.Stderr(), want) ||
+		!strings.Contains(p.Stderr(), "rule.lua:4: mine") {
 		t.Errorf("no %q in\n%s", want, p.Stderr())
 	}
 }
@@ -271,7 +279,8 @@ func TestExampleLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	ready := t.TempDir() + "/ready"
-	p := ns.Start(bin, "queue", "--attach", "input udp > :"+portOf(far.LocalAddr()), "--rule", "lua "+examples+"limit.lua", "--ready-file", ready, "-o", "json")
+	p := ns.Start(bin, "queue", "--attach", "input udp > :"+portOf(far.LocalAddr()), "--rule",
+		"lua "+examples+"limit.lua", "--ready-file", ready, "-o", "json")
 	nstest.WaitFile(t, ready)
 	for i := range 100 {
 		if _, err := fmt.Fprintf(near, "packet %d with some text to make it long", i); err != nil {

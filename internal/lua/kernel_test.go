@@ -80,7 +80,8 @@ func newLab(t *testing.T) *lab {
 
 // queue sends what goes to the far end to a queue.
 func (l *lab) queue(num int) {
-	l.ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "udp", "--dport", l.port(), "-j", "NFQUEUE", "--queue-num", strconv.Itoa(num))
+	l.ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "udp", "--dport", l.port(), "-j", "NFQUEUE", "--queue-num",
+		strconv.Itoa(num))
 }
 
 func (l *lab) port() string { return strconv.Itoa(l.far.LocalAddr().(*net.UDPAddr).Port) }
@@ -234,7 +235,8 @@ nil`)
 // right again does.
 func TestReplacementChecksums(t *testing.T) {
 	l := newLab(t)
-	l.ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "icmp", "--icmp-type", "echo-request", "-j", "NFQUEUE", "--queue-num", "0")
+	l.ns.Run("iptables", "-w", "-A", "OUTPUT", "-p", "icmp", "--icmp-type", "echo-request", "-j", "NFQUEUE",
+		"--queue-num", "0")
 	l.queue(0)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 	if err != nil {
@@ -243,7 +245,8 @@ func TestReplacementChecksums(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	g := func(name string, f lua.LGFunction) { l.v.L.SetGlobal(name, l.v.L.NewFunction(f)) }
 	g("ask", func(*lua.LState) int { // an echo request to the loopback
-		if err := unix.Sendto(fd, []byte{8, 0, 0xf5, 0xfd, 2, 1, 0, 1}, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		if err := unix.Sendto(fd, []byte{8, 0, 0xf5, 0xfd, 2, 1, 0, 1}, 0,
+			&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 			t.Error(err)
 		}
 		return 0
@@ -372,7 +375,8 @@ func TestBothFamilies(t *testing.T) {
 func TestQueueAdditions(t *testing.T) {
 	l := newLab(t)
 	l.queue(3)
-	l.ns.Run("iptables", "-w", "-I", "OUTPUT", "1", "-p", "udp", "--dport", l.port(), "-m", "mark", "--mark", "0", "-m", "string", "--string", "four", "--algo", "bm", "-j", "NFQUEUE", "--queue-num", "4")
+	l.ns.Run("iptables", "-w", "-I", "OUTPUT", "1", "-p", "udp", "--dport", l.port(), "-m", "mark", "--mark", "0", "-m",
+		"string", "--string", "four", "--algo", "bm", "-j", "NFQUEUE", "--queue-num", "4")
 	l.ns.Run("iptables", "-w", "-A", "POSTROUTING", "-t", "mangle", "-m", "mark", "--mark", "0x20", "-j", "DROP")
 	l.expect(`
 		h = assert(nfq.open())
@@ -446,7 +450,10 @@ nil	Operation not permitted`)
 	bin := nstest.Build(t)
 	dir := t.TempDir()
 	script := dir + "/loop.lua"
-	if err := os.WriteFile(script, []byte(`require"nfq" print(nfq.loop(function(d) io.write(nfq.get_payload(d):sub(29), "\n") return "accept" end))`), 0o600); err != nil {
+	if err := os.WriteFile(script,
+		[]byte(
+			`require"nfq" print(nfq.loop(function(d) io.write(nfq.get_payload(d):sub(29), "\n") return "accept" end))`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := l.ns.Start(bin, "lua", script)

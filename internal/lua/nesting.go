@@ -75,7 +75,8 @@ func nested(code []byte, name string) error {
 		case parse.TElseIf:
 			l.over()
 			l.elses++
-		case ',', ';', '=', parse.TLocal, parse.TReturn, parse.TThen, parse.TElse, parse.TWhile, parse.TFor, parse.TBreak, parse.TGoto, parse.TIn:
+		case ',', ';', '=', parse.TLocal, parse.TReturn, parse.TThen, parse.TElse, parse.TWhile, parse.TFor,
+			parse.TBreak, parse.TGoto, parse.TIn:
 			l.over()
 		case parse.TIdent:
 			if ended { // another statement
@@ -120,7 +121,8 @@ func nested(code []byte, name string) error {
 }
 
 func tooNested(name string, line, most int, what string) error {
-	return &Error{Text: fmt.Sprintf("%s line:%d:   chunk has too many syntax levels (more than %d %s)", name, line, most, what)}
+	return &Error{Text: fmt.Sprintf("%s line:%d:   chunk has too many syntax levels (more than %d %s)", name, line,
+		most, what)}
 }
 
 // enter counts a call from L that has a thread of its own; leave ends it with what

@@ -46,7 +46,8 @@ func TestEndlessNesting(t *testing.T) {
 		code := c.head + strings.Repeat(c.body, 4<<20/len(c.body)) + c.tail
 		began := time.Now()
 		_, err := compile([]byte(code), "chunk")
-		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "too many syntax levels") || took > 5*time.Second {
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "too many syntax levels") ||
+			took > 5*time.Second {
 			t.Errorf("%s: %.200v after %v", c.name, err, took)
 		}
 	}
@@ -171,7 +172,8 @@ func FuzzRule(f *testing.F) {
 		f.Add(c)
 	}
 	f.Add(`local function f() coroutine.wrap(f)() end f()`)
-	f.Add(`local t = setmetatable({}, {__index = function(t, k) return pcall(function() return t[k] end) end}) return t.x`)
+	f.Add(
+		`local t = setmetatable({}, {__index = function(t, k) return pcall(function() return t[k] end) end}) return t.x`)
 	f.Add(`return ("accept"):gsub("x", string.rep), table.concat({p.payload, 1}), tostring(p), p.ip.ttl`)
 	f.Fuzz(func(t *testing.T, code string) {
 		file := filepath.Join(t.TempDir(), "rule.lua")

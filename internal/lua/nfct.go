@@ -57,9 +57,10 @@ var (
 	subsystems    = []string{"conntrack", "expect", "both"}
 	subscriptions = []string{"none", "new", "update", "destroy", "all"}
 	messageTypes  = []string{"new", "update", "destroy", "all", "error", "none"}
-	typeMasks     = []uint8{1 << ct.New, 1 << ct.Update, 1 << ct.Destroy, 1<<ct.New | 1<<ct.Update | 1<<ct.Destroy, 0, 0}
-	verdicts      = []string{"continue", "stolen", "stop", "failure"}
-	queryTypes    = []string{"create", "update", "destroy", "get", "flush", "dump", "dump-reset", "create-update"}
+	typeMasks     = []uint8{1 << ct.New, 1 << ct.Update, 1 << ct.Destroy, 1<<ct.New | 1<<ct.Update | 1<<ct.Destroy, 0,
+		0}
+	verdicts   = []string{"continue", "stolen", "stop", "failure"}
+	queryTypes = []string{"create", "update", "destroy", "get", "flush", "dump", "dump-reset", "create-update"}
 )
 
 const (
@@ -328,7 +329,8 @@ func (h *cthandle) lost() {
 	h.drops = drops
 }
 
-var eventWords = [...]lua.LValue{ct.NoEvent: lua.LString("update"), ct.New: lua.LString("new"), ct.Update: lua.LString("update"),
+var eventWords = [...]lua.LValue{ct.NoEvent: lua.LString("update"), ct.New: lua.LString("new"),
+	ct.Update:  lua.LString("update"),
 	ct.Destroy: lua.LString("destroy"), ct.Existing: lua.LString("update")}
 
 // giveFlow calls a callback with a flow, which belongs to the handle, and returns
@@ -455,7 +457,8 @@ func ctSetObjOpt(L *lua.LState) int {
 var flagWords = []string{"permanent", "inactive", "userspace"}
 
 func expNew(L *lua.LState) int {
-	master, expected, mask := handle[*ctObject](L, 1, "conntrack"), handle[*ctObject](L, 2, "conntrack"), handle[*ctObject](L, 3, "conntrack")
+	master, expected, mask := handle[*ctObject](L, 1, "conntrack"), handle[*ctObject](L, 2, "conntrack"),
+		handle[*ctObject](L, 3, "conntrack")
 	x := &ct.Expect{Tuple: expected.flow.Orig, Mask: mask.flow.Orig, Master: master.flow.Orig,
 		Timeout: uint32(integer(number(L, 4))), Present: ct.ExpectHasTimeout | ct.ExpectHasFlags}
 	for n := 5; n <= L.GetTop(); n++ {

@@ -20,7 +20,8 @@ import (
 func newCtLab(t *testing.T) *lab {
 	l := newLab(t)
 	l.ns.Run("iptables", "-w", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
-	for name, v := range map[string]string{"nf_conntrack_acct": "1", "nf_conntrack_timestamp": "1", "nf_conntrack_events": "1"} {
+	for name, v := range map[string]string{"nf_conntrack_acct": "1", "nf_conntrack_timestamp": "1",
+		"nf_conntrack_events": "1"} {
 		if err := os.WriteFile("/proc/sys/net/netfilter/"+name, []byte(v), 0); err != nil {
 			nstest.Lack(t, err)
 		}
@@ -50,7 +51,8 @@ func newCtLab(t *testing.T) *lab {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 		if err == nil {
 			defer unix.Close(fd)
-			err = unix.Sendto(fd, []byte{8, 0, 0xf5, 0xfd, 2, 1, 0, 1}, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+			err = unix.Sendto(fd, []byte{8, 0, 0xf5, 0xfd, 2, 1, 0, 1}, 0,
+				&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 		}
 		if err != nil {
 			t.Error(err)
@@ -365,7 +367,8 @@ nil	Invalid argument	22`)
 // Expectations on a master with a helper, with their effect on connections.
 func TestExpectations(t *testing.T) {
 	l := newCtLab(t)
-	for _, r := range []string{"-t raw -A OUTPUT -p tcp --dport 21 -j CT --helper ftp", "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+	for _, r := range []string{"-t raw -A OUTPUT -p tcp --dport 21 -j CT --helper ftp",
+		"-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
 		"-A INPUT -p tcp --dport 21:22 -j ACCEPT", "-A INPUT -p tcp -j DROP"} {
 		l.ns.Run("iptables", append([]string{"-w"}, strings.Fields(r)...)...)
 	}

@@ -170,7 +170,8 @@ func (v *vm) qCatch(L *lua.LState) int {
 	}
 	var until time.Time
 	if L.Get(3) != lua.LNil {
-		until = time.Now().Add(time.Duration(min(number(L, 3), 1e9) * float64(time.Second))) // more than fits differs by processor)
+		// more than fits differs by processor)
+		until = time.Now().Add(time.Duration(min(number(L, 3), 1e9) * float64(time.Second)))
 	}
 	return h.catch(L, fn, until)
 }

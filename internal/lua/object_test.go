@@ -77,11 +77,13 @@ func TestObjects(t *testing.T) {
 		{"icmp", `local c = nfct.new() nfct.set_attr_pf(c,"l3proto","inet") nfct.set_attr_ipproto(c,"l4proto","icmp")
 			nfct.set_attr_ipv4(c,"ipv4-src","10.99.0.1") nfct.set_attr_ipv4(c,"ipv4-dst","10.99.0.2") nfct.set_attr_u8(c,"icmp-type",8) nfct.set_attr_u8(c,"icmp-code",0)
 			nfct.set_attr_n16(c,"icmp-id",14675) nfct.setobjopt(c,"setup-reply") nfct.set_attr_u32(c,"timeout",2) nfct.set_attr_u32(c,"status",0) print(nfct.tostring(c,"new"))`,
-			"[NEW] icmp     1 2 src=10.99.0.1 dst=10.99.0.2 type=8 code=0 id=14675 [UNREPLIED] src=10.99.0.2 dst=10.99.0.1 type=0 code=0 id=14675"},
+			"[NEW] icmp     1 2 src=10.99.0.1 dst=10.99.0.2 type=8 code=0 id=14675 [UNREPLIED] src=10.99.0.2 " +
+				"dst=10.99.0.1 type=0 code=0 id=14675"},
 		{"gre", `local c = nfct.new() nfct.set_attr_pf(c,"l3proto","inet") nfct.set_attr_ipproto(c,"l4proto","gre")
 			nfct.set_attr_ipv4(c,"ipv4-src","10.0.0.1") nfct.set_attr_ipv4(c,"ipv4-dst","10.0.0.2") nfct.set_attr_port(c,"port-src",1000) nfct.set_attr_port(c,"port-dst",2000)
 			nfct.setobjopt(c,"setup-reply") nfct.set_attr_u32(c,"timeout",30) print(nfct.tostring(c))`,
-			"gre      47 30 src=10.0.0.1 dst=10.0.0.2 srckey=0x3e8 dstkey=0x7d0 src=10.0.0.2 dst=10.0.0.1 srckey=0x7d0 dstkey=0x3e8"},
+			"gre      47 30 src=10.0.0.1 dst=10.0.0.2 srckey=0x3e8 dstkey=0x7d0 src=10.0.0.2 dst=10.0.0.1 " +
+				"srckey=0x7d0 dstkey=0x3e8"},
 		{"ICMPv6 answers", `for _, t in ipairs{128, 3} do
 			local c = nfct.new() nfct.set_attr_pf(c,"l3proto","inet6") nfct.set_attr_ipproto(c,"l4proto","icmpv6") nfct.set_attr_u8(c,"icmp-type",t) nfct.set_attr_u8(c,"icmp-code",0)
 			nfct.set_attr_ipv6(c,"ipv6-src","fd00::1") nfct.set_attr_ipv6(c,"ipv6-dst","fd00::2") nfct.set_attr_n16(c,"icmp-id",1) nfct.setobjopt(c,"setup-reply") print(nfct.tostring(c)) end`,
@@ -100,7 +102,8 @@ func TestObjects(t *testing.T) {
 		{"order of the fields", tcp + `nfct.set_attr_u32(c,"use",1) nfct.set_attr_u16(c,"zone",7) nfct.set_attr_u32(c,"secmark",3) nfct.set_attr_u32(c,"mark",42)
 			nfct.set_attr_u32(c,"status",6) nfct.set_attr_u32(c,"timeout",5) nfct.setobjopt(c,"setup-reply") print(nfct.tostring(c,"update"))
 			for _, s in ipairs{16384+6, 32768+16384+6, 32768+6, 4, 0} do nfct.set_attr_u32(c,"status",s) print((nfct.tostring(c):gsub("^.*dport=1234",""):gsub(" mark.*$",""))) end`,
-			"[UPDATE] tcp      6 5 src=1.2.3.4 dst=5.6.7.8 sport=1234 dport=80 src=5.6.7.8 dst=1.2.3.4 sport=80 dport=1234 [ASSURED] mark=42 secmark=3 zone=7 use=0\n" +
+			"[UPDATE] tcp      6 5 src=1.2.3.4 dst=5.6.7.8 sport=1234 dport=80 src=5.6.7.8 dst=1.2.3.4 sport=80 " +
+				"dport=1234 [ASSURED] mark=42 secmark=3 zone=7 use=0\n" +
 				" [OFFLOAD]\n [HW_OFFLOAD]\n [HW_OFFLOAD]\n [ASSURED]\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) { expect(t, c.code, c.want) })
@@ -178,8 +181,10 @@ func TestArgumentErrors(t *testing.T) {
 	} {
 		expect(t, "print(pcall("+c.call+"))", "false\t"+c.want)
 	}
-	expect(t, `print(pcall(function() nfct.open("conntrack", "bogus") end))`, "false\t(command line):1: bad argument #2 to 'open' (invalid option 'bogus')")
-	expect(t, `local c = nfct.new() nfct.destroy(c) print(pcall(nfct.tostring, c))`, "false\tbad argument #1 to '?' (conntrack not provided)")
+	expect(t, `print(pcall(function() nfct.open("conntrack", "bogus") end))`,
+		"false\t(command line):1: bad argument #2 to 'open' (invalid option 'bogus')")
+	expect(t, `local c = nfct.new() nfct.destroy(c) print(pcall(nfct.tostring, c))`,
+		"false\tbad argument #1 to '?' (conntrack not provided)")
 }
 
 // Every name of the attribute tables and of the C modules is one.
@@ -201,18 +206,22 @@ func TestNames(t *testing.T) {
 		grp-master-port grp-orig-counters grp-repl-counters grp-orig-addr-src grp-orig-addr-dst grp-repl-addr-src grp-repl-addr-dst grp-max`) {
 		fmt.Fprintf(&b, "assert(type(nfct.get_attr_u32(c, %q)) == 'number')\n", name)
 	}
-	b.WriteString("local e = nfct.exp_new(c, c, c, 7, 'permanent')\nassert(nfct.get_attr_u32(e, 'exp-timeout') == 7 and nfct.get_attr_u32(e, 'exp-flags') == 1)\n")
+	b.WriteString("local e = nfct.exp_new(c, c, c, 7, 'permanent')\nassert(nfct.get_attr_u32(e, 'exp-timeout') == 7 " +
+		"and nfct.get_attr_u32(e, 'exp-flags') == 1)\n")
 	for _, f := range value.Families.List() {
 		if f.Word != "ipv4" && f.Word != "ipv6" {
-			fmt.Fprintf(&b, "nfct.set_attr_pf(c, 'l3proto', %q) assert(nfct.get_attr_u8(c, 'l3proto') == %d)\n", f.Word, f.Num)
+			fmt.Fprintf(&b, "nfct.set_attr_pf(c, 'l3proto', %q) assert(nfct.get_attr_u8(c, 'l3proto') == %d)\n", f.Word,
+				f.Num)
 		}
 	}
 	for _, p := range value.Protocols.List() {
 		if p.Num < 256 {
-			fmt.Fprintf(&b, "nfct.set_attr_ipproto(c, 'l4proto', %q) assert(nfct.get_attr_u8(c, 'l4proto') == %d)\n", p.Word, p.Num)
+			fmt.Fprintf(&b, "nfct.set_attr_ipproto(c, 'l4proto', %q) assert(nfct.get_attr_u8(c, 'l4proto') == %d)\n",
+				p.Word, p.Num)
 		}
 	}
-	for _, name := range strings.Fields(`open close fd setblocking unbind_pf bind_pf create_queue destroy_queue set_mode catch loop get_payload packet`) {
+	for _, name := range strings.Fields(
+		`open close fd setblocking unbind_pf bind_pf create_queue destroy_queue set_mode catch loop get_payload packet`) {
 		fmt.Fprintf(&b, "assert(type(nfq.%s) == 'function')\n", name)
 	}
 	for _, name := range strings.Fields(`open close fd setblocking ct_callback_register exp_callback_register catch loop new destroy tostring

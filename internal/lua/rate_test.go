@@ -16,7 +16,8 @@ func TestRate(t *testing.T) {
 	l := newLab(t)
 	l.queue(0)
 	const packets, turns = 1500, 8
-	if _, err := l.try(`h = assert(nfq.open()) nfq.setblocking(h) accept = function() return "accept" end`); err != nil {
+	if _, err := l.try(`h = assert(nfq.open()) nfq.setblocking(h) accept = function() return "accept" end`); err !=
+		nil {
 		t.Fatal(err)
 	}
 	// Packets that wait count against their sender's buffer: so there are several.
@@ -30,7 +31,8 @@ func TestRate(t *testing.T) {
 	}
 	fill := func() {
 		for i := range packets {
-			if _, err := senders[i%len(senders)].Write([]byte("some sixty bytes of payload, as small packets have them, say")); err != nil {
+			if _, err := senders[i%len(senders)].Write(
+				[]byte("some sixty bytes of payload, as small packets have them, say")); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -276,7 +276,8 @@ func (a *RuleAction) set(L *lua.LState, k *node, v lua.LValue) {
 func (a *RuleAction) explain(path string) {
 	whole := !a.p.Truncated() || slices.Contains(a.fields, "payload")
 	if !whole && a.f.o.Warn != nil && a.f.explained.CompareAndSwap(false, true) {
-		a.f.o.Warn(fmt.Sprintf("%s: %s cannot be set: the packet was not copied whole; put \"payload\" in the list of fields behind the function", a.f.name, path))
+		a.f.o.Warn(fmt.Sprintf("%s: %s cannot be set: the packet was not copied whole; put \"payload\" in the list of "+
+			"fields behind the function", a.f.name, path))
 	}
 }
 
@@ -357,7 +358,8 @@ func decide(d *queue.Decision, p *queue.Packet, verdict, mark lua.LValue) error 
 		d.Verdict = queue.Stop
 	case "repeat":
 		if !d.SetMark || d.Mark == 0 {
-			return errors.New(`"repeat" must come with a mark other than 0, by which the rule that queues can leave the packet out`)
+			return errors.New(
+				`"repeat" must come with a mark other than 0, by which the rule that queues can leave the packet out`)
 		}
 		d.Verdict = queue.Repeat
 	default:

@@ -39,8 +39,10 @@ func action(t testing.TB, code string, o RuleOptions) *RuleAction {
 }
 
 func udpPacket(text string) *queue.Packet {
-	data := packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: packet.ProtoUDP, L4: packettest.UDP(1000, 53, text)}.Bytes()
-	return &queue.Packet{Data: data, Length: uint32(len(data)), Has: queue.HasPayload | queue.HasLength, Mark: 5, Hook: 3, Family: 2}
+	data := packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: packet.ProtoUDP,
+		L4: packettest.UDP(1000, 53, text)}.Bytes()
+	return &queue.Packet{Data: data, Length: uint32(len(data)), Has: queue.HasPayload | queue.HasLength, Mark: 5,
+		Hook: 3, Family: 2}
 }
 
 // act runs a file's function on a packet.
@@ -92,7 +94,8 @@ func TestRuleDecides(t *testing.T) {
 
 func TestRuleEdits(t *testing.T) {
 	t.Parallel()
-	a := action(t, `return function(p) p.ip.ttl = 7 p.payload = p.payload:upper().."!" return "accept" end`, RuleOptions{})
+	a := action(t, `return function(p) p.ip.ttl = 7 p.payload = p.payload:upper().."!" return "accept" end`,
+		RuleOptions{})
 	d, decided, err := act(t, a, udpPacket("text"))
 	if err != nil || !decided || d.Data == nil {
 		t.Fatal(decided, d, err)
@@ -125,7 +128,9 @@ func TestRuleLacksCopy(t *testing.T) {
 		{`, {"udp.dport"}`, `: ip.ttl cannot be set: the packet was not copied whole; put "payload" in the list of fields`}, {`, {"udp.dport", "payload"}`, ""}, {"", ""},
 	} {
 		var warned []string
-		a := action(t, `return function(p) p.ip.ttl = 7 return "accept" end`+c.list, RuleOptions{Warn: func(s string) { warned = append(warned, s) }})
+		a := action(t, `return function(p) p.ip.ttl = 7 return "accept" end`+c.list, RuleOptions{Warn: func(s string) {
+			warned = append(warned, s)
+		}})
 		for range 2 {
 			p := udpPacket("text")
 			p.Length += 10
@@ -133,7 +138,8 @@ func TestRuleLacksCopy(t *testing.T) {
 				t.Errorf("%s: %v", c.list, err)
 			}
 		}
-		if got := strings.Join(warned, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) || len(warned) > 1 {
+		if got := strings.Join(warned, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) ||
+			len(warned) > 1 {
 			t.Errorf("%s: %q, want %q", c.list, warned, c.want)
 		}
 	}
@@ -142,11 +148,13 @@ func TestRuleLacksCopy(t *testing.T) {
 // A number taken from a packet as a table's key takes little memory.
 func TestRuleSparseTable(t *testing.T) {
 	var before, after runtime.MemStats
-	a := action(t, `local seen = {} return function(p) seen[60000000] = true seen[6e7 + 1] = 1 return seen[6e7] and #seen == 0 and "drop" end`, RuleOptions{})
+	a := action(t,
+		`local seen = {} return function(p) seen[60000000] = true seen[6e7 + 1] = 1 return seen[6e7] and #seen == 0 and "drop" end`, RuleOptions{})
 	runtime.ReadMemStats(&before)
 	d, decided, err := act(t, a, udpPacket("text"))
 	runtime.ReadMemStats(&after)
-	if took := after.TotalAlloc - before.TotalAlloc; err != nil || !decided || d.Verdict != queue.Drop || took > 64<<20 {
+	if took := after.TotalAlloc - before.TotalAlloc; err != nil || !decided || d.Verdict != queue.Drop ||
+		took > 64<<20 {
 		t.Errorf("%v %v, %v; %d bytes", decided, d.Verdict, err, took)
 	}
 }
@@ -175,7 +183,8 @@ func TestRuleFailures(t *testing.T) {
 		{`local function f() return 1 + f() end return f()`, "overflow"},
 	} {
 		var warned []string
-		a := action(t, "return function(p) p.mark = 0 "+c.body+" end", RuleOptions{Timeout: time.Minute, Warn: func(s string) { warned = append(warned, s) }})
+		a := action(t, "return function(p) p.mark = 0 "+c.body+" end",
+			RuleOptions{Timeout: time.Minute, Warn: func(s string) { warned = append(warned, s) }})
 		for range 3 {
 			p := udpPacket("text")
 			d, decided, err := act(t, a, p)
@@ -198,7 +207,8 @@ func TestRuleRunaway(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"while true do end", "while true do pcall(function() while true do end end) end",
 		"local t = {} while true do t[#t+1] = 1 end", "for i in function() return 1 end do end"} {
-		a := action(t, "return function(p) if p.payload == 'go' then "+body+" end return 'drop' end", RuleOptions{Timeout: 30 * time.Millisecond})
+		a := action(t, "return function(p) if p.payload == 'go' then "+body+" end return 'drop' end",
+			RuleOptions{Timeout: 30 * time.Millisecond})
 		for round := range 2 {
 			began := time.Now()
 			d, decided, err := act(t, a, udpPacket("go"))

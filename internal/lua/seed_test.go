@@ -86,7 +86,9 @@ func TestSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect := func(sport string, more ...string) *nstest.Proc {
-		return run(script("nfct-expect-create-userspace", append([]string{"expect=5001", "src=127.0.0.1", "dst=127.0.0.1", "sport=" + sport, "dport=21", "timeout=10"}, more...)...))
+		return run(script("nfct-expect-create-userspace",
+			append([]string{"expect=5001", "src=127.0.0.1", "dst=127.0.0.1", "sport=" + sport, "dport=21",
+				"timeout=10"}, more...)...))
 	}
 	if p := expect("1"); status(p) != 1 || !strings.Contains(p.Stderr(), "No such file or directory") {
 		t.Errorf("without master: status %d: %s", status(p), p.Stderr())
@@ -95,8 +97,11 @@ func TestSeed(t *testing.T) {
 	if lets("5001", short) {
 		t.Error("let in without expectation")
 	}
-	const tuple = "src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5001 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=127.0.0.1 master-dst=127.0.0.1 sport="
-	if p := expect(sport); status(p) != 0 || !strings.Contains(p.Stdout(), "exp=10 proto=6 "+tuple+sport+" dport=21 ") || !strings.Contains(p.Stdout(), "ct=tcp      6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5001 ") {
+	const tuple = "src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5001 mask-src=255.255.255.255 mask-dst=255.255.255.255 " +
+		"sport=0 dport=65535 master-src=127.0.0.1 master-dst=127.0.0.1 sport="
+	if p := expect(sport); status(p) != 0 || !strings.Contains(p.Stdout(),
+		"exp=10 proto=6 "+tuple+sport+" dport=21 ") ||
+		!strings.Contains(p.Stdout(), "ct=tcp      6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5001 ") {
 		t.Errorf("with master: status %d: %s%s", status(p), p.Stdout(), p.Stderr())
 	}
 	if out := ns.Run(bin, "expect", "list"); !strings.Contains(out, tuple+sport+" dport=21 class=0 helper=ftp\n") {
@@ -108,11 +113,13 @@ func TestSeed(t *testing.T) {
 	if !lets("5001", nstest.Patience) || lets("5001", short) {
 		t.Error("not exactly one connection was let in")
 	}
-	if p := expect(sport, "flag=permanent"); status(p) != 0 || !lets("5001", nstest.Patience) || !lets("5001", nstest.Patience) {
+	if p := expect(sport, "flag=permanent"); status(p) != 0 || !lets("5001", nstest.Patience) ||
+		!lets("5001", nstest.Patience) {
 		t.Errorf("permanent: status %d: %s", status(p), p.Stderr())
 	}
 	ns.Run(bin, "expect", "flush", "--all")
-	for _, line := range []string{`^ct\t    \[NEW\] tcp      6 120 SYN_SENT src=127.0.0.1 `, `^exp\t    \[NEW\] [23]\d\d proto=6 ` + tuple + sport, `^exp\t\[DESTROY\] [23]\d\d proto=6 ` + tuple + sport} {
+	for _, line := range []string{`^ct\t    \[NEW\] tcp      6 120 SYN_SENT src=127.0.0.1 `,
+		`^exp\t    \[NEW\] [23]\d\d proto=6 ` + tuple + sport, `^exp\t\[DESTROY\] [23]\d\d proto=6 ` + tuple + sport} {
 		re := regexp.MustCompile("(?m)" + line)
 		nstest.Until(t, line, func() bool { return re.MatchString(watch.Stdout()) })
 	}
@@ -125,7 +132,9 @@ func TestSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	tracker := ns.StartCmd(cmd)
-	nstest.Until(t, "a queue", func() bool { return strings.Contains(ns.Run(bin, "queue", "list", "-o", "json"), `"queue":0`) })
+	nstest.Until(t, "a queue", func() bool {
+		return strings.Contains(ns.Run(bin, "queue", "list", "-o", "json"), `"queue":0`)
+	})
 	ns.Run("iptables", "-w", "-I", "OUTPUT", "1", "-p", "tcp", "--sport", "21", "-j", "NFQUEUE", "--queue-num", "0")
 	if _, err := c.Write([]byte("DATA 5002\n")); err != nil {
 		t.Fatal(err)
@@ -135,7 +144,10 @@ func TestSeed(t *testing.T) {
 	if n, err := c.Read(b); err != nil || string(b[:n]) != "DATA 5002\n" {
 		t.Fatalf("the client's answer: %q, %v", b[:n], err)
 	}
-	if out := ns.Run(bin, "expect", "list"); !strings.Contains(out, " proto=6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5002 mask-src=0.0.0.0 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=127.0.0.1 master-dst=127.0.0.1 sport="+sport+" dport=21 PERMANENT class=0 helper=ftp\n") {
+	if out := ns.Run(bin, "expect", "list"); !strings.Contains(out,
+		" proto=6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5002 mask-src=0.0.0.0 mask-dst=255.255.255.255 sport=0 "+
+			"dport=65535 master-src=127.0.0.1 master-dst=127.0.0.1 sport="+sport+
+			" dport=21 PERMANENT class=0 helper=ftp\n") {
 		t.Errorf("conntracker made %s", out)
 	}
 	first, second := lets("5002", nstest.Patience), lets("5002", nstest.Patience) // it is permanent
@@ -165,7 +177,8 @@ func listeners(t *testing.T, pid int) bool {
 // kernel with the rest zero, as by the C modules.
 func TestPartsOfTuples(t *testing.T) {
 	l := newCtLab(t)
-	for _, r := range []string{"-t raw -A OUTPUT -p tcp --dport 21 -j CT --helper ftp", "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+	for _, r := range []string{"-t raw -A OUTPUT -p tcp --dport 21 -j CT --helper ftp",
+		"-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
 		"-A INPUT -p tcp --dport 21 -j ACCEPT", "-A INPUT -p tcp -j DROP"} {
 		l.ns.Run("iptables", append([]string{"-w"}, strings.Fields(r)...)...)
 	}

@@ -66,7 +66,8 @@ func (v *vm) fixLibraries() {
 				}
 				L.Call(args, lua.MultRet)
 				n := L.GetTop() - args
-				if n >= 2 && L.Get(-n) == lua.LNil && strings.Contains(lua.LVAsString(L.Get(-n+1)), unix.EPIPE.Error()) {
+				if n >= 2 && L.Get(-n) == lua.LNil &&
+					strings.Contains(lua.LVAsString(L.Get(-n+1)), unix.EPIPE.Error()) {
 					v.ended(L, unix.EPIPE)
 				}
 				return n

@@ -30,8 +30,10 @@ func TestLanguage(t *testing.T) {
 		{"formats", `print(("%d %5d|%-5d|%05d %x %X %o %c %i %u"):format(3.7, 42, 42, 42, 255, 255, 8, 65, -1, 7))
 			print(("%s %5s|%-5s|%.2s %%"):format(nil, "ab", "ab", "abcdef")) print(("%g %g %.3f %e %5.1f"):format(0.1, 1e20, 1/3, 12345.678, 2.25))
 			print(pcall(string.format, "%d", "x")) print(pcall(string.format, "%d")) print(pcall(string.format, "%y", 1)) print(("%d"):format("0x10"))`,
-			"3    42|42   |00042 ff FF 10 A -1 7\nnil    ab|ab   |ab %\n0.1 1e+20 0.333 1.234568e+04   2.2\nfalse\tbad argument #2 to '?' (number expected, got string)\n" +
-				"false\tbad argument #2 to '?' (number expected, got no value)\nfalse\tinvalid option '%y' to 'format'\n16"},
+			"3    42|42   |00042 ff FF 10 A -1 7\nnil    ab|ab   |ab %\n0.1 1e+20 0.333 1.234568e+04   " +
+				"2.2\nfalse\tbad argument #2 to '?' (number expected, got string)\n" +
+				"false\tbad argument #2 to '?' (number expected, got no value)\nfalse\tinvalid option '%y' to " +
+				"'format'\n16"},
 		{"files", `print(io.stdout:setvbuf"line", io.stdout:setvbuf"no", io.stdout:setvbuf("line", 100)) print(io.write("") ~= nil)`, "true\ttrue\ttrue\ntrue"},
 		{"old ways", `module("m", package.seeall) function f() return unpack{1, 2} end print((f()), select(2, f()), type(newproxy(true)), type(setfenv), type(io.popen))`, "1\t2\tuserdata\tfunction\tfunction"},
 		{"modules", `print(require"nfct" == nfct, require"nfq" == nfq, package.loaded.nfct == nfct)`, "true\ttrue\ttrue"},
@@ -76,10 +78,12 @@ func TestScripts(t *testing.T) {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 	out.Reset()
-	if err := Run(Options{File: "-", In: strings.NewReader("#!x\nprint(arg[0], arg[1])"), Args: []string{"a"}, Out: &out}); err != nil || out.String() != "-\ta\n" {
+	if err := Run(Options{File: "-", In: strings.NewReader("#!x\nprint(arg[0], arg[1])"), Args: []string{"a"},
+		Out: &out}); err != nil || out.String() != "-\ta\n" {
 		t.Errorf("%v %q", err, out.String())
 	}
-	for _, c := range []struct{ file, want string }{{"bad.lua", "bad.lua line:3"}, {"short.lua", "short.lua line:2 near '<eof>'"}, {"fails.lua", "fails.lua:2: mine\nstack traceback:"}, {"absent.lua", "no such file"}} {
+	for _, c := range []struct{ file, want string }{{"bad.lua", "bad.lua line:3"},
+		{"short.lua", "short.lua line:2 near '<eof>'"}, {"fails.lua", "fails.lua:2: mine\nstack traceback:"}, {"absent.lua", "no such file"}} {
 		err := Run(Options{File: filepath.Join(dir, c.file), Out: &out})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", c.file, err, c.want)
@@ -117,7 +121,8 @@ func TestUntrusted(t *testing.T) {
 	if err := Run(Options{File: dir + "/script.lua", Untrusted: true, Out: &out}); err != nil {
 		t.Fatal(err)
 	}
-	if want := "nil\tnil\tnil\tnil\tnil\tnil\tnil\ninside\tmore\nfalse\nfalse\nfalse\nfalse\nfalse\nfunction\t3\tfalse\te\n"; out.String() != want {
+	if want := "nil\tnil\tnil\tnil\tnil\tnil\tnil\ninside\tmore\nfalse\nfalse\nfalse\nfalse\n" +
+		"false\nfunction\t3\tfalse\te\n"; out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }

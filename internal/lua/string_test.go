@@ -90,7 +90,8 @@ func both(v *vm, text, pattern string) (ours, theirs string, err error) {
 // randomPattern returns a pattern that the interpreter's own matcher takes as Lua
 // 5.1 does: no frontiers, no odd sets, no repetition of what is empty.
 func randomPattern(r *rand.Rand) string {
-	items := []string{"a", "b", "c", "1", " ", ".", "%a", "%d", "%s", "%w", "%A", "%D", "%.", "%%", "[ab]", "[^ab]", "[a-c]", "[%d%s]", "[^%w]"}
+	items := []string{"a", "b", "c", "1", " ", ".", "%a", "%d", "%s", "%w", "%A", "%D", "%.", "%%", "[ab]", "[^ab]",
+		"[a-c]", "[%d%s]", "[^%w]"}
 	var b strings.Builder
 	open := false
 	if r.IntN(6) == 0 {
@@ -167,10 +168,12 @@ func TestSlowCalls(t *testing.T) {
 	t.Parallel()
 	for _, call := range slow {
 		var warned string
-		a := action(t, "return function(p) if p.payload == 'go' then "+call+" end return 'drop' end", RuleOptions{Timeout: 20 * time.Millisecond, Warn: func(s string) { warned = s }})
+		a := action(t, "return function(p) if p.payload == 'go' then "+call+" end return 'drop' end",
+			RuleOptions{Timeout: 20 * time.Millisecond, Warn: func(s string) { warned = s }})
 		began := time.Now()
 		_, decided, err := act(t, a, udpPacket("go"))
-		if took := time.Since(began); err != nil || decided || took > 10*time.Second || !strings.Contains(warned, "cut off") {
+		if took := time.Since(began); err != nil || decided || took > 10*time.Second ||
+			!strings.Contains(warned, "cut off") {
 			t.Errorf("%s: %v %v %q after %v", call, decided, err, warned, took)
 		}
 		nstest.Until(t, "it works on", func() bool { // a busy machine may cut this off as well
@@ -200,11 +203,13 @@ func TestGreedyCalls(t *testing.T) {
 		runtime.GC()
 		before, most, done := heap(), uint64(0), make(chan struct{})
 		var warned string
-		a := action(t, "return function(p) if p.payload == 'go' then "+call+" end return 'drop' end", RuleOptions{Timeout: time.Minute, Warn: func(s string) { warned = s }})
+		a := action(t, "return function(p) if p.payload == 'go' then "+call+" end return 'drop' end",
+			RuleOptions{Timeout: time.Minute, Warn: func(s string) { warned = s }})
 		go func() {
 			defer close(done)
 			_, decided, err := act(t, a, udpPacket("go"))
-			if err != nil || decided || !strings.Contains(warned, errGreedy.Error()) && !strings.Contains(warned, "resulting string too large") {
+			if err != nil || decided || !strings.Contains(warned, errGreedy.Error()) &&
+				!strings.Contains(warned, "resulting string too large") {
 				t.Errorf("%s: %v %v %q", call, decided, err, warned)
 			}
 		}()
@@ -236,22 +241,27 @@ func TestGreedyCalls(t *testing.T) {
 // Texts that would be too long are an error, for rules of 1 MiB, else of 256.
 func TestLongTexts(t *testing.T) {
 	t.Parallel()
-	calls := []string{`("x"):rep(%d)`, `("xyz"):rep(1e18)`, `("x"):rep(1/0)`, `table.concat({("x"):rep(%d/2), ("x"):rep(%[1]d/2)}, "sep")`,
+	calls := []string{`("x"):rep(%d)`, `("xyz"):rep(1e18)`, `("x"):rep(1/0)`,
+		`table.concat({("x"):rep(%d/2), ("x"):rep(%[1]d/2)}, "sep")`,
 		`(("x"):rep(%d/4)):gsub("x", "12345")`, `(("x"):rep(%d/4)):gsub("x", function() return "12345" end)`,
 		`("%%s%%s"):format(("x"):rep(%d/2), ("x"):rep(%[1]d/2).."x")`}
 	for _, c := range calls {
 		if strings.Contains(c, "%d") || strings.Contains(c, "%[1]d") {
 			c = fmt.Sprintf(c, 1<<20+4)
 		}
-		a := action(t, `return function() local ok, err = pcall(function() return `+c+` end) return "accept", err:find("resulting string too large") and 1 or 0 end`, RuleOptions{Timeout: time.Minute})
+		a := action(t, `return function() local ok, err = pcall(function() return `+c+
+			` end) return "accept", err:find("resulting string too large") and 1 or 0 end`,
+			RuleOptions{Timeout: time.Minute})
 		if d, _, _ := act(t, a, udpPacket("")); d.Mark != 1 {
 			t.Errorf("%s: %+v", c, d)
 		}
 	}
 	expect(t, `print(pcall(string.gsub, ("a"):rep(1e6), ".*", ("%0"):rep(5e3)))`, "false\tresulting string too large")
-	expect(t, `print(pcall(unpack, {}, 1, 1e8)) print(pcall(string.byte, ("a"):rep(1e5), 1, -1)) print(select("#", unpack({}, 1, 7000)))`,
+	expect(t,
+		`print(pcall(unpack, {}, 1, 1e8)) print(pcall(string.byte, ("a"):rep(1e5), 1, -1)) print(select("#", unpack({}, 1, 7000)))`,
 		"false\ttoo many results to unpack\nfalse\tstring slice too long\n7000")
-	expect(t, `print(pcall(string.rep, "x", 2^40)) print(#("x"):rep(2^21), #("\200"):rep(3), (""):rep(2^60) == "")`, "false\tresulting string too large\n2097152\t3\ttrue")
+	expect(t, `print(pcall(string.rep, "x", 2^40)) print(#("x"):rep(2^21), #("\200"):rep(3), (""):rep(2^60) == "")`,
+		"false\tresulting string too large\n2097152\t3\ttrue")
 	expect(t, `print(pcall(string.find, ("a"):rep(1e4), ("a?"):rep(1e4)))`, "false\tpattern too complex")
 }
 
@@ -270,7 +280,8 @@ func TestSlowCallsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p = ns.Start(bin, "queue", "--attach", "output udp > *", "--rule", "lua "+dir+"/slow.lua", "--ready-file", dir+"/ready")
+	p = ns.Start(bin, "queue", "--attach", "output udp > *", "--rule", "lua "+dir+"/slow.lua", "--ready-file",
+		dir+"/ready")
 	nstest.WaitFile(t, dir+"/ready")
 	for range 3 { // each passes on, after 100 ms
 		if _, err := near.Write([]byte("text")); err != nil {
@@ -300,7 +311,8 @@ func FuzzPattern(f *testing.F) {
 	var l limit
 	l.done, l.tick = make(chan struct{}), time.Millisecond
 	v.limit = &l
-	known := []string{"unfinished capture", "invalid capture index", "invalid pattern capture", "malformed pattern", "missing '['", "unbalanced pattern",
+	known := []string{"unfinished capture", "invalid capture index", "invalid pattern capture", "malformed pattern",
+		"missing '['", "unbalanced pattern",
 		"too many captures", "pattern too complex", errLate.Error()}
 	f.Fuzz(func(t *testing.T, text, pattern string) {
 		for _, name := range []string{"find", "match", "gsub"} {

@@ -132,7 +132,8 @@ func init() { lua.MaxArrayIndex = arrayMost }
 // newVM makes an interpreter; folder is the script's, "" for none.
 func newVM(o *Options, folder string, depth int) *vm {
 	v := &vm{o: o, longest: longestText, qhandles: map[*qhandle]struct{}{}, cthandles: map[*cthandle]struct{}{},
-		L: lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: depth, RegistrySize: stackValues, RegistryMaxSize: stackMost, MinimizeStackMemory: true})}
+		L: lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: depth, RegistrySize: stackValues,
+			RegistryMaxSize: stackMost, MinimizeStackMemory: true})}
 	libs := []struct {
 		name string
 		open lua.LGFunction
@@ -212,7 +213,8 @@ func compile(code []byte, name string) (proto *lua.FunctionProto, err error) {
 	chunk, err := parse.Parse(bytes.NewReader(code), name)
 	var at *parse.Error
 	if errors.As(err, &at) && at.Pos.Line == parse.EOF {
-		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name, bytes.Count(bytes.TrimRight(code, " \t\r\n"), []byte("\n"))+1, at.Message)}
+		return nil, &Error{Text: fmt.Sprintf("%s line:%d near '<eof>':   %s", name,
+			bytes.Count(bytes.TrimRight(code, " \t\r\n"), []byte("\n"))+1, at.Message)}
 	}
 	if err == nil {
 		boundConcat(chunk)
@@ -267,7 +269,8 @@ func (v *vm) warn(format string, args ...any) {
 // searchBeside lets require look beside the script first, then where LUA_PATH
 // says.
 func (v *vm) searchBeside(folder string) {
-	const standard = "./?.lua;/usr/local/share/lua/5.1/?.lua;/usr/local/share/lua/5.1/?/init.lua;/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
+	const standard = "./?.lua;/usr/local/share/lua/5.1/?.lua;/usr/local/share/lua/5.1/?/init.lua;" +
+		"/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
 	path := os.Getenv("LUA_PATH")
 	if path == "" {
 		path = standard

@@ -93,8 +93,10 @@ func (c *Codes) Add(more []Code) (*Codes, error) {
 	}
 	have := bits.OnesCount32(c.Mask)
 	if need := bits.Len(uint(len(n.List))); need > have {
-		return nil, fmt.Errorf("the rules have %d different ends for a packet (verdicts on flows, reject, connection marks and what they make together): "+
-			"they need %d bits of its mark, and --flow-mark %#x has %d", len(n.List), need, c.Mask, have)
+		return nil,
+			fmt.Errorf("the rules have %d different ends for a packet (verdicts on flows, reject, connection marks "+
+				"and what they make together): "+
+				"they need %d bits of its mark, and --flow-mark %#x has %d", len(n.List), need, c.Mask, have)
 	}
 	return n, nil
 }

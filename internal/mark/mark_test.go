@@ -7,7 +7,8 @@ import (
 
 func TestCodes(t *testing.T) {
 	c := &Codes{Mask: DefaultMask}
-	if c.FlowMask() != 0xc0000000 || c.FlowBits(AcceptFlow) != 0x40000000 || c.FlowBits(RejectFlow) != 0xc0000000 || c.FlowBits(Reject) != 0 {
+	if c.FlowMask() != 0xc0000000 || c.FlowBits(AcceptFlow) != 0x40000000 || c.FlowBits(RejectFlow) != 0xc0000000 ||
+		c.FlowBits(Reject) != 0 {
 		t.Errorf("%#x %#x %#x", c.FlowMask(), c.FlowBits(AcceptFlow), c.FlowBits(RejectFlow))
 	}
 	c, err := c.Add([]Code{{Verdict: Reject}, {Verdict: DropFlow}})
@@ -18,7 +19,8 @@ func TestCodes(t *testing.T) {
 	if err != nil || len(d.List) != 3 {
 		t.Fatalf("%v, %v", d, err)
 	}
-	for want, m := range map[uint32]Code{1 << 28: {Verdict: Reject}, 2 << 28: {Verdict: DropFlow}, 3 << 28: {Verdict: AcceptFlow, Value: 5, Mask: 0xff}} {
+	for want, m := range map[uint32]Code{1 << 28: {Verdict: Reject}, 2 << 28: {Verdict: DropFlow},
+		3 << 28: {Verdict: AcceptFlow, Value: 5, Mask: 0xff}} {
 		if n, ok := d.Of(m); !ok || n != want {
 			t.Errorf("%v: %#x %v, want %#x", m, n, ok, want)
 		}
@@ -36,7 +38,8 @@ func TestCodes(t *testing.T) {
 	if _, err := (&Codes{Mask: DefaultMask}).Add(many[:15]); err != nil {
 		t.Error(err)
 	}
-	if _, err := (&Codes{Mask: DefaultMask}).Add(many); err == nil || !strings.Contains(err.Error(), "they need 5 bits of its mark, and --flow-mark 0xf0000000 has 4") {
+	if _, err := (&Codes{Mask: DefaultMask}).Add(many); err == nil ||
+		!strings.Contains(err.Error(), "they need 5 bits of its mark, and --flow-mark 0xf0000000 has 4") {
 		t.Errorf("16 codes in 4 bits: %v", err)
 	}
 	small := &Codes{Mask: 0x30}
@@ -46,7 +49,8 @@ func TestCodes(t *testing.T) {
 }
 
 func TestParseMask(t *testing.T) {
-	for text, want := range map[string]uint32{"0xf0000000": DefaultMask, "3": 3, "0x00ff0000": 0xff0000, "0xffffffff": 1<<32 - 1} {
+	for text, want := range map[string]uint32{"0xf0000000": DefaultMask, "3": 3, "0x00ff0000": 0xff0000,
+		"0xffffffff": 1<<32 - 1} {
 		if got, err := ParseMask(text); err != nil || got != want {
 			t.Errorf("%s: %#x, %v", text, got, err)
 		}

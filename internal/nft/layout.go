@@ -86,7 +86,8 @@ func (l *layout) chains(specs []Spec, q Queues) {
 			}
 		}
 		for _, f := range families {
-			l.list = append(l.list, chain{place: l.at(f, refuseFlow), rules: l.refuse(f, false)}, chain{place: l.at(f, refusePacket), rules: l.refuse(f, true)})
+			l.list = append(l.list, chain{place: l.at(f, refuseFlow), rules: l.refuse(f, false)},
+				chain{place: l.at(f, refusePacket), rules: l.refuse(f, true)})
 		}
 	}
 }
@@ -102,7 +103,8 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 			}
 		}
 	}
-	l.list = append(l.list, chain{place: l.at(f, fmt.Sprintf("%s-%d", s.Hook, i+1)), base: true, hook: s.Hook, priority: s.Priority, feeds: true})
+	l.list = append(l.list, chain{place: l.at(f, fmt.Sprintf("%s-%d", s.Hook, i+1)), base: true, hook: s.Hook,
+		priority: s.Priority, feeds: true})
 	c := &l.list[len(l.list)-1]
 	if l.codes == nil {
 		return c
@@ -116,14 +118,16 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 	if s.Hook != Forward {
 		c.rules = append(c.rules, refusal())
 		if l.codes.Has(mark.Reject, mark.RejectFlow) {
-			c.rules = append(c.rules, answers(rule(nil).meta(unix.NFT_META_L4PROTO).cmp(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_TCP})))
+			c.rules = append(c.rules, answers(rule(nil).meta(unix.NFT_META_L4PROTO).cmp(unix.NFT_CMP_EQ,
+				[]byte{unix.IPPROTO_TCP})))
 		}
 	}
 	for v, do := range map[mark.Verdict]rule{
 		mark.AcceptFlow: rule(nil).verdict(nfAccept, ""), mark.DropFlow: rule(nil).verdict(nfDrop, ""), mark.RejectFlow: rule(nil).verdict(unix.NFT_GOTO, refuseFlow),
 	} {
 		if l.codes.Has(v) {
-			r := rule(nil).ct(unix.NFT_CT_MARK).mask(native(l.codes.FlowMask())).cmp(unix.NFT_CMP_EQ, native(l.codes.FlowBits(v)))
+			r := rule(nil).ct(unix.NFT_CT_MARK).mask(native(l.codes.FlowMask())).cmp(unix.NFT_CMP_EQ,
+				native(l.codes.FlowBits(v)))
 			c.rules = append(c.rules, append(slices.Clip(r), do...))
 		}
 	}
@@ -150,7 +154,8 @@ func (l *layout) behind(c *chain) {
 			v, bits = v&^l.codes.FlowMask(), bits&^l.codes.FlowMask()
 		}
 		if bits != 0 {
-			b.rules = append(b.rules, bears(n).ct(unix.NFT_CT_MARK).bits(native(^bits), native(v)).expr("ct", func(b []byte) []byte {
+			b.rules = append(b.rules, bears(n).ct(unix.NFT_CT_MARK).bits(native(^bits),
+				native(v)).expr("ct", func(b []byte) []byte {
 				b = nl.AppendU32(b, unix.NFTA_CT_SREG, unix.NFT_REG_1)
 				return nl.AppendU32(b, unix.NFTA_CT_KEY, unix.NFT_CT_MARK)
 			}))

@@ -58,7 +58,8 @@ func TestParse(t *testing.T) {
 		if s.Pattern != nil {
 			pattern = s.Pattern.Text
 		}
-		if s.Hook != c.hook || s.Priority != c.priority || s.Family != c.family || pattern != c.pattern || s.Bypass != c.bypass ||
+		if s.Hook != c.hook || s.Priority != c.priority || s.Family != c.family || pattern != c.pattern ||
+			s.Bypass != c.bypass ||
 			len(s.rules()) != c.rules || s.Text != c.text {
 			t.Errorf("%s: %+v, %d rules", c.text, s, len(s.rules()))
 		}
@@ -117,11 +118,13 @@ func consume(t *testing.T, queue uint16, verdict uint32) *consumer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bind := nl.AppendAttr(nl.AppendHeader(nil, nl.Type(nl.SubsysQueue, 2), 0, unix.AF_UNSPEC, queue), 1, []byte{1, 0, 0, 0})
+	bind := nl.AppendAttr(nl.AppendHeader(nil, nl.Type(nl.SubsysQueue, 2), 0, unix.AF_UNSPEC, queue), 1,
+		[]byte{1, 0, 0, 0})
 	if err := c.Do(bind); err != nil {
 		t.Fatalf("bind: %v", err)
 	}
-	copyAll := nl.AppendAttr(nl.AppendHeader(nil, nl.Type(nl.SubsysQueue, 2), 0, unix.AF_UNSPEC, queue), 2, []byte{0, 0, 255, 255, 2})
+	copyAll := nl.AppendAttr(nl.AppendHeader(nil, nl.Type(nl.SubsysQueue, 2), 0, unix.AF_UNSPEC, queue), 2,
+		[]byte{0, 0, 255, 255, 2})
 	if err := c.Do(copyAll); err != nil {
 		t.Fatalf("copy: %v", err)
 	}
@@ -156,7 +159,8 @@ func (q *consumer) loop(queue uint16, verdict uint32) {
 				if id, ok := a.U32(); ok && a.Type == 1 && verdict != hold {
 					at := len(out)
 					out = nl.AppendHeader(out, nl.Type(nl.SubsysQueue, 1), 0, unix.AF_UNSPEC, queue)
-					out = nl.AppendAttr(out, 2, []byte{0, 0, 0, byte(verdict), byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)})
+					out = nl.AppendAttr(out, 2, []byte{0, 0, 0, byte(verdict), byte(id >> 24), byte(id >> 16),
+						byte(id >> 8), byte(id)})
 					out = nl.Finish(out, at)
 				}
 			}
@@ -219,7 +223,8 @@ func tables(t *testing.T) string {
 	}
 	defer c.Close()
 	var names []string
-	_, err = c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, unix.NFT_MSG_GETTABLE), 0, unix.AF_UNSPEC, 0), func(m *nl.Msg) error {
+	_, err = c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, unix.NFT_MSG_GETTABLE), 0, unix.AF_UNSPEC,
+		0), func(m *nl.Msg) error {
 		for a := range nl.Attrs(m.Body()) {
 			if a.Type == unix.NFTA_TABLE_NAME {
 				names = append(names, fmt.Sprintf("%d:%s", m.Family(), a.Text()))
@@ -290,7 +295,8 @@ func TestForms(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer tab.Close()
-			if tab.Compat != w.compat || tab.Owned != w.owned || len(tab.Families) != map[bool]int{false: 1, true: 2}[w.pair] {
+			if tab.Compat != w.compat || tab.Owned != w.owned ||
+				len(tab.Families) != map[bool]int{false: 1, true: 2}[w.pair] {
 				t.Errorf("%+v", tab)
 			}
 			for _, addr := range []string{"127.0.0.1:7000", "[::1]:7009"} {
@@ -377,7 +383,8 @@ func TestPatterns(t *testing.T) {
 			t.Parallel()
 			a, b := nstest.Enter(t), nstest.New(t)
 			nstest.Veth(t, a, b)
-			far := map[string]net.PacketConn{"10.0.0.2:5353": b.ListenUDP("10.0.0.2:5353"), "[fd00::2]:5353": b.ListenUDP("[fd00::2]:5353")}
+			far := map[string]net.PacketConn{"10.0.0.2:5353": b.ListenUDP("10.0.0.2:5353"),
+				"[fd00::2]:5353": b.ListenUDP("[fd00::2]:5353")}
 			mustAttach(t, Queues{7, 7}, ways, text)
 			q := consume(t, 7, accept)
 			// The neighbours' own packets are queued too, by "output ip6" and such.
@@ -520,7 +527,8 @@ func TestPriority(t *testing.T) {
 		t.Run(priority, func(t *testing.T) {
 			t.Parallel()
 			ns := nstest.Enter(t)
-			ns.Run("nft", "add table inet t; add chain inet t c { type filter hook output priority -10; }; add rule inet t c udp dport 7000 drop")
+			ns.Run("nft", "add table inet t; add chain inet t c { type filter hook output priority -10; }; add rule "+
+				"inet t c udp dport 7000 drop")
 			mustAttach(t, Queues{0, 0}, ways, "output priority "+priority+" udp > :7000")
 			q := consume(t, 0, accept)
 			if _, ok := ns.Ask(ns.UDPEcho("127.0.0.1:7000"), "x", short); ok {
@@ -671,7 +679,8 @@ func TestOwned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := (&Table{Name: tab.Name, Families: tab.Families, feeds: tab.feeds, conn: other}).DeleteRules(); !errors.Is(err, unix.EPERM) {
+	if err := (&Table{Name: tab.Name, Families: tab.Families, feeds: tab.feeds,
+		conn: other}).DeleteRules(); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another socket: %v", err)
 	}
 }
@@ -686,7 +695,8 @@ func TestRefused(t *testing.T) {
 	}
 	// Every form refused: the error says what would be needed, and what was said.
 	_, err := Attach([]Spec{{Hook: 77}}, Queues{}, nil)
-	if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "CONFIG_NFT_QUEUE") || !strings.Contains(err.Error(), "table inet") {
+	if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "CONFIG_NFT_QUEUE") ||
+		!strings.Contains(err.Error(), "table inet") {
 		t.Errorf("%v", err)
 	}
 	if got := tables(t); got != "" {
@@ -708,7 +718,8 @@ func TestMany(t *testing.T) {
 
 // FuzzParse: whatever is typed, Parse returns, and what it takes makes rules.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"input", "output priority raw ip tcp 10.0.0.1:1-5 > :22 bypass", "input icmp > type 8 code 0 id 1 zone 3", "forward > [fd00::/8]:80,443"} {
+	for _, s := range []string{"input", "output priority raw ip tcp 10.0.0.1:1-5 > :22 bypass",
+		"input icmp > type 8 code 0 id 1 zone 3", "forward > [fd00::/8]:80,443"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -12,7 +12,8 @@ import (
 )
 
 // portProtocols are those that a port without a protocol means.
-var portProtocols = []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_DCCP, unix.IPPROTO_SCTP, unix.IPPROTO_UDPLITE}
+var portProtocols = []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_DCCP, unix.IPPROTO_SCTP,
+	unix.IPPROTO_UDPLITE}
 
 // A rule is the expressions that a packet must meet, as they go into
 // NFTA_RULE_EXPRESSIONS, without the one that queues.
@@ -192,7 +193,8 @@ func (r rule) port(p value.Range, offset uint32) rule {
 	if p.Lo == 0 && p.Hi >= 0xffff {
 		return r
 	}
-	return r.transport(offset, 2).between(binary.BigEndian.AppendUint16(nil, uint16(p.Lo)), binary.BigEndian.AppendUint16(nil, uint16(p.Hi)))
+	return r.transport(offset, 2).between(binary.BigEndian.AppendUint16(nil, uint16(p.Lo)),
+		binary.BigEndian.AppendUint16(nil, uint16(p.Hi)))
 }
 
 // queue hands the packet to one of the queues, chosen by its addresses: by

@@ -132,7 +132,8 @@ func Parse(text string) (Spec, error) {
 	words := strings.Join(w, " ")
 	if !strings.Contains(words, ">") { // most likely no pattern at all, or half of one
 		if _, err := pattern.Parse(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
-			return Spec{}, &value.Error{What: "text to attach by", Text: text, Near: strings.TrimSuffix(text, " bypass") + " >", Valid: "a flow with its '>': " + grammar}
+			return Spec{}, &value.Error{What: "text to attach by", Text: text,
+				Near: strings.TrimSuffix(text, " bypass") + " >", Valid: "a flow with its '>': " + grammar}
 		}
 		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "bypass"}
 		if _, proto := value.Protocols.Lookup(w[0]); proto {
@@ -149,11 +150,13 @@ func Parse(text string) (Spec, error) {
 		return Spec{}, err
 	}
 	if family != 0 && s.Family != 0 && family != s.Family {
-		return bad("flow here", words, map[uint8]string{unix.AF_INET: "an IPv4 flow after ip", unix.AF_INET6: "an IPv6 flow after ip6"}[s.Family])
+		return bad("flow here", words, map[uint8]string{unix.AF_INET: "an IPv4 flow after ip",
+			unix.AF_INET6: "an IPv6 flow after ip6"}[s.Family])
 	}
 	s.Pattern, s.Family = p, max(s.Family, family)
 	if n := len(s.rules()); n > maxRules {
-		return bad("flow", words, fmt.Sprintf("fewer ports and ranges: they make %d rules, and %d is the most", n, maxRules))
+		return bad("flow", words, fmt.Sprintf("fewer ports and ranges: they make %d rules, and %d is the most", n,
+			maxRules))
 	}
 	return s, nil
 }
@@ -167,7 +170,8 @@ const maxRules = 1024
 func familyOf(p *pattern.Pattern) (uint8, error) {
 	var family uint8
 	if p.Has&(pattern.OrigZone|pattern.ReplyZone) != 0 {
-		return 0, &value.Error{What: "flow to attach by", Text: p.Text, Valid: "zone N, which is that of the packet's direction"}
+		return 0, &value.Error{What: "flow to attach by", Text: p.Text,
+			Valid: "zone N, which is that of the packet's direction"}
 	}
 	for _, e := range []*pattern.End{&p.Src, &p.Dst} {
 		for _, a := range e.Addrs.Addrs {
@@ -180,7 +184,8 @@ func familyOf(p *pattern.Pattern) (uint8, error) {
 			return 0, &value.Error{What: "flow to attach by", Text: p.Text, Valid: "a flow without negations"}
 		}
 		if p.Has&pattern.Proto != 0 && p.Proto == unix.IPPROTO_GRE && len(e.Ports.Nums) > 0 {
-			return 0, &value.Error{What: "flow to attach by", Text: p.Text, Valid: "gre without keys, which no rule can look at"}
+			return 0, &value.Error{What: "flow to attach by", Text: p.Text,
+				Valid: "gre without keys, which no rule can look at"}
 		}
 	}
 	if p.Has&pattern.Proto != 0 {

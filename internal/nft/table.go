@@ -65,7 +65,9 @@ var ways = []way{
 // that are decided are not queued; nil: there are none.
 func Attach(specs []Spec, q Queues, codes *mark.Codes) (*Table, error) {
 	t, err := attach(specs, q, codes, ways)
-	if codes != nil || !errors.Is(err, unix.EOPNOTSUPP) || !slices.ContainsFunc(specs, func(s Spec) bool { return s.meetsRefusals() }) {
+	if codes != nil || !errors.Is(err, unix.EOPNOTSUPP) || !slices.ContainsFunc(specs, func(s Spec) bool {
+		return s.meetsRefusals()
+	}) {
 		return t, err
 	}
 	bare := slices.Clone(ways)
@@ -90,7 +92,8 @@ func attach(specs []Spec, q Queues, codes *mark.Codes, ways []way) (*Table, erro
 	var said []string
 	for _, w := range ways {
 		for n := range 100 {
-			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, Unguarded: w.bare, conn: conn, way: w}
+			t := &Table{Name: fmt.Sprintf("nfctl-%d", os.Getpid()), Compat: w.compat, Owned: w.owned, Unguarded: w.bare,
+				conn: conn, way: w}
 			if n > 0 { // another's: a process of that number in another container
 				t.Name = fmt.Sprintf("%s-%d", t.Name, n+1)
 			}
@@ -101,7 +104,8 @@ func attach(specs []Spec, q Queues, codes *mark.Codes, ways []way) (*Table, erro
 			}
 			// EEXIST, or EPERM when the table has an owner. Without privilege the
 			// whole is refused, not one message.
-			if taken := errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EPERM); taken && failed >= 0 && failed < len(t.Families) {
+			if taken := errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EPERM); taken && failed >= 0 &&
+				failed < len(t.Families) {
 				continue
 			}
 			if !lacks(err) {
@@ -114,7 +118,8 @@ func attach(specs []Spec, q Queues, codes *mark.Codes, ways []way) (*Table, erro
 	}
 	_ = conn.Close()
 	return nil, &nl.OpError{Op: "create", Object: object, Err: unix.EOPNOTSUPP,
-		Msg: "it needs CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_TARGET_NFQUEUE; " + strings.Join(said, "; ")}
+		Msg: "it needs CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_TARGET_NFQUEUE; " +
+			strings.Join(said, "; ")}
 }
 
 // lacks reports whether an error is one by which kernels say that they do not know

@@ -210,12 +210,14 @@ func (c *Conn) SetNoENOBUFS() error {
 
 // JoinGroup joins multicast group n (NFNLGRP_…).
 func (c *Conn) JoinGroup(n uint) error {
-	return Error(fmt.Sprintf("join group %d", n), "netlink socket", c.setInt(unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(n)))
+	return Error(fmt.Sprintf("join group %d", n), "netlink socket",
+		c.setInt(unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(n)))
 }
 
 // LeaveGroup leaves multicast group n.
 func (c *Conn) LeaveGroup(n uint) error {
-	return Error(fmt.Sprintf("leave group %d", n), "netlink socket", c.setInt(unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, int(n)))
+	return Error(fmt.Sprintf("leave group %d", n), "netlink socket",
+		c.setInt(unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, int(n)))
 }
 
 // Send sends b, one finished message or several, with one system call. The
@@ -268,7 +270,8 @@ func (s *sender) send(fd uintptr) {
 
 func (s *sender) sendQuick(fd uintptr) {
 	for {
-		_, _, s.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&s.b[0])), uintptr(len(s.b)), 0, 0, 0)
+		_, _, s.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&s.b[0])), uintptr(len(s.b)), 0, 0,
+			0)
 		if s.err != unix.EINTR && s.err != unix.EAGAIN {
 			return
 		}
@@ -356,7 +359,8 @@ type reader struct {
 func (r *reader) recv(fd uintptr) bool {
 	for {
 		r.size = addressLen
-		n, _, e := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(r.b))), uintptr(len(r.b)),
+		n, _, e := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(r.b))),
+			uintptr(len(r.b)),
 			unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(unsafe.Pointer(&r.from)), uintptr(unsafe.Pointer(&r.size)))
 		if e == unix.EINTR {
 			continue

@@ -50,7 +50,8 @@ func TestForeignPassedOver(t *testing.T) {
 		seq := c.NextSeq()
 		for k := range uint32(5) {
 			f.MustMulticast(t, groupNew, message(unix.NLMSG_ERROR, seq+k, c.PortID(), make([]byte, 20)))
-			f.MustMulticast(t, groupNew, message(unix.NLMSG_ERROR, seq+k, c.PortID(), binary.NativeEndian.AppendUint32(nil, ^uint32(0))))
+			f.MustMulticast(t, groupNew, message(unix.NLMSG_ERROR, seq+k, c.PortID(),
+				binary.NativeEndian.AppendUint32(nil, ^uint32(0))))
 			f.MustMulticast(t, groupNew, message(unix.NLMSG_DONE, seq+k, c.PortID(), make([]byte, 4)))
 			fl := flow(nil, ctNew, 0, 999)
 			binary.NativeEndian.PutUint16(fl[6:], 0) // no request: the kernel gets it too
@@ -122,7 +123,8 @@ func TestForeignPassedOver(t *testing.T) {
 			}
 			forge(c)
 			ports := map[uint16]int{}
-			for deadline := time.Now().Add(nstest.Patience); nl.Foreign()-before < 2*each && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(nstest.Patience); nl.Foreign()-before < 2*each &&
+				time.Now().Before(deadline); {
 				n, err := r.Recv(100 * time.Millisecond)
 				if err != nil {
 					t.Fatal(err)

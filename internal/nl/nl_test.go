@@ -541,7 +541,10 @@ func TestCommit(t *testing.T) {
 		return nl.AppendString(nl.AppendString(b, 1, table), 3, "c")
 	}
 	tables := func() (n int) {
-		if _, err := c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, 1), 0, unix.AF_INET, 0), func(*nl.Msg) error { n++; return nil }); err != nil {
+		if _, err := c.Dump(nl.AppendHeader(nil, nl.Type(nl.SubsysTables, 1), 0, unix.AF_INET, 0), func(*nl.Msg) error {
+			n++
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -771,7 +774,8 @@ func TestAppend(t *testing.T) {
 			got = append(got, fmt.Sprint(len(a.Data)))
 		}
 	}
-	want := "11 true;2233 true false;44556677 true false;8899aabbccddeeff true;text 5;0 false;true 8 [1 2 3 4 5] false false;65531"
+	want := "11 true;2233 true false;44556677 true false;8899aabbccddeeff true;text 5;0 false;true 8 [1 2 3 4 5] " +
+		"false false;65531"
 	if s := strings.Join(got, ";"); s != want || len(left) > 0 {
 		t.Errorf("got  %s\nwant %s\nmalformed %v", s, want, len(left) > 0)
 	}

@@ -103,7 +103,8 @@ func (c *Conn) NewReceiver(buffers, size int) (*Receiver, error) {
 // and the scheduler need not be told.
 func (r *Receiver) recv(fd uintptr, flags uintptr) {
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(len(r.hdrs)), flags, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(len(r.hdrs)),
+			flags, 0, 0)
 		if e == 0 {
 			r.n, r.errno = int(n), 0
 			for i := range r.from[:n] {

@@ -55,7 +55,8 @@ func (f *Forger) Send(port uint32, b []byte) error {
 // Multicast sends b to all sockets that have joined a group (NFNLGRP_…). The kernel
 // gets it too: b should not be a request.
 func (f *Forger) Multicast(group uint, b []byte) error {
-	err := unix.Sendto(f.fd, b, unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (group - 1)})
+	err := unix.Sendto(f.fd, b, unix.MSG_DONTWAIT,
+		&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (group - 1)})
 	if err == unix.ECONNREFUSED { // of the unicast that follows
 		return nil
 	}

@@ -325,7 +325,8 @@ func (n *NS) StartCmd(c *exec.Cmd) *Proc {
 		_ = c.Process.Kill()
 		<-p.done
 		if n.t.Failed() {
-			n.t.Logf("%s: %v\nstdout:\n%sstderr:\n%s", strings.Join(c.Args, " "), c.ProcessState, p.Stdout(), p.Stderr())
+			n.t.Logf("%s: %v\nstdout:\n%sstderr:\n%s", strings.Join(c.Args, " "), c.ProcessState, p.Stdout(),
+				p.Stderr())
 		}
 	})
 	return p
@@ -376,7 +377,8 @@ func (p *Proc) WaitOutput(text string) {
 			return
 		}
 		if ended || time.Now().After(deadline) {
-			p.t.Fatalf("%s did not write %q\nstdout:\n%sstderr:\n%s", strings.Join(p.Cmd.Args, " "), text, p.Stdout(), p.Stderr())
+			p.t.Fatalf("%s did not write %q\nstdout:\n%sstderr:\n%s", strings.Join(p.Cmd.Args, " "), text, p.Stdout(),
+				p.Stderr())
 		}
 	}
 }
@@ -402,7 +404,8 @@ func WaitFile(t testing.TB, path string) {
 func Veth(t testing.TB, a, b *NS) {
 	t.Helper()
 	Need(t, "ip")
-	a.run([]*os.File{b.f}, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", "/proc/self/fd/3")
+	a.run([]*os.File{b.f}, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns",
+		"/proc/self/fd/3")
 	for i, n := range []*NS{a, b} {
 		n.Run("ip", "addr", "add", fmt.Sprintf("10.0.0.%d/24", i+1), "dev", "veth0")
 		n.Run("ip", "addr", "add", fmt.Sprintf("fd00::%d/64", i+1), "dev", "veth0", "nodad")

@@ -13,16 +13,26 @@ import (
 
 // dnsTypes are the types of IANA's registry that are met or asked for.
 var dnsTypes = value.NewNames("DNS type", 0xffff,
-	value.Name{Word: "A", Num: 1}, value.Name{Word: "NS", Num: 2}, value.Name{Word: "CNAME", Num: 5}, value.Name{Word: "SOA", Num: 6},
-	value.Name{Word: "NULL", Num: 10}, value.Name{Word: "PTR", Num: 12}, value.Name{Word: "HINFO", Num: 13}, value.Name{Word: "MX", Num: 15},
-	value.Name{Word: "TXT", Num: 16}, value.Name{Word: "RP", Num: 17}, value.Name{Word: "SIG", Num: 24}, value.Name{Word: "KEY", Num: 25},
-	value.Name{Word: "AAAA", Num: 28}, value.Name{Word: "LOC", Num: 29}, value.Name{Word: "SRV", Num: 33}, value.Name{Word: "NAPTR", Num: 35},
-	value.Name{Word: "CERT", Num: 37}, value.Name{Word: "DNAME", Num: 39}, value.Name{Word: "OPT", Num: 41}, value.Name{Word: "DS", Num: 43},
-	value.Name{Word: "SSHFP", Num: 44}, value.Name{Word: "RRSIG", Num: 46}, value.Name{Word: "NSEC", Num: 47}, value.Name{Word: "DNSKEY", Num: 48},
-	value.Name{Word: "NSEC3", Num: 50}, value.Name{Word: "NSEC3PARAM", Num: 51}, value.Name{Word: "TLSA", Num: 52}, value.Name{Word: "SMIMEA", Num: 53},
-	value.Name{Word: "CDS", Num: 59}, value.Name{Word: "CDNSKEY", Num: 60}, value.Name{Word: "OPENPGPKEY", Num: 61}, value.Name{Word: "SVCB", Num: 64},
-	value.Name{Word: "HTTPS", Num: 65}, value.Name{Word: "SPF", Num: 99}, value.Name{Word: "TKEY", Num: 249}, value.Name{Word: "TSIG", Num: 250},
-	value.Name{Word: "IXFR", Num: 251}, value.Name{Word: "AXFR", Num: 252}, value.Name{Word: "ANY", Num: 255}, value.Name{Word: "URI", Num: 256},
+	value.Name{Word: "A", Num: 1}, value.Name{Word: "NS", Num: 2}, value.Name{Word: "CNAME", Num: 5},
+	value.Name{Word: "SOA", Num: 6},
+	value.Name{Word: "NULL", Num: 10}, value.Name{Word: "PTR", Num: 12}, value.Name{Word: "HINFO", Num: 13},
+	value.Name{Word: "MX", Num: 15},
+	value.Name{Word: "TXT", Num: 16}, value.Name{Word: "RP", Num: 17}, value.Name{Word: "SIG", Num: 24},
+	value.Name{Word: "KEY", Num: 25},
+	value.Name{Word: "AAAA", Num: 28}, value.Name{Word: "LOC", Num: 29}, value.Name{Word: "SRV", Num: 33},
+	value.Name{Word: "NAPTR", Num: 35},
+	value.Name{Word: "CERT", Num: 37}, value.Name{Word: "DNAME", Num: 39}, value.Name{Word: "OPT", Num: 41},
+	value.Name{Word: "DS", Num: 43},
+	value.Name{Word: "SSHFP", Num: 44}, value.Name{Word: "RRSIG", Num: 46}, value.Name{Word: "NSEC", Num: 47},
+	value.Name{Word: "DNSKEY", Num: 48},
+	value.Name{Word: "NSEC3", Num: 50}, value.Name{Word: "NSEC3PARAM", Num: 51}, value.Name{Word: "TLSA", Num: 52},
+	value.Name{Word: "SMIMEA", Num: 53},
+	value.Name{Word: "CDS", Num: 59}, value.Name{Word: "CDNSKEY", Num: 60}, value.Name{Word: "OPENPGPKEY", Num: 61},
+	value.Name{Word: "SVCB", Num: 64},
+	value.Name{Word: "HTTPS", Num: 65}, value.Name{Word: "SPF", Num: 99}, value.Name{Word: "TKEY", Num: 249},
+	value.Name{Word: "TSIG", Num: 250},
+	value.Name{Word: "IXFR", Num: 251}, value.Name{Word: "AXFR", Num: 252}, value.Name{Word: "ANY", Num: 255},
+	value.Name{Word: "URI", Num: 256},
 	value.Name{Word: "CAA", Num: 257})
 
 // hostNames reads names as the fields have them: in lower case, without the last dot.
@@ -78,7 +88,8 @@ func applicationRows() []row {
 			Parse:  hostNames,
 			Hidden: true,
 			Asks:   asks,
-			Doc:    "name that the first question is about, in lower case, without the last dot; over UDP, or at the beginning of a TCP segment",
+			Doc: "name that the first question is about, in lower case, without the last dot; over UDP, or at the " +
+				"beginning of a TCP segment",
 			Data: func(h *Headers) ([]byte, bool) {
 				a, ok := dns(h)
 				return a.name, ok
@@ -126,7 +137,8 @@ func applicationRows() []row {
 			Kind:   field.String,
 			Hidden: true,
 			Asks:   AsksPayload,
-			Doc:    "protocols that a ClientHello offers which is whole in the packet, joined by commas, as h2,http/1.1",
+			Doc: "protocols that a ClientHello offers which is whole in the packet, joined by commas, as " +
+				"h2,http/1.1",
 			Data: func(h *Headers) ([]byte, bool) {
 				a := h.tls()
 				return a.alpn, a.hasALPN

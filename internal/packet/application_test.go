@@ -21,7 +21,8 @@ func query(t testing.TB, name string, typ dnsmessage.Type, response bool) string
 	m := dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true, Response: response},
 		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}}}
 	if response {
-		m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET},
+		m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name,
+			Class: dnsmessage.ClassINET},
 			Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
 	}
 	b, err := m.Pack()
@@ -155,7 +156,8 @@ func FuzzApplication(f *testing.F) {
 		if len(payload) > 60000 {
 			return
 		}
-		for _, b := range [][]byte{pkt(17, packettest.UDP(1, 2, string(payload))), pkt(6, packettest.TCP(1, 2, 16, nil, string(payload)))} {
+		for _, b := range [][]byte{pkt(17, packettest.UDP(1, 2, string(payload))),
+			pkt(6, packettest.TCP(1, 2, 16, nil, string(payload)))} {
 			h := parse(b)
 			for i := range rowList {
 				r := &rowList[i]
@@ -169,7 +171,8 @@ func FuzzApplication(f *testing.F) {
 				var want []byte
 				if h.Version() == 4 && b[9] == 17 && r.Path == "dns.name" { // dnsmessage itself, as a whole
 					var m dnsmessage.Message
-					if m.Unpack(payload) == nil && len(m.Questions) > 0 && m.Questions[0].Class == 1 && m.OpCode <= 6 && len(m.Questions) < 256 {
+					if m.Unpack(payload) == nil && len(m.Questions) > 0 && m.Questions[0].Class == 1 && m.OpCode <= 6 &&
+						len(m.Questions) < 256 {
 						want = bytes.ToLower([]byte(m.Questions[0].Name.String()))
 						if !ok || string(d) != string(want) && string(d)+"." != string(want) {
 							t.Fatalf("%q %v, want %q", d, ok, want)

@@ -272,13 +272,15 @@ func ReplaceRegexp(match *regexp.Regexp, template string, fit Fit) (*Edit, error
 			continue
 		}
 		n := 0
-		for n < len(after) && (after[n] == '_' || after[n]|32 >= 'a' && after[n]|32 <= 'z' || after[n] >= '0' && after[n] <= '9') {
+		for n < len(after) && (after[n] == '_' || after[n]|32 >= 'a' && after[n]|32 <= 'z' ||
+			after[n] >= '0' && after[n] <= '9') {
 			n++
 		}
 		name := after[:n]
 		if after, ok := strings.CutPrefix(after, "{"); ok {
 			if name, rest, ok = strings.Cut(after, "}"); !ok {
-				return nil, &value.Error{What: "replacement", Text: template, Valid: "a } behind ${, or $$ for a dollar sign"}
+				return nil, &value.Error{What: "replacement", Text: template,
+					Valid: "a } behind ${, or $$ for a dollar sign"}
 			}
 		} else {
 			rest = after[n:]
@@ -287,7 +289,8 @@ func ReplaceRegexp(match *regexp.Regexp, template string, fit Fit) (*Edit, error
 			continue
 		}
 		valid := "$$ for a dollar sign, or a group of the expression, as ${1}"
-		if digits := strings.TrimRight(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"); digits != "" && digits != name {
+		if digits := strings.TrimRight(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"); digits != "" &&
+			digits != name {
 			valid = "braces around the group, as ${" + digits + "}" + name[len(digits):]
 		}
 		return nil, &value.Error{What: "group of the expression", Text: name, Valid: valid}

@@ -49,8 +49,10 @@ func allEdits(t testing.TB) (out []*packet.Edit) {
 		}
 		out = append(out, set(t, path+"="+v))
 	}
-	return append(out, replace(t, "a", "b", false), replace(t, "p", "long", true), replace(t, "pay", "", false), strip(t, "mss,sack-permitted,timestamps,wscale"),
-		regex(t, "(p)(a)", "${2}${1}", packet.Fit{}), regex(t, "[a-y]+", "-", packet.Fit{Pad: true, Byte: 'z'}), regex(t, "l*", "xx", packet.Fit{Resize: true}))
+	return append(out, replace(t, "a", "b", false), replace(t, "p", "long", true), replace(t, "pay", "", false),
+		strip(t, "mss,sack-permitted,timestamps,wscale"),
+		regex(t, "(p)(a)", "${2}${1}", packet.Fit{}), regex(t, "[a-y]+", "-", packet.Fit{Pad: true, Byte: 'z'}),
+		regex(t, "l*", "xx", packet.Fit{Resize: true}))
 }
 
 func strip(t testing.TB, list string) *packet.Edit {
@@ -116,7 +118,8 @@ func checksumsByGopacket(b []byte) error {
 		case *layers.TCP, *layers.UDP, *layers.ICMPv4, *layers.ICMPv6:
 			list = append(list, gopacket.Payload(l.LayerPayload()))
 			buf := gopacket.NewSerializeBuffer()
-			if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, list...); err != nil {
+			if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+				list...); err != nil {
 				return err
 			}
 			if !bytes.Equal(buf.Bytes(), b) {
@@ -129,10 +132,11 @@ func checksumsByGopacket(b []byte) error {
 }
 
 var editTests = []struct {
-	name  string
-	b     []byte
-	edits []string // FIELD=VALUE, or A→B, or A→B! with resize, or A→B/C padded, all with ~ in front as expressions, or -OPTIONS
-	want  string   // path value …
+	name string
+	b    []byte
+	// FIELD=VALUE, or A→B, or A→B! with resize, or A→B/C padded, all with ~ in front as expressions, or -OPTIONS
+	edits []string
+	want  string // path value …
 }{
 	{"ttl", pkt(6, packettest.TCP(1, 2, 16, nil, "x")), []string{"ip.ttl=7"}, "ip.ttl 7"},
 	{"hop limit", pkt6(6, packettest.TCP(1, 2, 16, nil, "x")), []string{"ip.hoplimit=7"}, "ip.ttl 7"},
@@ -317,14 +321,16 @@ func TestEditErrors(t *testing.T) {
 		{"too long", pkt(17, packettest.UDP(1, 2, long)), packet.Meta{}, "x→xx", packet.ErrTooLong},
 		{"too long over IPv6", pkt6(17, packettest.UDP(1, 2, long)), packet.Meta{}, "x→xx", packet.ErrTooLong},
 	} {
-		if _, err := apply(tt.b, tt.meta, compile(t, []string{tt.edit})...); !errors.Is(err, tt.want) || tt.want == nil && err != nil {
+		if _, err := apply(tt.b, tt.meta, compile(t, []string{tt.edit})...); !errors.Is(err, tt.want) ||
+			tt.want == nil && err != nil {
 			t.Errorf("%s: %s: %v, want %v", tt.name, tt.edit, err, tt.want)
 		}
 	}
 	// Cut copies, and what does not concern them.
 	b := pkt(17, udp)
 	for n := 0; n < len(b); n++ {
-		for edit, want := range map[string]error{"ip.ttl=9": packet.ErrTruncated, "udp.dport=9": packet.ErrTruncated, "none→NONE": packet.ErrTruncated, "tcp.dport=9": packet.ErrAbsent} {
+		for edit, want := range map[string]error{"ip.ttl=9": packet.ErrTruncated, "udp.dport=9": packet.ErrTruncated,
+			"none→NONE": packet.ErrTruncated, "tcp.dport=9": packet.ErrAbsent} {
 			if edit == "tcp.dport=9" && n < 20 {
 				want = packet.ErrTruncated
 			}
@@ -376,11 +382,13 @@ func TestGSO(t *testing.T) {
 		}
 		payload := strings.Repeat("segment ", 1000)
 		for _, edit := range []string{"ip.ttl=9", "udp.dport=99", "seg→SEG"} {
-			out, err := apply(mk(17, packettest.UDP(1, 2, payload)), packet.Meta{GSO: true, CsumNotReady: true}, compile(t, []string{edit})...)
+			out, err := apply(mk(17, packettest.UDP(1, 2, payload)), packet.Meta{GSO: true, CsumNotReady: true},
+				compile(t, []string{edit})...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			pseudo := append(append(src.AsSlice(), dst.AsSlice()...), 0, 0, byte((len(payload)+8)>>8), byte(len(payload)+8), 0, 17)
+			pseudo := append(append(src.AsSlice(), dst.AsSlice()...), 0, 0, byte((len(payload)+8)>>8),
+				byte(len(payload)+8), 0, 17)
 			want := ^packettest.Checksum(pseudo)
 			off := len(out) - len(payload) - 2
 			if got := uint16(out[off])<<8 | uint16(out[off+1]); got != want {
@@ -499,7 +507,8 @@ func TestPseudoEnds(t *testing.T) {
 		}
 	}
 	// IPv4 source routes name the last stop in the option.
-	b := packettest.Packet{Src: a4, Dst: b4, Proto: 17, Options: []byte{1, 131, 11, 4, 10, 0, 0, 8, 10, 0, 0, 9}, L4: packettest.UDP(1, 2, "x")}.Bytes()
+	b := packettest.Packet{Src: a4, Dst: b4, Proto: 17, Options: []byte{1, 131, 11, 4, 10, 0, 0, 8, 10, 0, 0, 9},
+		L4: packettest.UDP(1, 2, "x")}.Bytes()
 	out, err := apply(b, packet.Meta{}, set(t, "udp.dport=7"))
 	if err != nil {
 		t.Fatal(err)
@@ -850,7 +859,8 @@ func TestRegexpNeedsResize(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	long := pkt(17, packettest.UDP(1, 2, strings.Repeat("a", 60000)))
-	if _, err := apply(long, packet.Meta{}, regex(t, "", "twenty bytes of text", packet.Fit{})); !errors.Is(err, packet.ErrTooLong) {
+	if _, err := apply(long, packet.Meta{}, regex(t, "", "twenty bytes of text", packet.Fit{})); !errors.Is(err,
+		packet.ErrTooLong) {
 		t.Errorf("%v", err)
 	}
 }

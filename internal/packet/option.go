@@ -21,8 +21,10 @@ const (
 var optionWords = value.NewNames("TCP option", 255,
 	value.Name{Word: "mss", Num: optMSS}, value.Name{Word: "wscale", Num: optWScale},
 	value.Name{Word: "sack-permitted", Num: optSACKPermitted}, value.Name{Word: "sack", Num: optSACK},
-	value.Name{Word: "timestamps", Num: optTimestamps}, value.Name{Word: "md5sig", Num: 19}, value.Name{Word: "mptcp", Num: 30},
-	value.Name{Word: "fastopen", Num: 34}, value.Name{Word: "maxseg", Num: optMSS}, value.Name{Word: "window", Num: optWScale},
+	value.Name{Word: "timestamps", Num: optTimestamps}, value.Name{Word: "md5sig", Num: 19},
+	value.Name{Word: "mptcp", Num: 30},
+	value.Name{Word: "fastopen", Num: 34}, value.Name{Word: "maxseg", Num: optMSS},
+	value.Name{Word: "window", Num: optWScale},
 	value.Name{Word: "sack-perm", Num: optSACKPermitted}, value.Name{Word: "timestamp", Num: optTimestamps})
 
 // OptionNames returns the words for TCP options that StripOptions takes.
@@ -85,7 +87,8 @@ func StripOptions(list string) (*Edit, error) {
 	for word := range strings.SplitSeq(list, ",") {
 		n, err := optionWords.Parse(word)
 		if err == nil && n <= optNOP {
-			err = &value.Error{What: "TCP option to strip", Text: word, Valid: "one from 2 to 255: 0 and 1 are the end and padding"}
+			err = &value.Error{What: "TCP option to strip", Text: word,
+				Valid: "one from 2 to 255: 0 and 1 are the end and padding"}
 		}
 		if err != nil {
 			return nil, err

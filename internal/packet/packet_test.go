@@ -230,7 +230,8 @@ func TestRows(t *testing.T) {
 			}
 		}
 	}
-	for path, text := range map[string]string{"icmp.type": "Echo_Request", "ip.dscp": "EF", "tcp.dport": "ssh", "icmpv6.type": "1-3"} {
+	for path, text := range map[string]string{"icmp.type": "Echo_Request", "ip.dscp": "EF", "tcp.dport": "ssh",
+		"icmpv6.type": "1-3"} {
 		if _, err := registry.Row(path).Parse(text); err != nil {
 			t.Errorf("%s %s: %v", path, text, err)
 		}
@@ -259,7 +260,8 @@ func TestTruncatedCopies(t *testing.T) {
 		_, _, ports := h.Ports()
 		flags := load(h, "tcp.flags") == "SYN"
 		if ports != tt.ports || flags != tt.flags || load(h, "payload") != tt.payload || !h.Truncated() {
-			t.Errorf("cut to %d: ports %v flags %v payload %s truncated %v", tt.n, ports, flags, load(h, "payload"), h.Truncated())
+			t.Errorf("cut to %d: ports %v flags %v payload %s truncated %v", tt.n, ports, flags, load(h, "payload"),
+				h.Truncated())
 		}
 		if h.Unreached() == ports {
 			t.Errorf("cut to %d: unreached %v", tt.n, h.Unreached())
@@ -353,7 +355,8 @@ func TestDumps(t *testing.T) {
 			"\t0x0010:  1b5b 324a                                .[2J\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	if got, want := string(packet.AppendASCII(nil, []byte("GET /\r\nHost:\tx\n\n\x1b[2J\xff\r."))), "\tGET /\n\tHost:\tx\n\t\n\t.[2J...\n"; got != want {
+	if got, want := string(packet.AppendASCII(nil, []byte("GET /\r\nHost:\tx\n\n\x1b[2J\xff\r."))),
+		"\tGET /\n\tHost:\tx\n\t\n\t.[2J...\n"; got != want {
 		t.Errorf("got %q want %q", got, want)
 	}
 	got := string(packet.AppendLayers(nil, pkt(17, packettest.UDP(1, 2, "x"))))
@@ -408,7 +411,8 @@ func judge(t *testing.T, b []byte) {
 			same("ip.id", fmt.Sprint(l.Id))
 			same("ip.dscp", fmt.Sprint(l.TOS>>2))
 			same("ip.length", fmt.Sprint(l.Length))
-			same("ip.fragment", map[bool]string{true: "1", false: "0"}[l.FragOffset != 0 || l.Flags&layers.IPv4MoreFragments != 0])
+			same("ip.fragment", map[bool]string{true: "1", false: "0"}[l.FragOffset != 0 ||
+				l.Flags&layers.IPv4MoreFragments != 0])
 			switch l.Protocol {
 			case layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Fragment, layers.IPProtocolIPv6Destination:
 				return
@@ -432,7 +436,8 @@ func judge(t *testing.T, b []byte) {
 			for _, f := range []struct {
 				on   bool
 				name string
-			}{{l.FIN, "FIN"}, {l.SYN, "SYN"}, {l.RST, "RST"}, {l.PSH, "PSH"}, {l.ACK, "ACK"}, {l.URG, "URG"}, {l.ECE, "ECE"}, {l.CWR, "CWR"}, {l.NS, "NS"}} {
+			}{{l.FIN, "FIN"}, {l.SYN, "SYN"}, {l.RST, "RST"}, {l.PSH, "PSH"}, {l.ACK, "ACK"}, {l.URG, "URG"},
+				{l.ECE, "ECE"}, {l.CWR, "CWR"}, {l.NS, "NS"}} {
 				if f.on {
 					w = append(w, f.name)
 				}

@@ -181,7 +181,8 @@ func Parse(s string) (*Pattern, error) {
 		lw = lw[1:]
 	}
 	if len(lw) > 1 {
-		return fail(lw[1].at, &value.Error{What: "part of a flow here", Text: lw[1].text, Valid: "'>' after the source, as in " + example})
+		return fail(lw[1].at, &value.Error{What: "part of a flow here", Text: lw[1].text,
+			Valid: "'>' after the source, as in " + example})
 	}
 	if len(lw) == 1 {
 		if err := p.end(&p.Src, lw[0].text); err != nil {
@@ -195,7 +196,8 @@ func Parse(s string) (*Pattern, error) {
 			return fail(rw[0].at, err)
 		}
 		if a, b := p.Src.Addrs.Addrs, p.Dst.Addrs.Addrs; len(a) > 0 && len(b) > 0 && a[0].Lo.Is4() != b[0].Lo.Is4() {
-			return fail(rw[0].at, &value.Error{What: "destination here", Text: rw[0].text, Valid: "both ends of one family"})
+			return fail(rw[0].at, &value.Error{What: "destination here", Text: rw[0].text,
+				Valid: "both ends of one family"})
 		}
 		rw = rw[1:]
 	}
@@ -209,7 +211,8 @@ func Parse(s string) (*Pattern, error) {
 			return fail(rw[0].at, &value.Error{What: "word of a flow here", Text: rw[0].text, Valid: "each word once"})
 		}
 		if w&(Zone|OrigZone|ReplyZone) == 0 && !(p.Has&Proto != 0 && HasICMP(p.Proto)) {
-			return fail(rw[0].at, &value.Error{What: "word of this flow", Text: rw[0].text, Valid: "type, code and id with icmp or icmpv6"})
+			return fail(rw[0].at, &value.Error{What: "word of this flow", Text: rw[0].text,
+				Valid: "type, code and id with icmp or icmpv6"})
 		}
 		if len(rw) == 1 {
 			return fail(len(s), &value.Error{What: rw[0].text, Text: "", Valid: "a number after " + rw[0].text})
@@ -283,12 +286,14 @@ func (p *Pattern) end(e *End, s string) error {
 		if err != nil {
 			return &value.Error{What: "end of a flow", Text: s, Valid: validEnd}
 		}
-		if v4 := set.Addrs[0].Lo.Is4(); p.Has&Proto != 0 && (p.Proto == protoICMP && !v4 || p.Proto == protoICMPv6 && v4) {
+		if v4 := set.Addrs[0].Lo.Is4(); p.Has&Proto != 0 &&
+			(p.Proto == protoICMP && !v4 || p.Proto == protoICMPv6 && v4) {
 			near := "icmp"
 			if !v4 {
 				near = "icmpv6"
 			}
-			return &value.Error{What: "address for " + value.Protocols.Word(uint64(p.Proto)), Text: host, Valid: near + " with this address"}
+			return &value.Error{What: "address for " + value.Protocols.Word(uint64(p.Proto)), Text: host,
+				Valid: near + " with this address"}
 		}
 		e.Addrs = set
 	}
@@ -296,7 +301,8 @@ func (p *Pattern) end(e *End, s string) error {
 		return nil
 	}
 	if p.Has&Proto != 0 && !HasEnds(p.Proto) {
-		return &value.Error{What: "end of a flow", Text: s, Why: string(value.Protocols.Append(nil, uint64(p.Proto))) + " has no ports"}
+		return &value.Error{What: "end of a flow", Text: s,
+			Why: string(value.Protocols.Append(nil, uint64(p.Proto))) + " has no ports"}
 	}
 	read := value.Ports
 	if p.Has&Proto != 0 && p.Proto == protoGRE {
@@ -357,7 +363,8 @@ func ParseFlow(s string) (Flow, error) {
 // Flow returns the exact flow that the pattern stands for, or an error that
 // says what is missing or stands for more than one value.
 func (p *Pattern) Flow() (Flow, error) {
-	f := Flow{Proto: p.Proto, Type: p.Type, Code: p.Code, ID: p.ID, Zone: p.Zone, OrigZone: p.OrigZone, ReplyZone: p.ReplyZone}
+	f := Flow{Proto: p.Proto, Type: p.Type, Code: p.Code, ID: p.ID, Zone: p.Zone, OrigZone: p.OrigZone,
+		ReplyZone: p.ReplyZone}
 	var missing, many []string
 	need := func(ok bool, what string) {
 		if !ok {
@@ -396,10 +403,12 @@ func (p *Pattern) Flow() (Flow, error) {
 		f.Has |= Type | Code | ID
 	}
 	if len(many) > 0 {
-		return Flow{}, &Error{Text: p.Text, Err: &value.Error{What: "exact flow", Text: p.Text, Valid: "one " + strings.Join(many, " and one ")}}
+		return Flow{}, &Error{Text: p.Text, Err: &value.Error{What: "exact flow", Text: p.Text,
+			Valid: "one " + strings.Join(many, " and one ")}}
 	}
 	if len(missing) > 0 {
-		return Flow{}, &Error{Text: p.Text, Err: &value.Error{What: "exact flow", Text: p.Text, Valid: strings.Join(missing, " and ")}}
+		return Flow{}, &Error{Text: p.Text, Err: &value.Error{What: "exact flow", Text: p.Text,
+			Valid: strings.Join(missing, " and ")}}
 	}
 	return f, nil
 }

@@ -135,7 +135,8 @@ func TestParseErrors(t *testing.T) {
 		_, err := Parse(tt.in)
 		var pe *Error
 		var ve *value.Error
-		if !errors.As(err, &pe) || !errors.As(err, &ve) || pe.Column != tt.col || !strings.Contains(err.Error(), tt.msg) {
+		if !errors.As(err, &pe) || !errors.As(err, &ve) || pe.Column != tt.col ||
+			!strings.Contains(err.Error(), tt.msg) {
 			t.Errorf("Parse(%q): %v; want column %d, %q", tt.in, err, tt.col, tt.msg)
 		}
 	}
@@ -179,7 +180,8 @@ func TestFlow(t *testing.T) {
 			t.Errorf("ParseFlow(%q) = %v, %v; want %q", in, f, err, want)
 		}
 	}
-	if got := string(Append(nil, &Flow{Proto: 50, Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), SPort: 5, Has: Ports})); got != "esp 10.0.0.1 > 10.0.0.2" {
+	if got := string(Append(nil, &Flow{Proto: 50, Src: netip.MustParseAddr("10.0.0.1"),
+		Dst: netip.MustParseAddr("10.0.0.2"), SPort: 5, Has: Ports})); got != "esp 10.0.0.1 > 10.0.0.2" {
 		t.Errorf("a protocol without ports prints %q", got)
 	}
 }
@@ -268,7 +270,8 @@ func FuzzParse(f *testing.F) {
 
 // FuzzFlow: every flow that can be put into words comes back from them.
 func FuzzFlow(f *testing.F) {
-	f.Add(uint8(6), []byte{10, 0, 0, 1}, []byte{10, 0, 0, 2}, uint16(1), uint16(2), uint8(8), uint8(0), uint16(3), uint16(4))
+	f.Add(uint8(6), []byte{10, 0, 0, 1}, []byte{10, 0, 0, 2}, uint16(1), uint16(2), uint8(8), uint8(0), uint16(3),
+		uint16(4))
 	f.Fuzz(func(t *testing.T, proto uint8, src, dst []byte, sport, dport uint16, typ, code uint8, id, zone uint16) {
 		a, ok1 := netip.AddrFromSlice(src)
 		b, ok2 := netip.AddrFromSlice(dst)

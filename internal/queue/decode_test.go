@@ -34,7 +34,8 @@ func packetMessage(id uint32, data []byte) []byte {
 }
 
 // udpPacket is a datagram from port 1000 to 22.
-var udpPacket = []byte{0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1, 3, 232, 0, 22, 0, 12, 0, 0, 'd', 'a', 't', 'a'}
+var udpPacket = []byte{0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1, 3, 232, 0, 22, 0, 12, 0, 0,
+	'd', 'a', 't', 'a'}
 
 func TestDecode(t *testing.T) {
 	m, _, _ := nl.NextMsg(packetMessage(9, udpPacket))
@@ -42,8 +43,10 @@ func TestDecode(t *testing.T) {
 	if !p.decode(&m, true) || p.Undecoded {
 		t.Fatal("not decoded")
 	}
-	if p.ID != 9 || p.Queue != 5 || p.Proto != 0x800 || p.Family != unix.AF_INET || p.Hook != 3 || p.Out != 1 || p.In != 0 || p.Mark != 7 ||
-		p.UID != 1000 || p.GID != 100 || string(p.SecCtx) != "user_u" || p.Length != 132 || p.SkbInfo != 3 || p.VLANTCI != 0x2064 ||
+	if p.ID != 9 || p.Queue != 5 || p.Proto != 0x800 || p.Family != unix.AF_INET || p.Hook != 3 || p.Out != 1 ||
+		p.In != 0 || p.Mark != 7 ||
+		p.UID != 1000 || p.GID != 100 || string(p.SecCtx) != "user_u" || p.Length != 132 || p.SkbInfo != 3 ||
+		p.VLANTCI != 0x2064 ||
 		p.Time != 1_000_002_000 || !bytes.Equal(p.Data, udpPacket) || !p.Truncated() || len(p.HwAddr) != 6 {
 		t.Errorf("%+v", p)
 	}
@@ -62,7 +65,8 @@ func TestDecode(t *testing.T) {
 			}
 		}
 	}
-	for k, want := range map[string]string{"hwaddr": "01:02:03:04:05:06", "hook": "output", "family": "ipv4", "secctx": "user_u", "ip.proto": "udp", "payload": "data"} {
+	for k, want := range map[string]string{"hwaddr": "01:02:03:04:05:06", "hook": "output", "family": "ipv4",
+		"secctx": "user_u", "ip.proto": "udp", "payload": "data"} {
 		if got[k] != want {
 			t.Errorf("%s: %q, want %q", k, got[k], want)
 		}
@@ -85,7 +89,9 @@ func TestMessageWords(t *testing.T) {
 		}
 		msg, _, _ := nl.NextMsg(packetMessage(1, udpPacket))
 		p.decode(&msg, true)
-		p.names = &ifNames{lookup: func(i uint32) (string, bool) { return "eth" + strconv.Itoa(int(i)), true }, m: map[uint32]*ifName{}}
+		p.names = &ifNames{lookup: func(i uint32) (string, bool) {
+			return "eth" + strconv.Itoa(int(i)), true
+		}, m: map[uint32]*ifName{}}
 		start := len(msg.Data)
 		msg.Data = nl.AppendU32(msg.Data[:start:start], r.attr, n)
 		if !p.decode(&msg, true) || p.Undecoded {
@@ -110,7 +116,9 @@ func TestMessageWords(t *testing.T) {
 
 // testWorker makes a worker that is fed by the test.
 func testWorker(d Decider) *worker {
-	q := &Queue{conf: Config{Num: 5}, names: ifNames{lookup: func(uint32) (string, bool) { return "eth0", true }, m: map[uint32]*ifName{}}}
+	q := &Queue{conf: Config{Num: 5}, names: ifNames{lookup: func(uint32) (string, bool) {
+		return "eth0", true
+	}, m: map[uint32]*ifName{}}}
 	q.SetDecider(d)
 	return newWorker(q)
 }
@@ -140,7 +148,8 @@ func TestUndecodable(t *testing.T) {
 		}
 		w.answers.finish()
 		w.flushCount()
-		if n := len(w.answers.out) / verdictLen; n != c.answers || w.q.local[cUndecoded] != c.undecoded && c.name != "short mark" || w.q.local[cUnread] != c.bad {
+		if n := len(w.answers.out) / verdictLen; n != c.answers ||
+			w.q.local[cUndecoded] != c.undecoded && c.name != "short mark" || w.q.local[cUnread] != c.bad {
 			t.Errorf("%s: %d answers, %d undecoded, %d unread", c.name, n, w.q.local[cUndecoded], w.q.local[cUnread])
 		}
 		if c.undecoded > 0 && binary.BigEndian.Uint32(w.answers.out[24:]) != uint32(Accept) {
@@ -247,7 +256,8 @@ func TestAnswers(t *testing.T) {
 				}
 			}
 			w := want[id]
-			if got.Verdict != w.Verdict || got.SetMark != w.SetMark || got.Mark != w.Mark || !bytes.Equal(got.Data, w.Data) || got.SetConnmark != w.SetConnmark || got.Connmark != w.Connmark {
+			if got.Verdict != w.Verdict || got.SetMark != w.SetMark || got.Mark != w.Mark ||
+				!bytes.Equal(got.Data, w.Data) || got.SetConnmark != w.SetConnmark || got.Connmark != w.Connmark {
 				t.Fatalf("round %d: %d: %+v, want %+v", round, id, got, w)
 			}
 			if v != Drop {
@@ -285,7 +295,8 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestVerdictText(t *testing.T) {
-	for v, want := range map[Verdict]string{Drop: "drop", Accept: "accept", Repeat: "repeat", Stop: "stop", ToQueue(5, false): "queue 5", ToQueue(65535, true): "queue 65535 bypass"} {
+	for v, want := range map[Verdict]string{Drop: "drop", Accept: "accept", Repeat: "repeat", Stop: "stop",
+		ToQueue(5, false): "queue 5", ToQueue(65535, true): "queue 65535 bypass"} {
 		if v.String() != want {
 			t.Errorf("%q, want %q", v.String(), want)
 		}
@@ -294,7 +305,8 @@ func TestVerdictText(t *testing.T) {
 
 func TestParseInfo(t *testing.T) {
 	i, ok := parseInfo([]byte("    7   4711    12 2 65531     3     4      999  1\n"))
-	if !ok || i.Num != 7 || i.Owner.Port != 4711 || i.Depth != 12 || i.CopyMode != 2 || i.CopyRange != 65531 || i.QueueDropped != 3 || i.UserDropped != 4 || i.LastID != 999 {
+	if !ok || i.Num != 7 || i.Owner.Port != 4711 || i.Depth != 12 || i.CopyMode != 2 || i.CopyRange != 65531 ||
+		i.QueueDropped != 3 || i.UserDropped != 4 || i.LastID != 999 {
 		t.Errorf("%+v", i)
 	}
 	if _, ok := parseInfo([]byte("7 x")); ok {

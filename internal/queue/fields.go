@@ -16,7 +16,8 @@ import (
 var Hooks = value.NewNames("hook", 255,
 	value.Name{Word: "prerouting", Num: 0}, value.Name{Word: "input", Num: 1}, value.Name{Word: "forward", Num: 2},
 	value.Name{Word: "output", Num: 3}, value.Name{Word: "postrouting", Num: 4},
-	value.Name{Word: "PRE_ROUTING", Num: 0}, value.Name{Word: "LOCAL_IN", Num: 1}, value.Name{Word: "LOCAL_OUT", Num: 3},
+	value.Name{Word: "PRE_ROUTING", Num: 0}, value.Name{Word: "LOCAL_IN", Num: 1},
+	value.Name{Word: "LOCAL_OUT", Num: 3},
 	value.Name{Word: "POST_ROUTING", Num: 4})
 
 // CtInfos say how a packet belongs to its connection (enum ip_conntrack_info,

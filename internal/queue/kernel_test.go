@@ -145,8 +145,10 @@ func TestAccounting(t *testing.T) {
 		}
 	}
 	s := q.Stats()
-	if s.Verdicts[KindDrop].Packets != uint64(sent[3]) || s.Rules[0].Packets != uint64(sent[3]) || s.Default.Packets != uint64(total)-uint64(sent[3]) ||
-		s.Total.Packets != uint64(total) || s.Total.Bytes != uint64(total)*92 || s.SocketLost+s.Vanished+s.Vanishing+s.Refused+s.Undecoded+s.Unread != 0 {
+	if s.Verdicts[KindDrop].Packets != uint64(sent[3]) || s.Rules[0].Packets != uint64(sent[3]) ||
+		s.Default.Packets != uint64(total)-uint64(sent[3]) ||
+		s.Total.Packets != uint64(total) || s.Total.Bytes != uint64(total)*92 ||
+		s.SocketLost+s.Vanished+s.Vanishing+s.Refused+s.Undecoded+s.Unread != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -250,7 +252,8 @@ func TestVanished(t *testing.T) {
 		nstest.Until(t, "the living arrive", func() bool { return s.n.Load()-before == int64(k.alive) })
 		stop()
 		st := q.Stats()
-		if st.Vanished < uint64(k.least) || st.Vanished+st.Vanishing > uint64(k.most) || st.Vanished+st.Vanishing < uint64(k.gone) || st.Refused != 0 {
+		if st.Vanished < uint64(k.least) || st.Vanished+st.Vanishing > uint64(k.most) ||
+			st.Vanished+st.Vanishing < uint64(k.gone) || st.Refused != 0 {
 			t.Errorf("%+v: vanished %d, perhaps %d more; refused %d", k, st.Vanished, st.Vanishing, st.Refused)
 		}
 		_ = q.Close()
@@ -324,7 +327,8 @@ func TestOrder(t *testing.T) {
 			t.Fatalf("arrival %d is number %d, want %d", i, got[i], want[i])
 		}
 	}
-	if st := q.Stats(); st.Marked == 0 || st.Edited == 0 || st.Verdicts[KindDrop].Packets != uint64(total-len(want)) || st.Vanished+st.Refused != 0 {
+	if st := q.Stats(); st.Marked == 0 || st.Edited == 0 || st.Verdicts[KindDrop].Packets != uint64(total-len(want)) ||
+		st.Vanished+st.Refused != 0 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -374,8 +378,10 @@ func TestQueues(t *testing.T) {
 	}
 	last := open(t, Config{Num: 9, CopyRange: 64})
 	queues[0].SetDecider(deciding(func(p *Packet, d *Decision) { d.Verdict, d.Rule = ToQueue(9, false), 1 }))
-	queues[1].SetDecider(deciding(func(p *Packet, d *Decision) { d.Verdict, d.Rule = ToQueue(77, true), 1 }))  // nobody there: accepted
-	queues[2].SetDecider(deciding(func(p *Packet, d *Decision) { d.Verdict, d.Rule = ToQueue(77, false), 1 })) // dropped
+	// nobody there: accepted
+	queues[1].SetDecider(deciding(func(p *Packet, d *Decision) { d.Verdict, d.Rule = ToQueue(77, true), 1 }))
+	// dropped
+	queues[2].SetDecider(deciding(func(p *Packet, d *Decision) { d.Verdict, d.Rule = ToQueue(77, false), 1 }))
 	s := newSink(t, ns, "127.0.0.1:0")
 	stop := serve(t, Ending{}, append(queues, last)...)
 	queued(ns, "-j", "NFQUEUE", "--queue-num", "0", "-m", "statistic", "--mode", "nth", "--every", "4", "--packet", "0")
@@ -476,14 +482,18 @@ func TestLoss(t *testing.T) {
 			send(conn, i, 4)
 		}
 		stop := serve(t, Ending{}, q)
-		nstest.Until(t, "what is queued is answered", func() bool { st := q.Stats(); return st.Kernel && st.Depth == 0 && st.Total.Packets > 0 })
+		nstest.Until(t, "what is queued is answered", func() bool {
+			st := q.Stats()
+			return st.Kernel && st.Depth == 0 && st.Total.Packets > 0
+		})
 		send(conn, 100, 4) // tells of a gap before it
 		nstest.Until(t, "all is accounted for", func() bool {
 			st := q.Stats()
 			return st.Total.Packets+st.SocketLost+uint64(st.QueueLost) == 101
 		})
 		st := q.Stats()
-		if c.socket && (st.SocketLost == 0 || st.QueueLost != 0 || uint64(st.UserDropped) != st.SocketLost || lost[0].Load() != st.SocketLost) ||
+		if c.socket && (st.SocketLost == 0 || st.QueueLost != 0 || uint64(st.UserDropped) != st.SocketLost ||
+			lost[0].Load() != st.SocketLost) ||
 			!c.socket && (st.QueueLost != 90 || st.SocketLost != 0 || lost[1].Load() != 90) {
 			t.Errorf("%+v, told %d %d", st, lost[0].Load(), lost[1].Load())
 		}

@@ -173,7 +173,8 @@ func (e *BusyError) Error() string {
 	if e.Owner.PID == 0 {
 		return s + "the socket with port id " + strconv.FormatUint(uint64(e.Owner.Port), 10) + " (process unknown)"
 	}
-	return s + "process " + strconv.Itoa(e.Owner.PID) + " (" + e.Owner.Comm + ", port id " + strconv.FormatUint(uint64(e.Owner.Port), 10) + ")"
+	return s + "process " + strconv.Itoa(e.Owner.PID) + " (" + e.Owner.Comm + ", port id " +
+		strconv.FormatUint(uint64(e.Owner.Port), 10) + ")"
 }
 
 // Is makes errors.Is(err, ErrBusy) hold.

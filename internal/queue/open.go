@@ -190,7 +190,8 @@ func Open(c Config) (*Queue, error) {
 func (q *Queue) object() string { return "queue " + strconv.Itoa(int(q.conf.Num)) }
 
 func (q *Queue) open() (err error) {
-	q.nf, err = nfqueue.Open(&nfqueue.Config{NfQueue: q.conf.Num, MaxQueueLen: q.conf.MaxLen, MaxPacketLen: q.conf.CopyRange})
+	q.nf, err = nfqueue.Open(&nfqueue.Config{NfQueue: q.conf.Num, MaxQueueLen: q.conf.MaxLen,
+		MaxPacketLen: q.conf.CopyRange})
 	if err != nil {
 		return nl.Error("open socket", q.object(), err)
 	}
@@ -289,7 +290,8 @@ func appendParams(b []byte, copyRange uint32) []byte {
 	if copyRange == 0 {
 		mode = nfqueue.NfQnlCopyMeta
 	}
-	return nl.AppendAttr(b, cfgParams, append(binary.BigEndian.AppendUint32(nil, copyRange), mode)) // struct nfqnl_msg_config_params
+	// struct nfqnl_msg_config_params
+	return nl.AppendAttr(b, cfgParams, append(binary.BigEndian.AppendUint32(nil, copyRange), mode))
 }
 
 func (q *Queue) bindMessage(flags uint32) []byte {

@@ -77,7 +77,8 @@ func TestDropPort(t *testing.T) {
 	q.SetDecider(&ports{drop: 22})
 	stop := serve(t, Ending{}, q)
 	for _, ipt := range []string{"iptables", "ip6tables"} {
-		ns.Run(ipt, "-w", "-A", "OUTPUT", "-p", "tcp", "-m", "multiport", "--dports", "22,80", "-j", "NFQUEUE", "--queue-num", "0")
+		ns.Run(ipt, "-w", "-A", "OUTPUT", "-p", "tcp", "-m", "multiport", "--dports", "22,80", "-j", "NFQUEUE",
+			"--queue-num", "0")
 	}
 	for _, host := range []string{"127.0.0.1", "[::1]"} {
 		ns.TCPEcho(host + ":22")
@@ -99,7 +100,8 @@ func TestDropPort(t *testing.T) {
 	}
 	stop()
 	s := q.Stats()
-	if s.Verdicts[KindDrop].Packets < 2 || s.Verdicts[KindAccept].Packets < 4 || s.SocketLost+s.Vanished+s.Undecoded != 0 ||
+	if s.Verdicts[KindDrop].Packets < 2 || s.Verdicts[KindAccept].Packets < 4 ||
+		s.SocketLost+s.Vanished+s.Undecoded != 0 ||
 		s.Rules[0].Packets != s.Verdicts[KindDrop].Packets || s.Default.Packets != s.Verdicts[KindAccept].Packets {
 		t.Errorf("%+v", s)
 	}
@@ -133,7 +135,8 @@ func TestNotSupported(t *testing.T) {
 			continue
 		}
 		var op *nl.OpError
-		if !errors.Is(err, ErrNotSupported) || !errors.As(err, &op) || op.Op != map[bool]string{true: "conntrack data", false: "connection marks"}[c.Conntrack] {
+		if !errors.Is(err, ErrNotSupported) || !errors.As(err, &op) ||
+			op.Op != map[bool]string{true: "conntrack data", false: "connection marks"}[c.Conntrack] {
 			t.Errorf("%v", err)
 		}
 	}

@@ -92,7 +92,8 @@ func (w *worker) answerReload(err error) {
 	w.asked = nil
 	if err == nil {
 		c := &w.q.conf // what other goroutines read of it stays as it is
-		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark, r.conf.UIDGID, r.conf.SecCtx
+		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark,
+			r.conf.UIDGID, r.conf.SecCtx
 		c.Edits, c.Apart = r.conf.Edits, r.conf.Apart || c.Apart
 		c.Codes = r.conf.Codes // those before keep their numbers
 		w.q.SetDecider(r.decider)

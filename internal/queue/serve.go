@@ -501,7 +501,8 @@ func (w *worker) verdictFailed(m *nl.Msg) {
 	if len(m.Data) < 20 {
 		return
 	}
-	if r := w.asked; r != nil && binary.NativeEndian.Uint16(m.Data[8:]) == msgConfig && binary.NativeEndian.Uint32(m.Data[12:]) == r.seq {
+	if r := w.asked; r != nil && binary.NativeEndian.Uint16(m.Data[8:]) == msgConfig &&
+		binary.NativeEndian.Uint32(m.Data[12:]) == r.seq {
 		err, _ := m.Status()
 		w.answerReload(err)
 		return

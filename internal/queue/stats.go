@@ -32,12 +32,13 @@ type Stats struct {
 	Marked     uint64 // went on with a mark of their own
 	Edited     uint64 // went on with other contents
 	Uneditable uint64 // ought to have been edited and could not be
-	Returned   uint64 // came twice: at first with the checksum of a tunnel's inner packet unfinished; counted here alone then
-	Truncated  uint64 // copied in part
-	Undecoded  uint64 // malformed messages, decided by default
-	Unread     uint64 // messages without so much as an id; not answered
-	WithCT     uint64 // came with their connection
-	Flows      uint64 // decided for the rest of their flows
+	// came twice: at first with the checksum of a tunnel's inner packet unfinished; counted here alone then
+	Returned  uint64
+	Truncated uint64 // copied in part
+	Undecoded uint64 // malformed messages, decided by default
+	Unread    uint64 // messages without so much as an id; not answered
+	WithCT    uint64 // came with their connection
+	Flows     uint64 // decided for the rest of their flows
 
 	// Losses. Vanished counts packets that the kernel no longer had when they
 	// were answered: something unregistered a hook or flushed the queue. Up to
@@ -194,7 +195,8 @@ func (q *Queue) Stats() Stats {
 	for i := range n {
 		n[i] = q.public[i].Load()
 	}
-	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable], Returned: n[cReturned], Truncated: n[cTruncated],
+	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable],
+		Returned: n[cReturned], Truncated: n[cTruncated],
 		Undecoded: n[cUndecoded], Unread: n[cUnread], WithCT: n[cWithCT], Flows: n[cFlows], SocketLost: n[cSocketLost],
 		Vanished: n[cVanished], Vanishing: n[cVanishing], Refused: n[cRefused]}
 	if n[cErrno] != 0 {

@@ -195,12 +195,13 @@ const (
 
 // Lengths of what a verdict is made of.
 const (
-	verdictLen  = nl.HeaderLen + 12 // header and attrVerdictHdr
-	smallRun    = 4                 // fewer packets are answered one by one
-	segment     = 8                 // packets that one verdict and one batch verdict settle
-	longRun     = 16                // a run of more is one segment: under load the processor counts
-	sendAt      = 64 << 10          // answers are sent when so much is waiting; a send holds at most net.core.wmem_default
-	answerSpace = sendAt + 70<<10   // what the buffer can hold without growing
+	verdictLen = nl.HeaderLen + 12 // header and attrVerdictHdr
+	smallRun   = 4                 // fewer packets are answered one by one
+	segment    = 8                 // packets that one verdict and one batch verdict settle
+	longRun    = 16                // a run of more is one segment: under load the processor counts
+	// answers are sent when so much is waiting; a send holds at most net.core.wmem_default
+	sendAt      = 64 << 10
+	answerSpace = sendAt + 70<<10 // what the buffer can hold without growing
 )
 
 // answers builds verdict messages. Verdicts need not be sent packet by packet:

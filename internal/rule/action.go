@@ -172,7 +172,8 @@ func isField(word string) bool { return queue.Fields.Row(word) != nil }
 
 func readOption(p *parser, r *Rule, _ Options) error {
 	if w := p.peek(); w != "strip" {
-		return &value.Error{What: "option", Text: w, Near: value.Nearest(w, []string{"strip"}), Valid: "strip and TCP options, as option strip timestamps"}
+		return &value.Error{What: "option", Text: w, Near: value.Nearest(w, []string{"strip"}),
+			Valid: "strip and TCP options, as option strip timestamps"}
 	}
 	p.next()
 	w, err := p.argument("TCP option", "one to strip, as mss, timestamps or 19")
@@ -224,7 +225,8 @@ func (p *parser) replaceRegexp() (*packet.Edit, error) {
 	for i, what := range [...]string{"regular expression to replace", "replacement"} {
 		w := p.peek()
 		if len(w) < 2 || w[0] != '"' && w[0] != '\'' || quotedLen(w) != len(w) {
-			return nil, &value.Error{What: what, Text: w, Valid: `a text in quotes, as replace regex "(?i)get /([a-z]*)" "GET /${1}"`}
+			return nil, &value.Error{What: what, Text: w,
+				Valid: `a text in quotes, as replace regex "(?i)get /([a-z]*)" "GET /${1}"`}
 		}
 		words[i] = regexText(p.next())
 	}
@@ -250,7 +252,8 @@ func (p *parser) fit() (packet.Fit, error) {
 		w := p.peek()
 		with, err := p.quoted("byte to pad with")
 		if err != nil || len(with) != 1 {
-			return packet.Fit{}, &value.Error{What: "byte to pad with", Text: w, Valid: `one byte in double quotes, as " " or "\x00"`}
+			return packet.Fit{}, &value.Error{What: "byte to pad with", Text: w,
+				Valid: `one byte in double quotes, as " " or "\x00"`}
 		}
 		return packet.Fit{Pad: true, Byte: with[0]}, nil
 	}

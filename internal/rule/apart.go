@@ -66,13 +66,16 @@ func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {
 var datagrams = []uint8{packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
 
 // segmented are all protocols of which many segments can come as one packet.
-var segmented = []uint8{packet.ProtoTCP, packet.ProtoSCTP, packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
+var segmented = []uint8{packet.ProtoTCP, packet.ProtoSCTP, packet.ProtoUDP, packet.ProtoIPIP, packet.ProtoIPv6,
+	packet.ProtoGRE}
 
 // meets reports whether packets that meet all conditions can be of one of some
 // protocols, as far as that can be known.
 func meets(protos []uint8, conds []field.Cond, proto uint8) bool {
 	return slices.ContainsFunc(protos, func(p uint8) bool {
-		return (proto == 0 || proto == p) && !slices.ContainsFunc(conds, func(c field.Cond) bool { return excludes(&c, p) })
+		return (proto == 0 || proto == p) && !slices.ContainsFunc(conds, func(c field.Cond) bool {
+			return excludes(&c, p)
+		})
 	})
 }
 
@@ -80,7 +83,9 @@ func meets(protos []uint8, conds []field.Cond, proto uint8) bool {
 func excludes(c *field.Cond, proto uint8) bool {
 	for _, path := range c.Paths {
 		if path == "ip.proto" && c.Set.Mask == 0 {
-			in := slices.ContainsFunc(c.Set.Nums, func(r value.Range) bool { return r.Lo <= uint64(proto) && uint64(proto) <= r.Hi })
+			in := slices.ContainsFunc(c.Set.Nums, func(r value.Range) bool {
+				return r.Lo <= uint64(proto) && uint64(proto) <= r.Hi
+			})
 			if in == c.Set.Not {
 				continue
 			}

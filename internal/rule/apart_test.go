@@ -84,7 +84,8 @@ func TestEditsAfterNone(t *testing.T) {
 		return d.Data
 	}
 	mk := func(dport uint16, payload string) []byte {
-		return packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: packet.ProtoUDP, L4: packettest.UDP(1, dport, payload)}.Bytes()
+		return packettest.Packet{Src: "10.0.0.1", Dst: "10.0.0.2", Proto: packet.ProtoUDP,
+			L4: packettest.UDP(1, dport, payload)}.Bytes()
 	}
 	fragment := func() []byte {
 		b := mk(7, "payload!")

@@ -127,7 +127,8 @@ func (s *Set) Clashes(c *mark.Codes) error {
 				continue
 			}
 			if a.mark&a.mask&bits != 0 {
-				return fmt.Errorf("rule %d ('%s'): %s %#x has bits that nfctl itself uses for verdicts: take others, or give it others by --flow-mark", i+1, r.name(), word, a.mark)
+				return fmt.Errorf("rule %d ('%s'): %s %#x has bits that nfctl itself uses for verdicts: take others, "+
+					"or give it others by --flow-mark", i+1, r.name(), word, a.mark)
 			}
 		}
 		if _, mask := r.connmarks(); mask != 0 && r.decides && r.verdict == queue.Stop {

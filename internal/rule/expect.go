@@ -52,7 +52,8 @@ func (x *Expects) Parse(words []string) (Opener, int, error) {
 		return Opener{}, 0, err
 	}
 	if r.match.NumSubexp() == 0 {
-		return Opener{}, 0, &value.Error{What: "regular expression here", Text: words[0], Valid: `one with a group that captures the port, as "port ([0-9]+)"`}
+		return Opener{}, 0, &value.Error{What: "regular expression here", Text: words[0],
+			Valid: `one with a group that captures the port, as "port ([0-9]+)"`}
 	}
 	used := 1
 	for ; used < len(words); used++ {
@@ -159,7 +160,8 @@ func (r *expectRule) expect(p *queue.Packet, groups [][]byte) error {
 	if r.proto != 0 {
 		e.Tuple.Proto = r.proto
 	}
-	e.Mask = ct.Tuple{Family: o.Family, Proto: e.Tuple.Proto, Src: ct.PrefixMask(all, all), Dst: ct.PrefixMask(all, all), Dport: 0xffff, Present: has}
+	e.Mask = ct.Tuple{Family: o.Family, Proto: e.Tuple.Proto, Src: ct.PrefixMask(all, all),
+		Dst: ct.PrefixMask(all, all), Dport: 0xffff, Present: has}
 	if r.timeout != 0 {
 		e.Timeout, e.Present = r.timeout, e.Present|ct.ExpectHasTimeout
 	}

@@ -27,7 +27,8 @@ func randomRules(t testing.TB, r *rand.Rand, n int) []Rule {
 		return fmt.Sprintf("10.0.0.%d", r.IntN(6))
 	}
 	port := func() string {
-		return []string{fmt.Sprint(r.IntN(6)), fmt.Sprintf("%d-%d", r.IntN(4), 3+r.IntN(4)), fmt.Sprintf("%d,%d", r.IntN(6), r.IntN(6))}[max(0, r.IntN(6)-3)]
+		return []string{fmt.Sprint(r.IntN(6)), fmt.Sprintf("%d-%d", r.IntN(4), 3+r.IntN(4)),
+			fmt.Sprintf("%d,%d", r.IntN(6), r.IntN(6))}[max(0, r.IntN(6)-3)]
 	}
 	proto := func() string { return []string{"tcp", "udp"}[r.IntN(2)] }
 	var rules []Rule
@@ -67,7 +68,8 @@ func randomRules(t testing.TB, r *rand.Rand, n int) []Rule {
 // TestPacked: the conditions that a list keeps as keys are those of the text.
 func TestPacked(t *testing.T) {
 	packed := 0
-	for _, text := range []string{"drop tcp 10.0.0.1 > :22", "drop > 10.0.0.0/8", "drop udp fd00::/65 > [fd00::1]:53", "drop udp ::/0 > 0::1:2",
+	for _, text := range []string{"drop tcp 10.0.0.1 > :22", "drop > 10.0.0.0/8", "drop udp fd00::/65 > [fd00::1]:53",
+		"drop udp ::/0 > 0::1:2",
 		"drop 99 10.0.0.1 > 0.0.0.0/0", "drop icmp > type 8 id 513", "drop sctp :0 > :65535", "drop tcp :1-2 > :22", "drop tcp > :1,2", "drop >"} {
 		rules, err := ParseFile(strings.NewReader(text), "list", Options{})
 		if err != nil {
@@ -130,7 +132,8 @@ func holdJoins(t testing.TB, seed uint64, n int) (joined int) {
 		if r.IntN(3) == 0 {
 			src, dst = fmt.Sprintf("fd00::%x", r.IntN(8)), fmt.Sprintf("fd00::%x", r.IntN(8))
 		}
-		data := udp(src, dst, []byte{6, 17, 1}[r.IntN(3)], uint16(r.IntN(8)), uint16(r.IntN(8)), strings.Repeat("abcd"[r.IntN(4):][:1], r.IntN(2)))
+		data := udp(src, dst, []byte{6, 17, 1}[r.IntN(3)], uint16(r.IntN(8)), uint16(r.IntN(8)),
+			strings.Repeat("abcd"[r.IntN(4):][:1], r.IntN(2)))
 		mark := uint32(r.IntN(5))
 		one, other := packetOf(data), packetOf(data)
 		one.Mark, other.Mark = mark, mark
@@ -142,7 +145,8 @@ func holdJoins(t testing.TB, seed uint64, n int) (joined int) {
 			for i := range rules {
 				texts = append(texts, fmt.Sprintf("%d %s", i+1, rules[i].Text))
 			}
-			t.Fatalf("%s\npacket %x mark %d: %v by rule %d; one by one %v by rule %d", strings.Join(texts, "\n"), data, mark, d.Verdict, d.Rule, v, number)
+			t.Fatalf("%s\npacket %x mark %d: %v by rule %d; one by one %v by rule %d", strings.Join(texts, "\n"), data,
+				mark, d.Verdict, d.Rule, v, number)
 		}
 		foreseen := packetOf(data)
 		foreseen.Mark = mark
@@ -203,7 +207,8 @@ func BenchmarkJoin(b *testing.B) {
 			e := engine(b, Options{}, manyRules(b, n)...)
 			var packets []*queue.Packet
 			for i := range 256 {
-				packets = append(packets, packetOf(udp(fmt.Sprintf("10.0.%d.%d", i%40, i), "10.0.0.2", 17, 53, 7, "query")))
+				packets = append(packets, packetOf(udp(fmt.Sprintf("10.0.%d.%d", i%40, i), "10.0.0.2", 17, 53, 7,
+					"query")))
 			}
 			d := queue.Decision{Verdict: queue.Accept}
 			i := 0

@@ -43,7 +43,8 @@ func newPair(t testing.TB, c queue.Config, atB bool) *pair {
 		for _, proto := range []string{"udp", "tcp", "icmp"} {
 			args := []string{"-w", "-t", "mangle", "-A", chain, "-p", proto, "-j", "NFQUEUE", "--queue-num", "0"}
 			if proto == "icmp" && ipt == "ip6tables" {
-				args = []string{"-w", "-t", "mangle", "-A", chain, "-p", "icmpv6", "-m", "icmp6", "--icmpv6-type", "128", "-j", "NFQUEUE", "--queue-num", "0"}
+				args = []string{"-w", "-t", "mangle", "-A", chain, "-p", "icmpv6", "-m", "icmp6", "--icmpv6-type",
+					"128", "-j", "NFQUEUE", "--queue-num", "0"}
 			}
 			where.Run(ipt, args...)
 		}
@@ -167,7 +168,8 @@ func TestEditUDP(t *testing.T) {
 					}
 				}
 				if !atB { // several edits, by several rules
-					p.rules(Options{}, `replace "one" "three"`, `set udp.dport=7001 if payload contains "three"`, `replace "three" "2"`)
+					p.rules(Options{}, `replace "one" "three"`, `set udp.dport=7001 if payload contains "three"`,
+						`replace "three" "2"`)
 					if _, err := out.Write([]byte("one")); err != nil {
 						t.Fatal(err)
 					}
@@ -203,7 +205,8 @@ func TestEditSegments(t *testing.T) {
 			}
 		}
 		control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 100) })
-		p.rules(Options{}, `replace "aaaa" "bbbb"`, "set ip.ttl=7", ifThen(p.q.GSO(), "accept if gso", "drop if gso"), ifThen(p.q.GSO(), "drop", "accept"))
+		p.rules(Options{}, `replace "aaaa" "bbbb"`, "set ip.ttl=7", ifThen(p.q.GSO(), "accept if gso", "drop if gso"),
+			ifThen(p.q.GSO(), "drop", "accept"))
 		if _, err := out.Write(bytes.Repeat([]byte("a"), 950)); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +231,8 @@ func TestEditSegments(t *testing.T) {
 		control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) })
 		if host != "10.0.0.2" {
 			control(func(fd int) error {
-				return unix.SetsockoptString(fd, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, "\x00\x00\x01\x04\x00\x00\x00\x00")
+				return unix.SetsockoptString(fd, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS,
+					"\x00\x00\x01\x04\x00\x00\x00\x00")
 			})
 			p.rules(Options{}, `replace "aaaa" "b" udp > *:7000`)
 			if _, err := out.Write([]byte("aaaa")); err != nil {
@@ -281,7 +285,8 @@ func TestEditTCP(t *testing.T) {
 				_ = c.Close()
 				all := <-got
 				if !bytes.Equal(all, bytes.Repeat([]byte("bcbd"), size/4)) {
-					t.Errorf("%s: %d bytes of %d arrived, %d of them unedited", host, len(all), size, bytes.Count(all, []byte("A")))
+					t.Errorf("%s: %d bytes of %d arrived, %d of them unedited", host, len(all), size,
+						bytes.Count(all, []byte("A")))
 				}
 			}
 			s := p.q.Stats()
@@ -329,7 +334,9 @@ func TestEditOptions(t *testing.T) {
 			}
 			var info *unix.TCPInfo
 			var bad error
-			if err := raw.Control(func(fd uintptr) { info, bad = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); err != nil || bad != nil {
+			if err := raw.Control(func(fd uintptr) {
+				info, bad = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			}); err != nil || bad != nil {
 				t.Fatal(err, bad)
 			}
 			if got := info.Options & (timestamps | sack | wscale); got != k.opts {
@@ -449,8 +456,10 @@ func TestMarkRepeat(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer q.Close()
-	q.SetDecider(engine(t, Options{}, mustParse(t, Options{}, "mark 0x100/0xf00 repeat udp > *:7000", "mark 0x2/0xf if mark == 0", "accept")...))
-	ns.Run("iptables", "-w", "-t", "mangle", "-A", "OUTPUT", "-p", "udp", "-m", "mark", "!", "--mark", "0x100/0xf00", "-j", "NFQUEUE", "--queue-num", "0")
+	q.SetDecider(engine(t, Options{}, mustParse(t, Options{}, "mark 0x100/0xf00 repeat udp > *:7000",
+		"mark 0x2/0xf if mark == 0", "accept")...))
+	ns.Run("iptables", "-w", "-t", "mangle", "-A", "OUTPUT", "-p", "udp", "-m", "mark", "!", "--mark", "0x100/0xf00",
+		"-j", "NFQUEUE", "--queue-num", "0")
 	ns.Run("iptables", "-w", "-A", "OUTPUT", "-m", "mark", "--mark", "2", "-j", "DROP")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -475,7 +484,8 @@ func TestMarkRepeat(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if s := q.Stats(); s.Total.Packets != 2 || s.Verdicts[queue.KindRepeat].Packets != 1 || s.Rules[0].Packets != 1 || s.Rules[2].Packets != 1 {
+	if s := q.Stats(); s.Total.Packets != 2 || s.Verdicts[queue.KindRepeat].Packets != 1 || s.Rules[0].Packets != 1 ||
+		s.Rules[2].Packets != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -548,8 +558,10 @@ func TestReload(t *testing.T) {
 	if err := <-failed; err != nil {
 		t.Fatal(err)
 	}
-	nstest.Until(t, "all are counted", func() bool { return p.q.Stats().Total.Packets > uint64(plain+edited) }) // which comes behind the verdicts
-	if s := p.q.Stats(); plain == 0 || edited == 0 || s.Uneditable != 0 || s.Edited != uint64(edited) || s.Rules[0].Packets != uint64(edited+1) || s.Total.Packets != uint64(plain+edited+1) {
+	// which comes behind the verdicts
+	nstest.Until(t, "all are counted", func() bool { return p.q.Stats().Total.Packets > uint64(plain+edited) })
+	if s := p.q.Stats(); plain == 0 || edited == 0 || s.Uneditable != 0 || s.Edited != uint64(edited) ||
+		s.Rules[0].Packets != uint64(edited+1) || s.Total.Packets != uint64(plain+edited+1) {
 		t.Errorf("%d unedited, %d edited: %+v", plain, edited, s)
 	}
 	if err := p.q.Reload(e, queue.Config{Conntrack: true}); err != nil && !errors.Is(err, queue.ErrNotSupported) {

@@ -166,7 +166,8 @@ func (p *parser) rule(o Options) (Rule, error) {
 	p.spare = nil
 	first := p.peek()
 	if first == "" {
-		return r, &value.Error{What: "rule", Text: p.rest, Valid: "an action: " + strings.Join(actionWords(false), ", ")}
+		return r, &value.Error{What: "rule", Text: p.rest,
+			Valid: "an action: " + strings.Join(actionWords(false), ", ")}
 	}
 	some := false
 	for {
@@ -197,15 +198,19 @@ func (p *parser) rule(o Options) (Rule, error) {
 	words, expr, conditional := p.condition()
 	if words != "" {
 		if w, ok := whenIn(words); ok {
-			return r, &value.Error{What: "word here", Text: w, Valid: w + " behind the actions and in front of the flow, as drop " + w + " … tcp > :80"}
+			return r, &value.Error{What: "word here", Text: w,
+				Valid: w + " behind the actions and in front of the flow, as drop " + w + " … tcp > :80"}
 		}
 		if !strings.Contains(words, ">") {
 			if _, err := patternConds(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
-				return r, &value.Error{What: "flow", Text: words, Near: words + " >", Valid: "a flow in words, with its '>'"}
+				return r, &value.Error{What: "flow", Text: words, Near: words + " >",
+					Valid: "a flow in words, with its '>'"}
 			}
 			w, _, _ := strings.Cut(words, " ")
 			if near := value.Nearest(w, slices.Concat(actionWords(false), whenWords(), []string{"if"})); near != "" {
-				return r, &value.Error{What: "word here", Text: w, Near: near, Valid: "an action, " + strings.Join(whenWords(), ", ") + ", a flow in words, or if and an expression"}
+				return r, &value.Error{What: "word here", Text: w, Near: near,
+					Valid: "an action, " + strings.Join(whenWords(), ", ") +
+						", a flow in words, or if and an expression"}
 			}
 		}
 		var err error

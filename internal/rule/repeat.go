@@ -35,8 +35,11 @@ func (s *Set) RepeatMark() (mark, mask uint32, err error) {
 		}
 		mask &= m &^ (mark ^ v)
 		if mark &= mask; mark == 0 {
-			return 0, 0, fmt.Errorf("repeat in rule %d ('%s') and in rule %d ('%s'): their marks have no bit in common by which the rule that queues could leave both out: "+
-				"let all set one, as repeat mark 0x10/0x10 and repeat mark 0x30/0x30", first+1, s.rules[first].name(), i+1, r.name())
+			return 0, 0,
+				fmt.Errorf("repeat in rule %d ('%s') and in rule %d ('%s'): their marks have no bit in common by "+
+					"which the rule that queues could leave both out: "+
+					"let all set one, as repeat mark 0x10/0x10 and repeat mark 0x30/0x30", first+1,
+					s.rules[first].name(), i+1, r.name())
 		}
 	}
 	return mark, mask, nil

@@ -252,7 +252,8 @@ func NeedsOf(fields ...string) Needs {
 	for _, f := range fields {
 		bits |= queue.Fields.Asks(f)
 	}
-	n := Needs{Conntrack: bits&queue.AsksConntrack != 0, UIDGID: bits&queue.AsksUIDGID != 0, SecCtx: bits&queue.AsksSecCtx != 0}
+	n := Needs{Conntrack: bits&queue.AsksConntrack != 0, UIDGID: bits&queue.AsksUIDGID != 0,
+		SecCtx: bits&queue.AsksSecCtx != 0}
 	switch {
 	case bits&queue.AsksPayload != 0:
 		n.CopyRange = queue.MaxCopy
@@ -286,7 +287,8 @@ type action struct {
 	opener     Opener
 }
 
-var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10")
+var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves " +
+	"the packet out: repeat mark 0x10/0x10")
 
 // proto returns the one transport protocol that all packets have which the rule is
 // for, or 0: that it names, or whose fields it compares.
@@ -329,7 +331,8 @@ func (r *Rule) never(proto uint8) error {
 			return nil
 		}
 		if err := a.edit.Never(proto); err != nil {
-			return fmt.Errorf("%s can never be done on %s: %w", a.edit.Text, value.Protocols.Append(nil, uint64(proto)), err)
+			return fmt.Errorf("%s can never be done on %s: %w", a.edit.Text, value.Protocols.Append(nil, uint64(proto)),
+				err)
 		}
 	}
 	return nil

@@ -216,10 +216,12 @@ replace "#a" "'b" udp > *
 	for _, r := range rules {
 		texts = append(texts, r.Text)
 	}
-	if got := strings.Join(texts, "|"); got != `drop tcp > *:22|accept if payload contains "#1"|replace "#a" "'b" udp > *` {
+	if got := strings.Join(texts,
+		"|"); got != `drop tcp > *:22|accept if payload contains "#1"|replace "#a" "'b" udp > *` {
 		t.Errorf("%s", got)
 	}
-	if _, err := ParseFile(strings.NewReader("accept\n\nfoo\n"), "f", Options{}); err == nil || !strings.HasPrefix(err.Error(), "f:3: ") {
+	if _, err := ParseFile(strings.NewReader("accept\n\nfoo\n"), "f", Options{}); err == nil ||
+		!strings.HasPrefix(err.Error(), "f:3: ") {
 		t.Errorf("%v", err)
 	}
 }
@@ -261,7 +263,8 @@ func TestRuns(t *testing.T) {
 		for range 2 + r.IntN(12) {
 			action := []string{"accept", "drop"}[r.IntN(2)]
 			lo := r.IntN(20)
-			ports := []string{fmt.Sprint(lo), fmt.Sprintf("%d-%d", lo, lo+r.IntN(10)), fmt.Sprintf("%d,%d", lo, r.IntN(20)), fmt.Sprintf("!%d", lo)}[r.IntN(4)]
+			ports := []string{fmt.Sprint(lo), fmt.Sprintf("%d-%d", lo, lo+r.IntN(10)),
+				fmt.Sprintf("%d,%d", lo, r.IntN(20)), fmt.Sprintf("!%d", lo)}[r.IntN(4)]
 			switch r.IntN(8) {
 			case 0:
 				rules = append(rules, flag(t, action, "port", ports))
@@ -272,11 +275,13 @@ func TestRuns(t *testing.T) {
 			case 3:
 				rules = append(rules, flag(t, action, "src", addr()))
 			case 4:
-				rules = append(rules, flag(t, action, "dst", fmt.Sprintf("10.0.0.%d/%d,fd00::%x/%d", r.IntN(16), 28+r.IntN(5), r.IntN(16), 124+r.IntN(5))))
+				rules = append(rules, flag(t, action, "dst",
+					fmt.Sprintf("10.0.0.%d/%d,fd00::%x/%d", r.IntN(16), 28+r.IntN(5), r.IntN(16), 124+r.IntN(5))))
 			case 5:
 				rules = append(rules, flag(t, action, "proto", []string{"tcp", "udp", "icmp"}[r.IntN(3)]))
 			case 6:
-				rules = append(rules, flag(t, action, "", fmt.Sprintf("%s > *:%d", []string{"tcp", "udp"}[r.IntN(2)], lo)))
+				rules = append(rules, flag(t, action, "",
+					fmt.Sprintf("%s > *:%d", []string{"tcp", "udp"}[r.IntN(2)], lo)))
 			case 7:
 				rules = append(rules, flag(t, action, "", "udp "+fmt.Sprintf("10.0.0.%d", r.IntN(16))+" > *"))
 			}
@@ -302,7 +307,8 @@ func TestRuns(t *testing.T) {
 			got := queue.Decision{Verdict: queue.Stop}
 			fast.Decide(packetOf(data), &got)
 			if got.Verdict != want.Verdict || got.Rule != want.Rule {
-				t.Fatalf("%v\npacket %x: %v %d, want %v %d", fast.set.rules, data, got.Verdict, got.Rule, want.Verdict, want.Rule)
+				t.Fatalf("%v\npacket %x: %v %d, want %v %d", fast.set.rules, data, got.Verdict, got.Rule, want.Verdict,
+					want.Rule)
 			}
 		}
 	}
@@ -344,7 +350,8 @@ func TestFirst(t *testing.T) {
 
 func tenRules(t testing.TB) []Rule {
 	var rules []Rule
-	for _, f := range [][2]string{{"port", "22"}, {"port", "23"}, {"src", "192.0.2.0/24"}, {"dport", "135-139"}, {"dst", "198.51.100.7"},
+	for _, f := range [][2]string{{"port", "22"}, {"port", "23"}, {"src", "192.0.2.0/24"}, {"dport", "135-139"},
+		{"dst", "198.51.100.7"},
 		{"sport", "19"}, {"port", "445"}, {"src", "2001:db8::/32"}, {"dst", "203.0.113.0/24"}, {"proto", "sctp"}} {
 		rules = append(rules, flag(t, "drop", f[0], f[1]))
 	}
@@ -352,8 +359,10 @@ func tenRules(t testing.TB) []Rule {
 }
 
 func TestAllocs(t *testing.T) {
-	rules := append(tenRules(t), mustParse(t, Options{}, `drop if tcp.dport == 22 && ip.src in "10.0.0.0/8"`, "mark 0x7/0xff udp > *",
-		`drop if payload contains "zzz"`, "set ip.ttl=9 ip.dscp=ef", `replace "query" "QUERY"`, "log", "accept udp > *")...)
+	rules := append(tenRules(t), mustParse(t, Options{}, `drop if tcp.dport == 22 && ip.src in "10.0.0.0/8"`,
+		"mark 0x7/0xff udp > *",
+		`drop if payload contains "zzz"`, "set ip.ttl=9 ip.dscp=ef", `replace "query" "QUERY"`, "log",
+		"accept udp > *")...)
 	e := engine(t, Options{}, rules...)
 	data := udp("10.0.0.1", "10.0.0.2", 17, 1000, 2000, "query")
 	p, d := packetOf(nil), new(queue.Decision)
@@ -408,7 +417,8 @@ func BenchmarkDecide(b *testing.B) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"drop tcp > *:22", "mark 1 repeat", `replace "a" "b" resize udp > * if payload contains "x"`, "set ip.ttl=64 tcp.window=1",
+	for _, s := range []string{"drop tcp > *:22", "mark 1 repeat",
+		`replace "a" "b" resize udp > * if payload contains "x"`, "set ip.ttl=64 tcp.window=1",
 		"queue 5 bypass", `accept if ip.src in "10.0.0.0/8"`, "log # x", `drop 'tcp > *:22'`, "connmark 1/1"} {
 		f.Add(s)
 	}
@@ -511,7 +521,8 @@ func TestNever(t *testing.T) {
 		o := Options{Proto: c.proto}
 		_, err := Compile(mustParse(t, o, "accept", c.rule), o)
 		var e *Error
-		if (err != nil) != c.never || err != nil && (!errors.As(err, &e) || !strings.Contains(err.Error(), "can never be done on ")) {
+		if (err != nil) != c.never || err != nil &&
+			(!errors.As(err, &e) || !strings.Contains(err.Error(), "can never be done on ")) {
 			t.Errorf("%s (of %d): %v", c.rule, c.proto, err)
 		}
 	}

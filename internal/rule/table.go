@@ -128,7 +128,8 @@ const (
 )
 
 // subjects are the fields that a table can find by.
-var subjects = [...]string{subSport: "sport", subDport: "dport", subProto: "ip.proto", subSrc: "ip.src", subDst: "ip.dst"}
+var subjects = [...]string{subSport: "sport", subDport: "dport", subProto: "ip.proto", subSrc: "ip.src",
+	subDst: "ip.dst"}
 
 // A table finds the first rule of a run that is for a packet's port, protocol or
 // address: one lookup for any number of rules.

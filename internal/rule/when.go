@@ -146,8 +146,9 @@ func readChance(p *parser) (choice, error) {
 		return choice{}, &value.Error{What: "burst", Text: w, Valid: inRow}
 	}
 	if least := chance / (1 - chance); length < least*(1-1e-9) {
-		bad := &value.Error{What: "burst", Text: w, Valid: fmt.Sprintf("runs of at least %s for chance %s: between two of them is one packet or more",
-			strconv.FormatFloat(math.Ceil(least*100-1e-6)/100, 'f', -1, 64), percent+"%")}
+		bad := &value.Error{What: "burst", Text: w,
+			Valid: fmt.Sprintf("runs of at least %s for chance %s: between two of them is one packet or more",
+				strconv.FormatFloat(math.Ceil(least*100-1e-6)/100, 'f', -1, 64), percent+"%")}
 		if chance == 1 {
 			bad.Valid = "less than chance 100%: there are no runs where all packets are chosen"
 		}

@@ -123,7 +123,8 @@ func TestSeed(t *testing.T) {
 
 func TestChanceBurst(t *testing.T) {
 	const n = 400_000
-	for _, c := range []struct{ percent, burst float64 }{{20, 5}, {1, 10}, {10, 1}, {50, 1}, {90, 9}, {5, 2.5}, {30, 3}} {
+	for _, c := range []struct{ percent, burst float64 }{{20, 5}, {1, 10}, {10, 1}, {50, 1}, {90, 9}, {5, 2.5},
+		{30, 3}} {
 		got := choices(t, 1, n, fmt.Sprintf("drop chance %v%% burst %v", c.percent, c.burst))
 		met, runs := 0, 0
 		for i, is := range got {
@@ -235,7 +236,8 @@ func TestLimitPer(t *testing.T) {
 		"drop limit 1/s burst 1 per ip.proto":       "true true false false false",
 	} {
 		e := engine(t, Options{}, mustParse(t, Options{}, rule)...)
-		got := fmt.Sprint(decides(e, v6), decides(e, tcp), decides(e, ask("10.0.0.1", 2)), decides(e, ask("10.0.0.1", 3)), decides(e, ask("10.0.0.1", 3)))
+		got := fmt.Sprint(decides(e, v6), decides(e, tcp), decides(e, ask("10.0.0.1", 2)),
+			decides(e, ask("10.0.0.1", 3)), decides(e, ask("10.0.0.1", 3)))
 		if got != want {
 			t.Errorf("%s: %s, want %s", rule, got, want)
 		}
@@ -256,7 +258,8 @@ func TestFirstOfFlow(t *testing.T) {
 	}
 	// Headers are 28 bytes: of packets of 128 bytes the fourth begins behind 300.
 	bytes := engine(t, Options{}, mustParse(t, Options{}, "drop first 300B")...)
-	got := fmt.Sprint(decides(bytes, ask("10.0.0.1", 100)), decides(bytes, answer("10.0.0.1", 100)), decides(bytes, ask("10.0.0.1", 100)), decides(bytes, ask("10.0.0.1", 100)))
+	got := fmt.Sprint(decides(bytes, ask("10.0.0.1", 100)), decides(bytes, answer("10.0.0.1", 100)),
+		decides(bytes, ask("10.0.0.1", 100)), decides(bytes, ask("10.0.0.1", 100)))
 	if got != "true true true false" {
 		t.Errorf("first 300B: %s", got)
 	}
@@ -265,7 +268,8 @@ func TestFirstOfFlow(t *testing.T) {
 	}
 	// Only what reaches the when is counted.
 	late := engine(t, Options{}, mustParse(t, Options{}, "drop first 1 if udp.length > 50")...)
-	if decides(late, ask("10.0.0.1", 1)) || !decides(late, ask("10.0.0.1", 100)) || decides(late, ask("10.0.0.1", 100)) {
+	if decides(late, ask("10.0.0.1", 1)) || !decides(late, ask("10.0.0.1", 100)) ||
+		decides(late, ask("10.0.0.1", 100)) {
 		t.Error("first counts what the expression does not match")
 	}
 }
@@ -280,7 +284,8 @@ func TestMaxFlows(t *testing.T) {
 	for i, c := range []struct {
 		src string
 		met bool
-	}{{"10.0.0.1", true}, {"10.0.0.2", true}, {"10.0.0.1", false}, {"10.0.0.3", true}, {"10.0.0.1", false}, {"10.0.0.2", true}} {
+	}{{"10.0.0.1", true}, {"10.0.0.2", true}, {"10.0.0.1", false}, {"10.0.0.3", true}, {"10.0.0.1", false},
+		{"10.0.0.2", true}} {
 		if got := decides(e, packetOf(udp(c.src, "10.0.0.9", 17, 1, 2, ""))); got != c.met {
 			t.Errorf("%d: %v", i, got)
 		}
@@ -293,7 +298,8 @@ func TestMaxFlows(t *testing.T) {
 // All queues count together.
 func TestWhensAreShared(t *testing.T) {
 	const queues, each = 4, 25000
-	for rule, want := range map[string]int{"drop every 10": queues * each / 10, "drop first 1000": 1000, "drop limit 1/h burst 70": 70,
+	for rule, want := range map[string]int{"drop every 10": queues * each / 10, "drop first 1000": 1000,
+		"drop limit 1/h burst 70":            70,
 		"drop limit 1/h burst 70 per ip.src": 70, "drop chance 100%": queues * each, "drop chance 0% burst 3": 0} {
 		s, err := Compile(mustParse(t, Options{}, rule), Options{})
 		if err != nil {
@@ -389,7 +395,8 @@ func TestWhenErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %s", c.rule, err, c.names)
 		}
 	}
-	for _, rule := range []string{"drop chance 20%", "drop chance 0.05% burst 1", "drop chance 50% burst 1", "drop chance 100%", "mark 1 every 3 tcp > :80 if ip.ttl > 3", "set ip.ttl=3 first 2 if tcp.dport == 80",
+	for _, rule := range []string{"drop chance 20%", "drop chance 0.05% burst 1", "drop chance 50% burst 1",
+		"drop chance 100%", "mark 1 every 3 tcp > :80 if ip.ttl > 3", "set ip.ttl=3 first 2 if tcp.dport == 80",
 		"log limit 1/m", "queue 5 bypass first 64KiB udp >", "drop first 8 'tcp > :22'", "repeat mark 1/1 chance 3%", `replace "a" "b" resize every 2`, "drop limit over 10/hour burst 3 per ct.mark"} {
 		if _, err := Parse(rule, Options{}); err != nil {
 			t.Error(err)
@@ -426,7 +433,8 @@ func TestWhens(t *testing.T) {
 		if w.Word == "" || w.Args == "" || w.Doc == "" || actionOf(w.Word) != nil {
 			t.Errorf("%+v", w)
 		}
-		if _, err := Parse("drop "+w.Word+" x", Options{}); err == nil || !strings.Contains(err.Error(), `"x" is not a valid `+w.Word+": want ") {
+		if _, err := Parse("drop "+w.Word+" x", Options{}); err == nil ||
+			!strings.Contains(err.Error(), `"x" is not a valid `+w.Word+": want ") {
 			t.Errorf("%s: %v", w.Word, err)
 		}
 	}

@@ -87,7 +87,9 @@ func natFilter(text string, src, dst bool) ([]field.Cond, func(*ct.Flow) bool, e
 	if text != AnyValue {
 		p, err := pattern.Parse("> " + rest)
 		if err != nil || p.Has != 0 || rest == "" || strings.ContainsAny(rest, " >") {
-			return nil, nil, &value.Error{What: "translation", Text: text, Valid: "an address, address:port, [v6]:port or :port, also prefixes and ranges; or the flag alone, without '='"}
+			return nil, nil, &value.Error{What: "translation", Text: text,
+				Valid: "an address, address:port, [v6]:port or :port, also prefixes and ranges; or the flag alone, " +
+					"without '='"}
 		}
 		reply := func(addr, port string) (conds []field.Cond) {
 			if len(p.Dst.Addrs.Addrs) > 0 {
@@ -170,7 +172,9 @@ func compile[T any](
 		}
 		if single(reg, ff) && !strings.HasPrefix(g.Text, "!") {
 			if first, twice := plain[ff.Name]; twice && first != g.Text {
-				return nil, usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %[2]s,%[3]s", g.Flag, first, g.Text)
+				return nil,
+					usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %[2]s,%[3]s",
+						g.Flag, first, g.Text)
 			}
 			plain[ff.Name] = g.Text
 		}
@@ -222,7 +226,8 @@ func compile[T any](
 	return c, nil
 }
 
-func readFlag[T any](reg *field.Registry[T], ff *ct.Flag, maker Maker[T], text string) ([]field.Cond, func(*T) bool, error) {
+func readFlag[T any](reg *field.Registry[T], ff *ct.Flag, maker Maker[T],
+	text string) ([]field.Cond, func(*T) bool, error) {
 	if strings.HasPrefix(text, "!") { // '!A,!B' is '!A,B': neither
 		text = strings.ReplaceAll(text, ",!", ",")
 	}

@@ -25,7 +25,8 @@ func (o *Entry) New() (*ct.Flow, error) {
 		return nil, usagef("--sport and --dport: a flow of this protocol is made with both")
 	}
 	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
-		return nil, named("--timeout", &value.Error{What: "timeout", Text: "0", Valid: "a second or more: the entry would be gone at once"})
+		return nil, named("--timeout", &value.Error{What: "timeout", Text: "0",
+			Valid: "a second or more: the entry would be gone at once"})
 	}
 	Defaults(f, ct.LoadTimeouts())
 	return f, nil

@@ -177,7 +177,8 @@ func flushFilter(c *Choice[ct.Flow]) (family uint8, k ct.KernelFilter, exact boo
 		return 0, k, false
 	}
 	// What was said must be in the filter, which cannot say zone 0.
-	return family, k, k.MarkMask != 0 == seen["mark"] && k.StatusMask != 0 == seen["status"] && k.Zone != 0 == seen["zone"]
+	return family, k, k.MarkMask != 0 == seen["mark"] && k.StatusMask != 0 == seen["status"] &&
+		k.Zone != 0 == seen["zone"]
 }
 
 // Zero hands every flow that was chosen to done, and sets its counters to zero: what

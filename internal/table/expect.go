@@ -35,7 +35,8 @@ func Expects(o *Filter) (*Choice[ct.Expect], error) {
 }
 
 // EachExpect hands every chosen expectation to f, with its zone: see ct.FindZones.
-func EachExpect(ctx context.Context, c *ct.Conn, flt *Choice[ct.Expect], f func(*ct.Expect) error) (ct.DumpResult, error) {
+func EachExpect(ctx context.Context, c *ct.Conn, flt *Choice[ct.Expect],
+	f func(*ct.Expect) error) (ct.DumpResult, error) {
 	var all []*ct.Expect // there are never many
 	res, err := c.Expects(ctx, 0, nil, func(e *ct.Expect) error {
 		all = append(all, e.Clone())
@@ -84,7 +85,8 @@ func ExpectKey(text string) (*ct.Expect, error) {
 // (net/netfilter/nf_conntrack_expect.c), so these must be single values.
 func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 	whole := func(what, want string) error {
-		return usagef("flow '%s': %s must be one %s: the kernel compares it whole, and only a source can be left open", p.Text, what, want)
+		return usagef("flow '%s': %s must be one %s: the kernel compares it whole, and only a source can be left open",
+			p.Text, what, want)
 	}
 	t, m := &e.Tuple, &e.Mask
 	if p.Has&pattern.Proto == 0 {
@@ -114,7 +116,8 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 		t.Src, bits = prefix.Addr(), prefix.Bits()
 	}
 	// The kernel reads the mask's ports as those of the protocol that it names.
-	*m = ct.Tuple{Family: t.Family, Src: ct.PrefixMask(bits, all), Dst: ct.PrefixMask(all, all), Proto: t.Proto, Present: ct.TupleFamily | ct.TupleProto}
+	*m = ct.Tuple{Family: t.Family, Src: ct.PrefixMask(bits, all), Dst: ct.PrefixMask(all, all), Proto: t.Proto,
+		Present: ct.TupleFamily | ct.TupleProto}
 	switch {
 	case pattern.HasEnds(p.Proto):
 		port, ok := p.Dst.Ports.Num()
@@ -155,7 +158,8 @@ func portMask(p *pattern.Pattern) (port, mask uint16, err error) {
 	r := s.Nums[0]
 	size := r.Hi - r.Lo + 1
 	if len(s.Nums) > 1 || s.Not || size&(size-1) != 0 || r.Lo%size != 0 {
-		return 0, 0, usagef("flow '%s': the source port must be one port, or a range that a mask says, as 1024-2047", p.Text)
+		return 0, 0, usagef("flow '%s': the source port must be one port, or a range that a mask says, as 1024-2047",
+			p.Text)
 	}
 	return uint16(r.Lo), uint16(0xffff &^ (size - 1)), nil
 }

@@ -147,7 +147,8 @@ func (o *NewExpect) masks(e *ct.Expect) error {
 		case addr.Is4() != e.Tuple.Dst.Is4():
 			return usagef("--%s: mask %s is of another address family", m.flag, text)
 		case m.whole && addr != *m.at:
-			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give all ones", m.flag, text)
+			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give all ones", m.flag,
+				text)
 		}
 		*m.at = addr
 	}
@@ -167,7 +168,8 @@ func (o *NewExpect) masks(e *ct.Expect) error {
 		case !pattern.HasEnds(e.Tuple.Proto):
 			return usagef("--%s: the protocol has no ports", m.flag)
 		case m.whole && uint16(n) != *m.at:
-			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag, text)
+			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag,
+				text)
 		}
 		*m.at = uint16(n)
 	}
@@ -216,13 +218,15 @@ func (o *NewExpect) rest(e *ct.Expect) error {
 	p, err := pattern.Parse(string(value.Protocols.Append(nil, uint64(e.Tuple.Proto))) + " > " + o.NAT)
 	addr, ok := p0(p, err)
 	if !ok || p.Has != pattern.Proto || strings.ContainsAny(o.NAT, " >") {
-		return named("--nat", &value.Error{What: "translation", Text: o.NAT, Valid: "an address or address:port, as 10.0.0.9:5000 or [fd00::9]:5000"})
+		return named("--nat", &value.Error{What: "translation", Text: o.NAT,
+			Valid: "an address or address:port, as 10.0.0.9:5000 or [fd00::9]:5000"})
 	}
 	if addr.Is4() != e.Tuple.Dst.Is4() {
 		return usagef("--nat: address %s is of another address family", addr)
 	}
 	e.NATDir, e.Present = uint32(dir), e.Present|ct.ExpectHasNATDir
-	e.NATTuple = ct.Tuple{Family: e.Tuple.Family, Proto: e.Tuple.Proto, Src: addr, Present: ct.TupleFamily | ct.TupleProto}
+	e.NATTuple = ct.Tuple{Family: e.Tuple.Family, Proto: e.Tuple.Proto, Src: addr,
+		Present: ct.TupleFamily | ct.TupleProto}
 	if pattern.HasEnds(e.Tuple.Proto) {
 		port, _ := p.Dst.Ports.Num()
 		e.NATTuple.Sport = uint16(port)

@@ -32,7 +32,8 @@ func TestFlags(t *testing.T) {
 			if n == "" {
 				continue
 			}
-			if err := format.ParseSave([]string{"-A", flag}, &ct.Flow{}); err == nil || strings.Contains(err.Error(), "conntrack -A") {
+			if err := format.ParseSave([]string{"-A", flag}, &ct.Flow{}); err == nil ||
+				strings.Contains(err.Error(), "conntrack -A") {
 				t.Errorf("%s in a line: %v", flag, err)
 			}
 		}

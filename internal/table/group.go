@@ -25,7 +25,8 @@ func GroupFields(names []string) (by []*field.Row[ct.Flow], err error) {
 			return nil, named("--group-by", err)
 		}
 		if r.Path == "kind" || slices.Contains(by, r) {
-			return nil, named("--group-by", &value.Error{What: "field", Text: name, Valid: "fields of flows, each once"})
+			return nil, named("--group-by", &value.Error{What: "field", Text: name,
+				Valid: "fields of flows, each once"})
 		}
 		by = append(by, r)
 	}
@@ -101,7 +102,8 @@ func appendKey(b []byte, r *field.Row[ct.Flow], f *ct.Flow) []byte {
 
 // Groups counts the flows that were chosen by the values of some fields. The groups
 // with the most flows come first, of these those with the most bytes.
-func Groups(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions, by []*field.Row[ct.Flow]) ([]format.Group, ct.DumpResult, error) {
+func Groups(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions,
+	by []*field.Row[ct.Flow]) ([]format.Group, ct.DumpResult, error) {
 	var workers []*grouper
 	_, res, err := List(ctx, c, Listing{Dump: d, Reader: func() func(*ct.Flow) error {
 		w := &grouper{by: by, groups: map[string]*group{}}

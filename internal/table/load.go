@@ -422,7 +422,8 @@ func (l *loader) inOrder(f *ct.Flow) error {
 
 // send adds a request, for which there is room, to the batch.
 func (l *loader) send(at line, f *ct.Flow, req []byte) error {
-	if l.o.OrUpdate && (at.op == "update" || f.Translated() || f.Status&ct.StatusFixedTimeout != 0 || at.event != ct.NoEvent) {
+	if l.o.OrUpdate && (at.op == "update" || f.Translated() || f.Status&ct.StatusFixedTimeout != 0 ||
+		at.event != ct.NoEvent) {
 		if l.touchy == nil {
 			l.touchy = map[flowKey]bool{}
 		}

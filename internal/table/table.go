@@ -32,7 +32,8 @@ const BatchSize = 100
 
 // Unquoted is the error of an argument that is no flow in words.
 func Unquoted(arg string) error {
-	return usagef("unexpected argument %q: a flow has a '>' in it, and must be quoted, or the shell takes the '>': 'tcp 10.0.0.1 > :22'", arg)
+	return usagef("unexpected argument %q: a flow has a '>' in it, and must be quoted, or the shell takes the '>': "+
+		"'tcp 10.0.0.1 > :22'", arg)
 }
 
 // IsUsage reports whether err says that what was asked for makes no sense: a value, a

@@ -30,7 +30,8 @@ func NewChange(sets, labelAdd, labelDel []string) (*Change, error) {
 	if len(sets) == 0 && len(labelAdd) == 0 && len(labelDel) == 0 {
 		return nil, usagef("nothing to change: say what with --set NAME=VALUE, --label-add or --label-del")
 	}
-	c := &Change{sets: sets, labelAdd: labelAdd, labelDel: labelDel, byProto: map[uint8]*ct.Flow{}, errs: map[uint8]error{}}
+	c := &Change{sets: sets, labelAdd: labelAdd, labelDel: labelDel, byProto: map[uint8]*ct.Flow{},
+		errs: map[uint8]error{}}
 	c.onlyDel = len(sets) == 0 && len(labelAdd) == 0
 	// Try it on protocols of all kinds: what fits none is a mistake.
 	var err error

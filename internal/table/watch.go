@@ -60,7 +60,10 @@ func ParseEvents(s, words string) (ct.Events, error) {
 		case "all":
 			e |= ct.AllEvents
 		default:
-			return 0, &value.Error{What: "event type", Text: w, Valid: words, Near: value.Nearest(strings.ToLower(w), strings.FieldsFunc(words, func(r rune) bool { return r == ',' || r == ' ' }))}
+			return 0, &value.Error{What: "event type", Text: w, Valid: words,
+				Near: value.Nearest(strings.ToLower(w), strings.FieldsFunc(words, func(r rune) bool {
+					return r == ',' || r == ' '
+				}))}
 		}
 	}
 	return e, nil

@@ -7,7 +7,8 @@ import (
 )
 
 func TestSuggest(t *testing.T) {
-	flags := strings.Fields("num attach accept-port accept-src accept-dst accept drop-port drop-sport drop-src drop-dst drop rule rules port " +
+	flags := strings.Fields("num attach accept-port accept-src accept-dst accept drop-port drop-sport drop-src " +
+		"drop-dst drop rule rules port " +
 		"src dst mark duration output fields filter interval netns quiet count until")
 	actions := strings.Fields("accept drop repeat stop queue mark connmark set replace log expect lua if")
 	for _, c := range []struct {
@@ -40,7 +41,8 @@ func TestSuggestNeverTheOpposite(t *testing.T) {
 		}
 		return list
 	}
-	for _, p := range [][2][]string{{append(flags("accept"), flags("allow")...), flags("drop")}, {append(flags("drop"), flags("deny")...), flags("accept")}} {
+	for _, p := range [][2][]string{{append(flags("accept"), flags("allow")...), flags("drop")},
+		{append(flags("drop"), flags("deny")...), flags("accept")}} {
 		for _, w := range p[0] {
 			for i := range len(w) { // with a letter left out, and one wrong
 				for _, typed := range []string{w, w[:i] + w[i+1:], w[:i] + "x" + w[i+1:]} {

@@ -304,7 +304,8 @@ func Duration(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return 0, &Error{What: "duration", Text: s, Valid: "a number of seconds, or with a unit: 500ms, 30s, 5m, 2h, 1d"}
+		return 0, &Error{What: "duration", Text: s,
+			Valid: "a number of seconds, or with a unit: 500ms, 30s, 5m, 2h, 1d"}
 	}
 	return d, nil
 }

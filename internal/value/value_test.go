@@ -39,7 +39,8 @@ func TestPorts(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"", ",", "22,", "65536", "-1", "99999", "http:", "2000-1000", "nosuchservice", "22 80", "0x16", "1e3", "!"} {
+	for _, bad := range []string{"", ",", "22,", "65536", "-1", "99999", "http:", "2000-1000", "nosuchservice", "22 80",
+		"0x16", "1e3", "!"} {
 		_, err := Ports(bad)
 		var ve *Error
 		if !errors.As(err, &ve) {
@@ -80,7 +81,8 @@ func TestAddrs(t *testing.T) {
 			t.Errorf("%v is no prefix, got %v", r, p)
 		}
 	}
-	for _, bad := range []string{"", "10.0.0", "10.0.0.1/33", "10.0.0.0/255.0.255.0", "10.0.0.9-10.0.0.1", "fe80::1%eth0", "10.0.0.1-fd00::1", "10.0.0.1,", "/8", "host"} {
+	for _, bad := range []string{"", "10.0.0", "10.0.0.1/33", "10.0.0.0/255.0.255.0", "10.0.0.9-10.0.0.1",
+		"fe80::1%eth0", "10.0.0.1-fd00::1", "10.0.0.1,", "/8", "host"} {
 		if got, err := Addrs(bad); err == nil {
 			t.Errorf("Addrs(%q) = %+v, want an error", bad, got)
 		}
@@ -88,7 +90,8 @@ func TestAddrs(t *testing.T) {
 }
 
 func TestMark(t *testing.T) {
-	for in, want := range map[string][2]uint32{"7": {7, 1<<32 - 1}, "0x1/0xff": {1, 255}, "0": {0, 1<<32 - 1}, "0xffffffff": {1<<32 - 1, 1<<32 - 1}, "0/0": {0, 0}} {
+	for in, want := range map[string][2]uint32{"7": {7, 1<<32 - 1}, "0x1/0xff": {1, 255}, "0": {0, 1<<32 - 1},
+		"0xffffffff": {1<<32 - 1, 1<<32 - 1}, "0/0": {0, 0}} {
 		v, m, err := MarkMask(in)
 		if err != nil || v != want[0] || m != want[1] {
 			t.Errorf("MarkMask(%q) = %#x, %#x, %v", in, v, m, err)
@@ -102,7 +105,8 @@ func TestMark(t *testing.T) {
 }
 
 func TestScalars(t *testing.T) {
-	for in, want := range map[string]time.Duration{"30": 30 * time.Second, "1m30s": 90 * time.Second, "5ms": 5 * time.Millisecond, "2d": 48 * time.Hour, "0": 0} {
+	for in, want := range map[string]time.Duration{"30": 30 * time.Second, "1m30s": 90 * time.Second,
+		"5ms": 5 * time.Millisecond, "2d": 48 * time.Hour, "0": 0} {
 		if got, err := Duration(in); err != nil || got != want {
 			t.Errorf("Duration(%q) = %v, %v", in, got, err)
 		}
@@ -112,7 +116,8 @@ func TestScalars(t *testing.T) {
 			t.Errorf("Duration(%q): want an error", bad)
 		}
 	}
-	for in, want := range map[string]uint64{"4096": 4096, "64KiB": 65536, "8M": 8 << 20, "1GiB": 1 << 30, "10B": 10, "8 MiB": 8 << 20} {
+	for in, want := range map[string]uint64{"4096": 4096, "64KiB": 65536, "8M": 8 << 20, "1GiB": 1 << 30, "10B": 10,
+		"8 MiB": 8 << 20} {
 		if got, err := Size(in); err != nil || got != want {
 			t.Errorf("Size(%q) = %v, %v", in, got, err)
 		}
@@ -133,7 +138,8 @@ func TestScalars(t *testing.T) {
 	if s, err := Seconds("1m-5m"); err != nil || s.Nums[0] != (Range{60, 300}) {
 		t.Errorf("Seconds = %v, %v", s, err)
 	}
-	if ns, err := Time("2026-01-02T15:04:05.000000001Z"); err != nil || string(AppendTime(nil, ns)) != "2026-01-02T15:04:05.000000001Z" {
+	if ns, err := Time("2026-01-02T15:04:05.000000001Z"); err != nil ||
+		string(AppendTime(nil, ns)) != "2026-01-02T15:04:05.000000001Z" {
 		t.Errorf("Time = %v, %v", ns, err)
 	}
 }

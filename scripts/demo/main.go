@@ -63,7 +63,8 @@ func enter(nfctl string) error {
 		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
 	if err := c.Start(); err != nil {
-		return fmt.Errorf("new network namespace: %w (needs root, or user namespaces: sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces)", err)
+		return fmt.Errorf("new network namespace: %w (needs root, or user namespaces: sysctl "+
+			"kernel.unprivileged_userns_clone, user.max_user_namespaces)", err)
 	}
 	stop := time.AfterFunc(limit, func() { _ = c.Process.Kill() })
 	err = c.Wait()
@@ -161,7 +162,8 @@ func demo(nfctl string) error {
 		return fmt.Errorf("port 22 is still closed: %w", err)
 	}
 	s.say("client", "127.0.0.1:22: "+answer+", nfctl and its rule are gone")
-	fmt.Println("demo: as it should be: port 80 answered, port 22 did only without nfctl; this network namespace goes now")
+	fmt.Println("demo: as it should be: port 80 answered, port 22 did only without nfctl; this network namespace " +
+		"goes now")
 	return nil
 }
 

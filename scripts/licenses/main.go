@@ -99,7 +99,8 @@ func write(out *bufio.Writer) error {
 		names []string
 	}
 	var groups []*group
-	fmt.Fprint(out, "# Licences\n\nnfctl is under the MIT licence (LICENSE). Linked into the binary:\n\n| module | version | licence |\n|---|---|---|\n")
+	fmt.Fprint(out, "# Licences\n\nnfctl is under the MIT licence (LICENSE). Linked into the binary:\n\n| module | "+
+		"version | licence |\n|---|---|---|\n")
 	for _, m := range modules {
 		text, err := text(m.dir)
 		if err != nil {

@@ -34,11 +34,13 @@ func Malformed() []Case {
 	cut := func(name string, b []byte, n int) {
 		out = append(out, Case{fmt.Sprintf("%s, copy cut to %d", name, n), bytes.Clone(b[:n]), len(b)})
 	}
-	tcp4 := Packet{Src: a4, Dst: b4, Proto: 6, L4: TCP(40000, 22, 2, []byte{2, 4, 5, 180, 4, 2, 1, 3, 3, 7}, "hello")}.Bytes()
+	tcp4 := Packet{Src: a4, Dst: b4, Proto: 6, L4: TCP(40000, 22, 2, []byte{2, 4, 5, 180, 4, 2, 1, 3, 3, 7},
+		"hello")}.Bytes()
 	udp4 := Packet{Src: a4, Dst: b4, Proto: 17, L4: UDP(40000, 53, "payload")}.Bytes()
 	tcp6 := Packet{Src: a6, Dst: b6, Proto: 6, L4: TCP(40000, 22, 2, nil, "hello")}.Bytes()
 	udp6 := Packet{Src: a6, Dst: b6, Proto: 17, L4: UDP(40000, 53, "payload")}.Bytes()
-	ext6 := Packet{Src: a6, Dst: b6, Proto: 17, Ext: []Ext{HopByHop(), DstOpts(), Routing(0, 0, a6), Fragment(0, false, 7), DstOpts()},
+	ext6 := Packet{Src: a6, Dst: b6, Proto: 17, Ext: []Ext{HopByHop(), DstOpts(), Routing(0, 0, a6),
+		Fragment(0, false, 7), DstOpts()},
 		L4: UDP(40000, 53, "payload")}.Bytes()
 
 	// Not IP at all.
@@ -98,10 +100,14 @@ func Malformed() []Case {
 	for _, f := range []struct {
 		name string
 		bits uint16
-	}{{"first", 0x2000}, {"tiny offset", 1}, {"middle", 0x2001}, {"last", 185}, {"beyond 64 KiB", 0x1fff}, {"reserved flag", 0x8000}, {"all bits", 0xffff}} {
+	}{{"first", 0x2000}, {"tiny offset", 1}, {"middle", 0x2001}, {"last", 185}, {"beyond 64 KiB", 0x1fff},
+		{"reserved flag", 0x8000}, {"all bits", 0xffff}} {
 		edit("IPv4 fragment, "+f.name, udp4, func(b []byte) { be.PutUint16(b[6:], f.bits) })
 	}
-	edit("IPv4 first fragment of eight bytes of TCP", tcp4[:28], func(b []byte) { be.PutUint16(b[2:], 28); be.PutUint16(b[6:], 0x2000) })
+	edit("IPv4 first fragment of eight bytes of TCP", tcp4[:28], func(b []byte) {
+		be.PutUint16(b[2:], 28)
+		be.PutUint16(b[6:], 0x2000)
+	})
 	for _, f := range []struct {
 		name string
 		x    []Ext
@@ -110,7 +116,8 @@ func Malformed() []Case {
 		{"beyond 64 KiB", []Ext{Fragment(0xfff8, true, 1)}}, {"twice", []Ext{Fragment(0, true, 1), Fragment(8, true, 2)}},
 		{"later, in destination options", []Ext{Fragment(8, true, 1), DstOpts()}},
 	} {
-		add("IPv6 fragment, "+f.name, Packet{Src: a6, Dst: b6, Proto: 17, Ext: f.x, L4: UDP(40000, 53, "payload")}.Bytes())
+		add("IPv6 fragment, "+f.name, Packet{Src: a6, Dst: b6, Proto: 17, Ext: f.x,
+			L4: UDP(40000, 53, "payload")}.Bytes())
 	}
 
 	// IPv6 extension headers.
@@ -127,7 +134,8 @@ func Malformed() []Case {
 					x[i].Type = typ
 				}
 			}
-			add(fmt.Sprintf("%d headers of type %d", n, typ), Packet{Src: a6, Dst: b6, Proto: 6, Ext: x, L4: TCP(40000, 22, 2, nil, "")}.Bytes())
+			add(fmt.Sprintf("%d headers of type %d", n, typ),
+				Packet{Src: a6, Dst: b6, Proto: 6, Ext: x, L4: TCP(40000, 22, 2, nil, "")}.Bytes())
 		}
 	}
 	for _, at := range []int{1, 8, 255} {
@@ -141,7 +149,8 @@ func Malformed() []Case {
 	chain("routing without addresses", Routing(0, 5))
 	chain("routing type 0 to go", Routing(0, 1, "fd00::9"))
 	chain("routing type 2 to go", Routing(2, 1, "fd00::9"))
-	chain("routing type 3 to go", Ext{43, []byte{2, 3, 1, 0x88, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}})
+	chain("routing type 3 to go", Ext{43, []byte{2, 3, 1, 0x88, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+		15, 16}})
 	chain("routing type 3, absurd compression", Ext{43, []byte{0, 3, 1, 0xff, 0xff, 0xff, 0xff}})
 	chain("segment routing to go", Routing(4, 1, "fd00::9", "fd00::8"))
 	chain("routing of an unknown type", Routing(77, 3, "fd00::9"))
@@ -150,15 +159,18 @@ func Malformed() []Case {
 	chain("HIP and shim6", Ext{139, make([]byte, 7)}, Ext{140, make([]byte, 7)})
 	chain("home address", DstOpts(append([]byte{0xc9, 16}, make([]byte, 16)...)...))
 	chain("authentication header", AH(1, 2))
-	edit("authentication header of length 0", Packet{Src: a6, Dst: b6, Proto: 17, Ext: []Ext{AH(1, 2)}, L4: UDP(1, 2, "x")}.Bytes(), func(b []byte) { b[41] = 0 })
-	edit("authentication header of length 255", Packet{Src: a4, Dst: b4, Proto: 17, Ext: []Ext{AH(1, 2)}, L4: UDP(1, 2, "x")}.Bytes(), func(b []byte) { b[21] = 255 })
+	edit("authentication header of length 0", Packet{Src: a6, Dst: b6, Proto: 17, Ext: []Ext{AH(1, 2)},
+		L4: UDP(1, 2, "x")}.Bytes(), func(b []byte) { b[41] = 0 })
+	edit("authentication header of length 255", Packet{Src: a4, Dst: b4, Proto: 17, Ext: []Ext{AH(1, 2)},
+		L4: UDP(1, 2, "x")}.Bytes(), func(b []byte) { b[21] = 255 })
 	for _, n := range []uint16{0, 1, 7, 0xffff} {
 		edit(fmt.Sprintf("payload length %d", n), udp6, func(b []byte) { be.PutUint16(b[4:], n) })
 	}
 
 	// Jumbograms (RFC 2675), right and wrong.
 	big := strings.Repeat("jumbo ", 12000)
-	jumbogram := Packet{Src: a6, Dst: b6, Proto: 17, Ext: []Ext{HopByHop(0xc2, 4, 0, 1, 0x19, 0x90)}, L4: UDP(40000, 53, big)}.Bytes()
+	jumbogram := Packet{Src: a6, Dst: b6, Proto: 17, Ext: []Ext{HopByHop(0xc2, 4, 0, 1, 0x19, 0x90)},
+		L4: UDP(40000, 53, big)}.Bytes()
 	be.PutUint32(jumbogram[44:], uint32(len(jumbogram)-40))
 	be.PutUint16(jumbogram[4:], 0)
 	be.PutUint16(jumbogram[52:], 0)
@@ -207,7 +219,8 @@ func Malformed() []Case {
 	add("from itself to itself", Packet{Src: a4, Dst: a4, Proto: 6, L4: TCP(7, 7, 2, nil, "")}.Bytes())
 	add("broadcast source", Packet{Src: "255.255.255.255", Dst: b4, Proto: 17, L4: UDP(1, 2, "x")}.Bytes())
 	add("addresses of zeros", Packet{Src: "0.0.0.0", Dst: "0.0.0.0", Proto: 17, L4: UDP(1, 2, "x")}.Bytes())
-	add("mapped addresses", Packet{Src: "::ffff:10.0.0.1", Dst: "::ffff:10.0.0.2", Proto: 17, L4: UDP(1, 2, "x")}.Bytes())
+	add("mapped addresses", Packet{Src: "::ffff:10.0.0.1", Dst: "::ffff:10.0.0.2", Proto: 17,
+		L4: UDP(1, 2, "x")}.Bytes())
 	for _, p := range []struct {
 		name  string
 		proto uint8

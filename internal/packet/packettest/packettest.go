@@ -215,7 +215,8 @@ func Verify(b []byte) error {
 	case 132:
 		m := append([]byte(nil), l4...)
 		be.PutUint32(m[8:], 0)
-		if got, want := binary.LittleEndian.Uint32(l4[8:]), crc32.Checksum(m, crc32.MakeTable(crc32.Castagnoli)); got != want {
+		if got, want := binary.LittleEndian.Uint32(l4[8:]),
+			crc32.Checksum(m, crc32.MakeTable(crc32.Castagnoli)); got != want {
 			return fmt.Errorf("sctp: checksum %#x, want %#x", got, want)
 		}
 		return nil
