@@ -34,7 +34,7 @@ func (a *app) conntrack(c *cobra.Command, args []string) error {
 	a.name = compat.Name
 	status := compat.Run(args, compat.Env{
 		In: a.in, Out: a.out, Err: a.err, Discards: discards(a.out),
-		Line: a.line, Edited: a.edit,
+		Line: a.line, Edited: a.changed.flow,
 		Interrupt: func(done string) (context.Context, func()) { return a.interruptible(c, "flow", done) },
 		Enter: func(name string) error {
 			a.netns = name

@@ -1,20 +1,19 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
-	"nfctl/internal/format"
 )
 
 func newCt(a *app) *cobra.Command {
@@ -57,9 +56,9 @@ func plural(n uint64, what string) string {
 // interruptible returns a context that SIGINT and SIGTERM end. Where the command
 // does not end in turn, because whoever reads its output has stalled, the program
 // ends: soon, when it only reads; at a second signal, when it changes something, and
-// then it says how much it has changed. what is a flow or an expectation, done what it
+// then it says how much it has changed. noun is what the command is about, done what it
 // does to them: "deleted"; "" when it only reads.
-func (a *app) interruptible(c *cobra.Command, what, done string) (context.Context, context.CancelFunc) {
+func (a *app) interruptible(c *cobra.Command, noun, done string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(c.Context())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
@@ -85,7 +84,7 @@ func (a *app) interruptible(c *cobra.Command, what, done string) (context.Contex
 				continue
 			}
 			if done != "" {
-				a.total("%s %s so far", plural(a.changed.Load(), what), done)
+				a.total("%s %s so far", amount(noun, a.changed.flows.Load(), a.changed.expects.Load()), done)
 			}
 			a.line("nfctl: interrupted: output was not read to its end")
 			a.exit(128 + int(sig.(unix.Signal)))
@@ -96,6 +95,26 @@ func (a *app) interruptible(c *cobra.Command, what, done string) (context.Contex
 		close(stopped)
 		cancel()
 	})
+}
+
+// A tally is what a command has changed so far, for who interrupts.
+type tally struct{ flows, expects atomic.Uint64 }
+
+func (c *tally) flow()   { c.flows.Add(1) }
+func (c *tally) expect() { c.expects.Add(1) }
+
+// amount says how many flows and expectations something is about; noun is what it is
+// about when there are none.
+func amount(noun string, flows, expects uint64) string {
+	switch {
+	case expects == 0 && flows == 0:
+		return plural(0, noun)
+	case expects == 0:
+		return plural(flows, "flow")
+	case flows == 0:
+		return plural(expects, "expectation")
+	}
+	return plural(flows, "flow") + " and " + plural(expects, "expectation")
 }
 
 // cutShort makes an error of a reader that has gone, where that kept a command from
@@ -116,10 +135,10 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// A failures gathers what went wrong with single flows of many.
+// A failures gathers what went wrong with single objects of many.
 type failures struct {
 	a     *app
-	what  string // "": flow
+	noun  string
 	n     uint64
 	first error
 }
@@ -146,49 +165,8 @@ func (x *failures) result() error {
 	if code == exitOK || code == exitUsage { // the command line was right
 		code = exitFailed
 	}
-	return &statusError{code: code, err: fmt.Errorf("%s failed", plural(x.n, cmp.Or(x.what, "flow"))),
+	return &statusError{code: code, err: fmt.Errorf("%s failed", plural(x.n, x.noun)),
 		hint: hintFor(x.first, code)}
-}
-
-// A flowPrinter prints flows in one format, gathering what it writes. Without
-// out it only counts them.
-type flowPrinter struct {
-	p *format.Printer[ct.Flow]
-	*sink
-}
-
-// flowPrinter begins the output of flows for a command, unless it is to be quiet.
-func (a *app) flowPrinter(quiet bool) (*flowPrinter, format.Output, error) {
-	o, err := a.outputOf(false)
-	if err != nil {
-		return nil, o, err
-	}
-	p, k, err := printTo(a, format.Flows, o, format.Options{})
-	if err != nil {
-		return nil, o, err
-	}
-	if quiet {
-		return nil, o, nil
-	}
-	return &flowPrinter{p, k}, o, nil
-}
-
-func (w *flowPrinter) print(f *ct.Flow) error {
-	if w == nil {
-		return nil
-	}
-	w.b = w.p.Append(w.b, f)
-	if w.full() {
-		return w.flush()
-	}
-	return nil
-}
-
-func (w *flowPrinter) end() error {
-	if w == nil {
-		return nil
-	}
-	return finishPrint(w.p, w.sink)
 }
 
 // dumpNote says what a dump could not promise.

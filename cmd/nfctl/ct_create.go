@@ -60,7 +60,7 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	if err != nil {
 		return err
 	}
-	w, _, err := a.flowPrinter(a.quiet && !o.flow.q)
+	w, err := flowKind.printer(a, a.quiet && !o.flow.q)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (a *app) ctCreate(o *ctCreateOptions) error {
 	return cmp.Or(printStored(conn, f, got, w), w.end(), labelsDropped(err))
 }
 
-func printStored(conn *ct.Conn, f, got *ct.Flow, w *flowPrinter) error {
+func printStored(conn *ct.Conn, f, got *ct.Flow, w *printer[ct.Flow]) error {
 	if w == nil {
 		return nil
 	}

@@ -12,15 +12,8 @@ import (
 	"nfctl/internal/table"
 )
 
-// ctDeleteOptions are the flags of 'nfctl ct delete'.
-type ctDeleteOptions struct {
-	filter            filterOptions
-	all               bool
-	dryRun, failEmpty bool
-}
-
 func newCtDelete(a *app) *cobra.Command {
-	o := &ctDeleteOptions{}
+	o := &choosing{}
 	c := &cobra.Command{
 		Use:   "delete [FLOW]",
 		Short: "Delete flows",
@@ -35,70 +28,36 @@ heeds them; it does not tell how many flows it deleted.`,
   nfctl ct delete -p udp --status UNREPLIED --dry-run
   nfctl ct delete --filter 'idle > 3600' --dry-run   # see 'nfctl help timeouts'`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.filter.args(args); err != nil {
+			choose, err := flowKind.chosen(o, args)
+			if err != nil {
 				return err
 			}
-			return a.ctDelete(c, o)
+			return a.ctDelete(c, choose, o)
 		},
 	}
 	f := c.Flags()
-	f.SortFlags = false
-	registerFlowFilter(c, &o.filter)
+	flowKind.register(c, o)
 	f.BoolVar(&o.all, "all", false, "without a filter: delete everything, unasked")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be deleted")
-	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	o.registerFailEmpty(c)
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
 
-func (a *app) ctDelete(c *cobra.Command, o *ctDeleteOptions) error {
-	choose, err := flowFilter(&o.filter)
-	if err != nil {
-		return err
-	}
+func (a *app) ctDelete(c *cobra.Command, choose *table.Choice[ct.Flow], o *choosing) error {
 	if !o.filter.Any() && !o.dryRun {
 		if err := a.confirm(o.all, "Delete every flow of this network namespace?"); err != nil {
 			return err
 		}
 	}
-	w, _, err := a.flowPrinter(a.quiet)
-	if err != nil {
-		return err
+	remove := table.Delete
+	if a.quiet && !o.failEmpty { // nobody asks how many, or which
+		remove = table.FlushOrDelete
 	}
-	a.idleNote(choose)
-	did := "deleted"
-	if o.dryRun {
-		did = ""
-	}
-	ctx, stop := a.interruptible(c, "flow", did)
-	defer stop()
-	if o.dryRun {
-		return a.only(ctx, choose, w, "deleted", o.failEmpty)
-	}
-	if a.quiet && !o.failEmpty {
-		done, err := table.Flush(choose)
-		if done && err == nil {
-			a.total("the kernel deleted what matched")
-		}
-		if done {
-			return err
-		}
-	}
-	return ended(ctx, a.deleteEach(ctx, choose, w, o.failEmpty))
-}
-
-// deleteEach reads what was chosen and deletes it, flow by flow; w prints what was
-// deleted.
-func (a *app) deleteEach(ctx context.Context, choose *table.Choice[ct.Flow], w *flowPrinter, failEmpty bool) error {
-	bad := &failures{a: a}
-	done, err := table.Delete(ctx, choose, table.Edit{Edited: a.edit, Done: w.print, Failed: bad.add})
-	a.dumpNote(done.Dump)
-	err = a.edited(err, w, bad)
-	a.total("%s deleted", flows(done.Done))
-	if err != nil {
-		return err
-	}
-	return notFound(failEmpty, done.Matched)
+	return flowKind.change(a, c, choose, o, "deleted",
+		func(ctx context.Context, how table.Edit[ct.Flow]) (table.Edited, error) {
+			return remove(ctx, choose, how)
+		})
 }
 
 // ctFlushOptions are the flags of 'nfctl ct flush'.
@@ -138,7 +97,7 @@ cannot be tried, the flows are read and deleted one by one.`,
 }
 
 func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
-	choose, err := flowFilter(&o.filter)
+	choose, err := table.Flows(&o.filter.Filter)
 	if err != nil {
 		return err
 	}
@@ -188,5 +147,7 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 	if a.verbose > 0 {
 		a.warn("this kernel is not known to heed the filter of a flush: deleting one by one")
 	}
-	return ended(ctx, a.deleteEach(ctx, choose, nil, false))
+	return ended(ctx, flowKind.edit(a, nil, "deleted", false, func(how table.Edit[ct.Flow]) (table.Edited, error) {
+		return table.Delete(ctx, choose, how)
+	}))
 }

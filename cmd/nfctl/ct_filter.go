@@ -85,10 +85,7 @@ func (o *filterOptions) args(args []string) error {
 }
 
 // idleNote says on what it rests that flows are chosen by how long they are idle.
-func (a *app) idleNote(c *table.Choice[ct.Flow]) {
-	if !c.Looks("idle") {
-		return
-	}
+func (a *app) idleNote() {
 	t := ct.LoadTimeouts()
 	text := "idle rests on the time left and the settings of this namespace (nf_conntrack_*_timeout*)"
 	if t.Ages {
@@ -107,11 +104,3 @@ func (a *app) idleNote(c *table.Choice[ct.Flow]) {
 	}
 	a.warn("%s: nfctl help timeouts", text)
 }
-
-// registerFlowFilter adds the flags that choose flows to a command.
-func registerFlowFilter(c *cobra.Command, o *filterOptions) {
-	registerFilter(c, ct.FlowFlags, o)
-}
-
-// flowFilter compiles the choice of flows.
-func flowFilter(o *filterOptions) (*table.Choice[ct.Flow], error) { return table.Flows(&o.Filter) }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +51,7 @@ func (a *app) ctGet(o *ctGetOptions) error {
 	if err := f.Orig.Complete(); err != nil {
 		return &usageError{err}
 	}
-	w, out, err := a.flowPrinter(a.quiet && !o.flow.q)
+	w, err := flowKind.printer(a, a.quiet && !o.flow.q)
 	if err != nil {
 		return err
 	}
@@ -66,7 +64,7 @@ func (a *app) ctGet(o *ctGetOptions) error {
 	if err := conn.Get(f, got, o.zero); err != nil {
 		return err
 	}
-	if slices.Contains(out.Fields, "idle") || strings.Contains(out.Template, ".idle") {
+	if a.wants("idle") {
 		t := ct.LoadTimeouts()
 		if err := t.LoadPolicies(); err != nil {
 			return err

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"slices"
-	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -15,13 +12,11 @@ import (
 
 // ctListOptions are the flags of 'nfctl ct list'.
 type ctListOptions struct {
-	format             string // when -o is not said; "": the usual one
-	filter             filterOptions
+	choosing
 	dying, unconfirmed bool
 	zero               bool
 	groupBy            []string
 	top                uint64
-	failEmpty          bool
 }
 
 func newCtList(a *app) *cobra.Command {
@@ -44,22 +39,18 @@ packets and bytes are those of both directions, of flows that have counters
   nfctl ct list --filter 'orig.bytes > "1MiB" and age < 60'
   nfctl ct list --group-by orig.src,orig.dport --top 20`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.filter.args(args); err != nil {
-				return err
-			}
-			return a.ctList(c, o)
+			return a.ctList(c, o, args, "")
 		},
 	}
 	f := c.Flags()
-	f.SortFlags = false
-	registerFlowFilter(c, &o.filter)
+	flowKind.register(c, &o.choosing)
 	f.StringSliceVar(&o.groupBy, "group-by", nil, "count flows by these `fields`: orig.src,orig.dport")
 	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the `N` groups with the most flows")
 	f.BoolVar(&o.zero, "zero", false, "set the counters of what is listed to zero")
 	f.BoolVar(&o.dying, "dying", false, "list flows that ended but are still held")
 	f.BoolVar(&o.unconfirmed, "unconfirmed", false,
 		"list flows that are not yet in the table; always empty since Linux 5.19 or so")
-	f.BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	o.registerFailEmpty(c)
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
@@ -80,36 +71,33 @@ What nobody can set is not restored: counters, times, id and use.`,
   nfctl --netns old ct save | nfctl --netns new ct load -
   nfctl ct save --zone 11 | sed 's/-w 11/-w 12/' | nfctl ct load -`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.filter.args(args); err != nil {
-				return err
-			}
-			if a.template == "" {
-				o.format = "save"
-			}
-			return a.ctList(c, o)
+			return a.ctList(c, o, args, a.saving())
 		},
 	}
-	c.Flags().SortFlags = false
-	registerFlowFilter(c, &o.filter)
-	c.Flags().BoolVar(&o.failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	flowKind.register(c, &o.choosing)
+	o.registerFailEmpty(c)
 	a.prints(c, format.SaveFormats, paths(ct.FlowFields))
 	return c
 }
 
-func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
-	out, err := a.outputOr(o.format, false)
+// ctList lists flows; form is the format when -o is not said.
+func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form string) error {
+	if err := o.filter.args(args); err != nil {
+		return err
+	}
+	out, err := a.outputOr(form, false)
 	if err != nil {
 		return err
 	}
 	if err := o.check(); err != nil {
 		return err
 	}
-	choose, err := flowFilter(&o.filter)
+	choose, err := table.Flows(&o.filter.Filter)
 	if err != nil {
 		return err
 	}
 	d := table.DumpOptions(choose)
-	d.Idle = d.Idle || slices.Contains(out.Fields, "idle") || strings.Contains(out.Template, ".idle") ||
+	d.Idle = d.Idle || a.wants("idle") ||
 		slices.Contains(o.groupBy, "idle")
 	switch {
 	case o.dying:
@@ -126,35 +114,20 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions) error {
 	if c.Flags().Changed("group-by") {
 		return ended(ctx, a.ctGroups(ctx, o, out, choose, d))
 	}
-	l := &lister{a: a, out: out}
-	bad := &failures{a: a}
-	how := table.Listing{Dump: d, Zero: o.zero, Failed: bad.add}
+	how := table.Listing{Dump: d, Zero: o.zero}
 	how.InOrder = out.Format == format.Table // its columns are aligned over all flows
-	if err := l.begin(); err != nil {
-		return err
-	}
-	if !a.quiet {
-		how.Reader = l.reader
-	}
-	n, res, err := table.List(ctx, choose, how)
-	if o.zero {
-		err = cutShort(err)
-	}
-	err = cmp.Or(err, bad.result(), ctx.Err())
-	if !a.quiet {
-		err = cmp.Or(err, l.end())
-	}
-	if err != nil {
-		return ended(ctx, err)
-	}
-	a.dumpNote(res)
-	if a.quiet || a.verbose > 0 {
-		a.total("%s", flows(n))
-	}
-	if o.unconfirmed && n == 0 {
-		a.hint("the kernel keeps no list of unconfirmed flows since Linux 5.19 or so")
-	}
-	return notFound(o.failEmpty, n)
+	return flowKind.list(ctx, a, out, o.failEmpty,
+		func(reader func() func(*ct.Flow) error, failed func(error)) (uint64, ct.DumpResult, error) {
+			how.Reader, how.Failed = reader, failed
+			n, res, err := table.List(ctx, choose, how)
+			if o.zero {
+				err = cutShort(err)
+			}
+			if err == nil && n == 0 && o.unconfirmed {
+				a.hint("the kernel keeps no list of unconfirmed flows since Linux 5.19 or so")
+			}
+			return n, res, err
+		})
 }
 
 func (o *ctListOptions) check() error {
@@ -167,48 +140,6 @@ func (o *ctListOptions) check() error {
 		return usagef("--zero does not go with --group-by")
 	case o.top > 0 && len(o.groupBy) == 0:
 		return usagef("--top goes with --group-by")
-	}
-	return nil
-}
-
-// A lister prints flows that several goroutines read.
-type lister struct {
-	a        *app
-	out      format.Output
-	mu       sync.Mutex // standard output
-	printers []*flowPrinter
-}
-
-// reader returns what prints the flows that one goroutine reads.
-func (l *lister) reader() func(*ct.Flow) error {
-	p, _ := format.New(format.Flows, l.out, format.Options{Color: l.a.colored()}) // begin tried it
-	w := &flowPrinter{p, &sink{w: l.a.out, mu: &l.mu}}
-	l.printers = append(l.printers, w)
-	return w.print
-}
-
-// begin writes what stands before the first flow.
-func (l *lister) begin() error {
-	_, k, err := printTo(l.a, format.Flows, l.out, format.Options{})
-	if err != nil || l.a.quiet || l.out.Format == format.Table {
-		return err
-	}
-	return k.flush()
-}
-
-// end writes what is held back, and what stands behind the last flow.
-func (l *lister) end() error {
-	if len(l.printers) == 0 {
-		l.reader() // also an empty document has its end
-	}
-	for i, w := range l.printers {
-		if i == len(l.printers)-1 {
-			return w.end()
-		}
-		w.b = w.p.Flush(w.b)
-		if err := cmp.Or(w.flush(), w.p.Err()); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 // ctLoadOptions are the flags of 'nfctl ct load'.
 type ctLoadOptions struct {
+	noun           string // what the command is about
 	file           string // "-": standard input
 	orUpdate       bool
 	strict, dryRun bool
@@ -24,11 +25,8 @@ type ctLoadOptions struct {
 }
 
 func newCtLoad(a *app) *cobra.Command {
-	o := &ctLoadOptions{}
-	c := &cobra.Command{
-		Use:     "load [FILE]",
-		Aliases: []string{"restore"},
-		Short:   "Make the flows that 'ct save' wrote",
+	return newLoad(a, &ctLoadOptions{noun: flowKind.noun}, &cobra.Command{
+		Short: "Make the flows that 'ct save' wrote",
 		Long: `Makes the flows that a file, or standard input, describes: lines of 'ct save', of
 conntrack(8)'s -o save, and of -o json, also mixed, and the expectations among them,
 as 'expect load' does. Lines are applied in their order.
@@ -52,26 +50,14 @@ that of its state; 'ct watch --resync' lists the table again before that.`,
   nfctl --netns old ct save | nfctl --netns new ct load
   nfctl ct load flows --dry-run
   ssh router nfctl ct watch --with-existing --resync 20s -o json | nfctl ct load --or-update`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeFiles,
-		RunE: func(c *cobra.Command, args []string) error {
-			if o.file = "-"; len(args) > 0 {
-				o.file = args[0]
-			}
-			return a.ctLoad(c, o)
-		},
-	}
-	o.register(c, "flows")
-	return c
+	})
 }
 
 // newExpectLoad is 'ct load', which can make the masters of expectations.
 func newExpectLoad(a *app) *cobra.Command {
-	o := &ctLoadOptions{}
-	c := &cobra.Command{
-		Use:     "load [FILE]",
-		Aliases: []string{"restore"},
-		Short:   "Make the expectations that 'expect save' wrote",
+	o := &ctLoadOptions{noun: expectKind.noun}
+	c := newLoad(a, o, &cobra.Command{
+		Short: "Make the expectations that 'expect save' wrote",
 		Long: `Makes the expectations that a file, or standard input, describes: lines of 'expect
 save' and of -o json, and the flows among them, as 'ct load' does, also mixed. A line
 that cannot be read, or that the kernel refuses, is reported with its number, and the
@@ -87,31 +73,32 @@ expectation's zone: it is looked for where a flow like its master is.`,
 		Example: `  nfctl expect load expectations
   nfctl expect save | nfctl --netns new expect load --create-master
   ssh router nfctl watch --with-existing -o json | nfctl expect load --or-update`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeFiles,
-		RunE: func(c *cobra.Command, args []string) error {
-			if o.file = "-"; len(args) > 0 {
-				o.file = args[0]
-			}
-			return a.ctLoad(c, o)
-		},
-	}
-	o.register(c, "expectations")
+	})
 	c.Flags().BoolVar(&o.createMaster, "create-master", false,
 		"make the master of an expectation, with the helper that its line names, when\n"+
 			"neither the table nor the lines have it")
 	return c
 }
 
-func (o *ctLoadOptions) register(c *cobra.Command, what string) {
+// newLoad adds to c what 'ct load' and 'expect load' have both.
+func newLoad(a *app, o *ctLoadOptions, c *cobra.Command) *cobra.Command {
+	c.Use, c.Aliases = "load [FILE]", []string{"restore"}
+	c.Args, c.ValidArgsFunction = cobra.MaximumNArgs(1), completeFiles
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if o.file = "-"; len(args) > 0 {
+			o.file = args[0]
+		}
+		return a.ctLoad(c, o)
+	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&o.orUpdate, "or-update", false, "change "+what+
-		" that are there already to be so, and delete those of which an\n"+
-		"event says that they ended")
+	f.BoolVar(&o.orUpdate, "or-update", false, "change "+o.noun+
+		"s that are there already to be so, and delete those of "+
+		"which an\nevent says that they ended")
 	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
 	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
+	return c
 }
 
 func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
@@ -132,12 +119,18 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		}
 		name, in = o.file, f
 	}
-	ctx, stop := a.interruptible(c, "flow", "loaded")
+	ctx, stop := a.interruptible(c, o.noun, "loaded")
 	defer stop()
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{
 		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, CreateMaster: o.createMaster, Progress: bar,
-		Applied: a.edit,
+		Applied: func(expect bool) {
+			if expect {
+				a.changed.expect()
+			} else {
+				a.changed.flow()
+			}
+		},
 		Failed: func(bad *format.LineError) {
 			if bad.Text != "" {
 				a.line("nfctl: %s: %v", name, bad)
@@ -159,7 +152,8 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 		return err
 	}
 	if o.dryRun {
-		a.total("%s read, %s failed", made(&done, done.Made+done.Deleted), plural(done.Failed, "line"))
+		a.total("%s read, %s failed", amount(flowKind.noun, done.Made+done.Deleted, done.Expects),
+			plural(done.Failed, "line"))
 	} else {
 		a.total("%s", loadTotals(o, &done))
 	}
@@ -192,20 +186,9 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	return nil
 }
 
-// made says of how many flows and expectations something is said.
-func made(done *table.Loaded, n uint64) string {
-	switch {
-	case done.Expects == 0:
-		return flows(n)
-	case n == 0:
-		return plural(done.Expects, "expectation")
-	}
-	return flows(n) + " and " + plural(done.Expects, "expectation")
-}
-
 // loadTotals says what a load did.
 func loadTotals(o *ctLoadOptions, done *table.Loaded) string {
-	text := made(done, done.Made) + " made"
+	text := amount(flowKind.noun, done.Made, done.Expects) + " made"
 	if o.orUpdate { // the kernel does not say which
 		text += " or changed"
 	}

@@ -93,7 +93,7 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 		},
 	}
 	o.register(c, "new, update, destroy, all")
-	registerFlowFilter(c, fo)
+	flowKind.registerFilter(c, fo)
 	a.prints(c, format.FlowEventFormats, paths(ct.FlowFields))
 	return c
 }
@@ -124,7 +124,7 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 		},
 	}
 	o.register(c, "new, destroy, all")
-	registerExpectFilter(c, fo)
+	expectKind.registerFilter(c, fo)
 	a.prints(c, format.ExpectEventFormats, paths(ct.ExpectFields))
 	return c
 }

@@ -78,7 +78,7 @@ func exitCode(err error) int {
 		return status.code
 	case errors.As(err, &usage), errors.As(err, &rul), table.IsUsage(err):
 		return exitUsage
-	case errors.Is(err, queue.ErrBusy):
+	case errors.Is(err, queue.ErrBusy), errors.Is(err, table.ErrOtherHelper), errors.Is(err, table.ErrNoHelper):
 		return exitExists
 	case errors.Is(err, os.ErrPermission):
 		return exitPermission

@@ -2,9 +2,6 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-
-	"nfctl/internal/ct"
-	"nfctl/internal/table"
 )
 
 func newExpect(a *app) *cobra.Command {
@@ -25,17 +22,4 @@ The kernel's helpers make expectations; so do these commands.`,
 		{"flush", newExpectFlush}, {"save", newExpectSave}, {"load", newExpectLoad}, {"count", newExpectCount}, {"stats", newExpectStats}, {"watch", newExpectWatch},
 	})...)
 	return c
-}
-
-func registerExpectFilter(c *cobra.Command, fo *filterOptions) {
-	registerFilter(c, ct.ExpectFlags, fo)
-	_ = c.Flags().MarkHidden("labelmap")
-}
-
-// expectFilter reads the flags and arguments that choose expectations.
-func expectFilter(fo *filterOptions, args []string) (*table.Choice[ct.Expect], error) {
-	if err := fo.args(args); err != nil {
-		return nil, err
-	}
-	return table.Expects(&fo.Filter)
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +20,6 @@ import (
 type expectOptions struct {
 	table.NewExpect
 	orUpdate, ifMissing, dryRun bool
-	masterTimeout               time.Duration
 }
 
 func newExpectCreate(a *app) *cobra.Command {
@@ -63,7 +64,7 @@ A connection has a helper from its birth: by a rule (iptables -t raw -A PREROUTI
 	f.StringVar(&o.NAT, "nat", "", "`address:port` to translate the source of the connection to, see --nat-dir")
 	f.StringVar(&o.NATDir, "nat-dir", "", "`direction` of the master that --nat belongs to: orig or reply")
 	f.BoolVar(&o.CreateMaster, "create-master", false, "make the master with --helper when it is not in the table")
-	durationFlag(f, &o.masterTimeout, "master-timeout",
+	durationFlag(f, &o.MasterTimeout, "master-timeout",
 		"timeout of a master that is made (default: 5m, and at least --timeout)")
 	f.BoolVar(&o.orUpdate, "or-update", false, "set the timeout of one that is there already")
 	f.BoolVar(&o.ifMissing, "if-missing", false, "do nothing, and succeed, when it is there already")
@@ -90,7 +91,8 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	if o.orUpdate && o.ifMissing {
 		return usagef("--or-update changes what is there, --if-missing leaves it: one of them")
 	}
-	if _, err := a.outputOf(false); err != nil {
+	w, err := expectKind.printer(a, a.quiet)
+	if err != nil {
 		return err
 	}
 	if o.dryRun {
@@ -98,31 +100,20 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 			a.warn("would make the master %s with helper %s if it is not there", ct.AppendTuple(nil, &e.Master),
 				o.Helper)
 		}
-		return a.printExpects(e)
+		return cmp.Or(w.print(e), w.end())
 	}
 	conn, err := ct.Dial()
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.ExpectKeepsPorts(e); err != nil {
-		return err
-	}
-	var made *ct.Flow
-	if o.CreateMaster {
-		if made, err = a.makeMaster(conn, o, e); err != nil {
-			return err
-		}
-	}
-	res, err := conn.CreateExpect(e, o.orUpdate)
+	res, err := o.Make(conn, e, o.orUpdate)
 	switch {
-	case err != nil && made != nil:
-		return errors.Join(createHint(err, o), conn.Delete(made))
 	case errors.Is(err, unix.EEXIST) && o.ifMissing:
 		a.warn("%s is there already", expectWords(e))
 		return nil
 	case err != nil:
-		return createHint(err, o)
+		return expectHint(err, o.Helper)
 	}
 	for _, x := range res.Evicted {
 		a.warn("%s had to go: the helper's limit of expectations for this master is reached", expectWords(x))
@@ -140,58 +131,44 @@ func (a *app) expectCreate(ctx context.Context, o *expectOptions, args []string)
 	case res.Updated && !e.Has(ct.ExpectHasTimeout):
 		a.warn("%s was there already; without --timeout nothing of it changes", expectWords(e))
 	}
-	return a.printExpects(res.Stored)
+	return cmp.Or(w.print(res.Stored), w.end())
 }
 
-// createHint adds to a refusal what to do about it.
-func createHint(err error, o *expectOptions) error {
+// expectHint adds to the refusal of an expectation what to do about it; helper is that
+// which was named.
+func expectHint(err error, helper string) error {
 	var refused *ct.Refusal
 	if !errors.As(err, &refused) {
 		return err
 	}
 	hint := ""
 	switch {
-	case errors.Is(err, unix.EOPNOTSUPP) && o.Helper == "":
+	case errors.Is(err, unix.EOPNOTSUPP) && helper == "":
 		hint = "with --create-master --helper ftp nfctl makes the master itself; else a rule must give it a helper: " +
 			"iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp"
 	case errors.Is(err, unix.EOPNOTSUPP):
-		hint = "the helper is the master's own, and belongs to a family and a protocol; 'nfctl doctor' shows which " +
-			"this kernel has"
+		hint = "the helper is the master's own, and belongs to a family and a protocol; 'nfctl doctor' shows " +
+			"which this " +
+			"kernel has"
 	case errors.Is(err, unix.ENOENT):
 		hint = "'nfctl ct list' shows what is there; --create-master --helper NAME makes the master; --zone N " +
-			"when it " +
-			"is in another zone"
+			"when it is " +
+			"in another zone"
 	case errors.Is(err, unix.EEXIST):
 		hint = "--or-update sets its timeout, --if-missing leaves it as it is"
 	case errors.Is(err, unix.EBUSY):
 		hint = "'nfctl expect list' shows which; delete it first, or say more of the source"
-	}
-	if hint == "" {
+	default:
 		return err
 	}
 	return &statusError{code: exitCode(err), err: err, hint: hint}
 }
 
-// makeMaster makes the master of e with a helper, unless it is there and has it.
-func (a *app) makeMaster(conn *ct.Conn, o *expectOptions, e *ct.Expect) (*ct.Flow, error) {
-	timeout := uint32(0)
-	if o.masterTimeout > 0 {
-		secs, err := value.WholeSeconds(o.masterTimeout)
-		if err != nil {
-			return nil, named("--master-timeout", err)
-		}
-		timeout = secs
+// expectWords names an expectation in messages.
+func expectWords(e *ct.Expect) string {
+	b := ct.AppendTuple([]byte("expectation "), &e.Tuple)
+	if e.Has(ct.ExpectHasID) {
+		b = fmt.Appendf(b, " (id %d)", e.ID)
 	}
-	f, err := table.MakeMaster(conn, e, o.Helper, timeout)
-	switch {
-	case errors.Is(err, table.ErrOtherHelper):
-		return nil, &statusError{code: exitExists, err: err}
-	case errors.Is(err, table.ErrNoHelper):
-		return nil, &statusError{code: exitExists, err: err,
-			hint: "delete it ('nfctl ct delete') and give it a helper when it is made: by a rule, or by " +
-				"--create-master"}
-	case err != nil:
-		return nil, createHint(err, o)
-	}
-	return f, nil
+	return string(b)
 }

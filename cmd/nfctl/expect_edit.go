@@ -1,10 +1,9 @@
 package main
 
 import (
-	"errors"
+	"context"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
@@ -12,9 +11,8 @@ import (
 )
 
 func newExpectUpdate(a *app) *cobra.Command {
-	fo := &filterOptions{}
+	o := &choosing{}
 	var sets []string
-	var dryRun, failEmpty bool
 	c := &cobra.Command{
 		Use:   "update ['PATTERN'] --set timeout=DURATION",
 		Short: "Change the timeout of expectations",
@@ -23,49 +21,32 @@ func newExpectUpdate(a *app) *cobra.Command {
 		Example: "  nfctl expect update 'tcp > :5000' --set timeout=1m\n  nfctl expect update --helper ftp --set " +
 			"timeout=10s",
 		RunE: func(c *cobra.Command, args []string) error {
-			flt, err := expectFilter(fo, args)
+			choose, err := expectKind.chosen(o, args)
 			if err != nil {
 				return err
 			}
-			var change ct.Expect
-			if len(sets) == 0 {
-				return usagef("--set timeout=DURATION is missing: what to change")
-			}
-			if err := table.OnceEach(ct.ExpectAttrs(), sets); err != nil {
-				return err
-			}
-			for _, s := range sets {
-				if err := ct.Set(ct.ExpectAttrs(), &change, s, true); err != nil {
-					return named("--set", err)
-				}
-			}
-			conn, err := ct.Dial()
+			timeout, err := table.ExpectTimeout(sets)
 			if err != nil {
 				return err
 			}
-			defer conn.Close()
-			return a.changeExpects(c, conn, "update", flt, dryRun, failEmpty, func(e *ct.Expect) error {
-				if err := conn.UpdateExpect(e, change.Timeout); err != nil {
-					return err
-				}
-				e.Timeout = change.Timeout
-				return nil
-			})
+			return expectKind.change(a, c, choose, o, "updated",
+				func(ctx context.Context, how table.Edit[ct.Expect]) (table.Edited, error) {
+					return table.UpdateExpects(ctx, choose, timeout, how)
+				})
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringArrayVar(&sets, "set", nil, "what to change: `timeout=30s`")
-	f.BoolVar(&dryRun, "dry-run", false, "print what would be changed, and change nothing")
-	f.BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
-	registerExpectFilter(c, fo)
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be changed, and change nothing")
+	o.registerFailEmpty(c)
+	expectKind.register(c, o)
 	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
 func newExpectDelete(a *app) *cobra.Command {
-	fo := &filterOptions{}
-	var all, dryRun, failEmpty bool
+	o := &choosing{}
 	c := &cobra.Command{
 		Use:     "delete ['PATTERN']",
 		Aliases: []string{"del"},
@@ -74,88 +55,29 @@ func newExpectDelete(a *app) *cobra.Command {
 		Example: "  nfctl expect delete 'tcp > 10.0.0.2:5000'\n  nfctl expect delete --id 0x12345678\n  nfctl expect " +
 			"delete --master 'tcp 10.0.0.1 > :21'\n  nfctl expect delete --helper ftp",
 		RunE: func(c *cobra.Command, args []string) error {
-			flt, err := expectFilter(fo, args)
+			choose, err := expectKind.chosen(o, args)
 			if err != nil {
 				return err
 			}
-			if !fo.Any() && !dryRun {
-				if err := a.confirm(all, "Delete all expectations of this network namespace?"); err != nil {
+			if !o.filter.Any() && !o.dryRun {
+				if err := a.confirm(o.all, "Delete all expectations of this network namespace?"); err != nil {
 					return err
 				}
 			}
-			conn, err := ct.Dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			return a.changeExpects(c, conn, "delete", flt, dryRun, failEmpty, conn.DeleteExpect)
+			return expectKind.change(a, c, choose, o, "deleted",
+				func(ctx context.Context, how table.Edit[ct.Expect]) (table.Edited, error) {
+					return table.DeleteExpects(ctx, choose, how)
+				})
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&all, "all", false, "delete all without asking, when nothing else is given")
-	f.BoolVar(&dryRun, "dry-run", false, "print what would be deleted, and delete nothing")
-	f.BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
-	registerExpectFilter(c, fo)
+	f.BoolVar(&o.all, "all", false, "delete all without asking, when nothing else is given")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be deleted, and delete nothing")
+	o.registerFailEmpty(c)
+	expectKind.register(c, o)
 	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
-}
-
-// changeExpects makes one request about each chosen expectation and prints those
-// that were there. One that is gone meanwhile was not chosen.
-func (a *app) changeExpects(c *cobra.Command, conn *ct.Conn, op string, flt *table.Choice[ct.Expect],
-	dryRun, failEmpty bool, request func(*ct.Expect) error) error {
-	p, k, err := a.expectPrinter()
-	if err != nil {
-		return err
-	}
-	did := op + "d"
-	if dryRun {
-		did = ""
-	}
-	ctx, stop := a.interruptible(c, "expectation", did)
-	defer stop()
-	list, err := table.ChosenExpects(ctx, conn, flt)
-	if err != nil {
-		return ended(ctx, err)
-	}
-	n := uint64(0)
-	bad := &failures{a: a, what: "expectation"}
-	for _, e := range list {
-		if err = ctx.Err(); err != nil {
-			break
-		}
-		if !dryRun {
-			if err := request(e); errors.Is(err, unix.ENOENT) {
-				continue
-			} else if err != nil {
-				bad.add(err)
-				continue
-			}
-			a.edit()
-		}
-		n++
-		if a.quiet {
-			continue
-		}
-		if k.b = p.Append(k.b, e); k.full() {
-			if err = cutShort(k.flush()); err != nil {
-				break
-			}
-		}
-	}
-	err = errors.Join(err, finishPrint(p, k))
-	if dryRun {
-		did = "would be " + op + "d"
-	}
-	a.total("%s %s", plural(n, "expectation"), did)
-	if err != nil {
-		return ended(ctx, err)
-	}
-	if err := bad.result(); err != nil {
-		return err
-	}
-	return notFound(failEmpty, n)
 }
 
 func newExpectFlush(a *app) *cobra.Command {
@@ -166,26 +88,22 @@ func newExpectFlush(a *app) *cobra.Command {
 		Example: "  nfctl expect flush --all",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			conn, err := ct.Dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			list, err := table.ChosenExpects(c.Context(), conn, &table.Choice[ct.Expect]{})
+			everything := &table.Choice[ct.Expect]{}
+			there, err := table.EachExpect(c.Context(), everything, func(*ct.Expect) error { return nil })
 			if err != nil {
 				return err
 			}
 			if dryRun {
-				a.total("%s would be deleted", plural(uint64(len(list)), "expectation"))
+				a.total("%s would be deleted", plural(there.Matched, "expectation"))
 				return nil
 			}
 			if err := a.confirm(all, "Delete all expectations of this network namespace?"); err != nil {
 				return err
 			}
-			if err := conn.FlushExpects(); err != nil {
+			if err := table.FlushExpects(); err != nil {
 				return err
 			}
-			a.total("%s deleted", plural(uint64(len(list)), "expectation"))
+			a.total("%s deleted", plural(there.Matched, "expectation"))
 			return nil
 		},
 	}

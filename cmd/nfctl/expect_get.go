@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/ct"
@@ -26,7 +28,8 @@ func newExpectGet(a *app) *cobra.Command {
 			if err := zone.Set(key); err != nil {
 				return err
 			}
-			if _, err := a.outputOf(false); err != nil {
+			w, err := expectKind.printer(a, a.quiet)
+			if err != nil {
 				return err
 			}
 			conn, err := ct.Dial()
@@ -39,7 +42,7 @@ func newExpectGet(a *app) *cobra.Command {
 				return err
 			}
 			got.Zone, got.Present = key.Zone, got.Present|ct.ExpectHasZone
-			return a.printExpects(&got)
+			return cmp.Or(w.print(&got), w.end())
 		},
 	}
 	registerZone(c, &zone)

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"strings"
 
@@ -13,8 +13,7 @@ import (
 )
 
 func newExpectList(a *app) *cobra.Command {
-	fo := &filterOptions{}
-	failEmpty := false
+	o := &choosing{}
 	c := &cobra.Command{
 		Use:   "list ['PATTERN']",
 		Short: "List expectations",
@@ -23,19 +22,17 @@ about the connection expected, as it is stored: what may be anything is 0 there.
 --master and --orig-… are about the connection that expects it.`,
 		Example: "  nfctl expect list\n  nfctl expect list --master 'tcp > :21' -o json\n  nfctl expect list 'tcp > " +
 			":5000-6000'",
-		RunE: func(c *cobra.Command, args []string) error { return a.expectList(c, fo, args, "", failEmpty) },
+		RunE: func(c *cobra.Command, args []string) error { return a.expectList(c, o, args, "") },
 	}
-	c.Flags().SortFlags = false
-	registerExpectFilter(c, fo)
-	c.Flags().BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	expectKind.register(c, o)
+	o.registerFailEmpty(c)
 	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
 
 // newExpectSave is 'expect list -o save' under the name that goes with 'expect load'.
 func newExpectSave(a *app) *cobra.Command {
-	fo := &filterOptions{}
-	failEmpty := false
+	o := &choosing{}
 	c := &cobra.Command{
 		Use:   "save ['PATTERN']",
 		Short: "Write expectations as lines that 'expect load' reads",
@@ -45,23 +42,18 @@ of 'nfctl expect create' that make it. With -o json they are JSON Lines, which
 		Example: `  nfctl expect save > expectations
   (nfctl ct save; nfctl expect save) > table; nfctl --netns new ct load table`,
 		RunE: func(c *cobra.Command, args []string) error {
-			form := "save"
-			if a.template != "" {
-				form = ""
-			}
-			return a.expectList(c, fo, args, form, failEmpty)
+			return a.expectList(c, o, args, a.saving())
 		},
 	}
-	c.Flags().SortFlags = false
-	registerExpectFilter(c, fo)
-	c.Flags().BoolVar(&failEmpty, "fail-empty", false, "end with status 3 when nothing matched")
+	expectKind.register(c, o)
+	o.registerFailEmpty(c)
 	a.prints(c, format.SaveFormats, paths(ct.ExpectFields))
 	return c
 }
 
 // expectList lists expectations; form is the format when -o is not said.
-func (a *app) expectList(c *cobra.Command, fo *filterOptions, args []string, form string, failEmpty bool) error {
-	flt, err := expectFilter(fo, args)
+func (a *app) expectList(c *cobra.Command, o *choosing, args []string, form string) error {
+	choose, err := expectKind.chosen(o, args)
 	if err != nil {
 		return err
 	}
@@ -69,103 +61,44 @@ func (a *app) expectList(c *cobra.Command, fo *filterOptions, args []string, for
 	if err != nil {
 		return err
 	}
-	conn, err := ct.Dial()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	p, k, err := printTo(a, format.Expects, out, format.Options{})
-	if err != nil {
-		return err
-	}
-	ctx, stop := a.interruptible(c, "flow", "")
+	ctx, stop := a.interruptible(c, expectKind.noun, "")
 	defer stop()
-	n := uint64(0)
-	res, err := table.EachExpect(ctx, conn, flt, func(e *ct.Expect) error {
-		if n++; a.quiet {
-			return ctx.Err()
-		}
-		if k.b = p.Append(k.b, e); k.full() {
-			return k.flush()
-		}
-		return ctx.Err()
-	})
-	if err = errors.Join(err, finishPrint(p, k)); err != nil {
-		return ended(ctx, err)
-	}
-	a.dumpNote(res)
-	if a.quiet || a.verbose > 0 {
-		a.total("%s", plural(n, "expectation"))
-	}
-	return notFound(failEmpty, n)
-}
-
-func (a *app) expectPrinter() (*format.Printer[ct.Expect], *sink, error) {
-	out, err := a.outputOf(false)
-	if err != nil {
-		return nil, nil, err
-	}
-	return printTo(a, format.Expects, out, format.Options{})
-}
-
-// printExpects prints expectations, unless -q was given.
-func (a *app) printExpects(list ...*ct.Expect) error {
-	p, k, err := a.expectPrinter()
-	if err != nil {
-		return err
-	}
-	for _, e := range list {
-		if !a.quiet {
-			k.b = p.Append(k.b, e)
-		}
-	}
-	return finishPrint(p, k)
+	return expectKind.list(ctx, a, out, o.failEmpty,
+		func(reader func() func(*ct.Expect) error, _ func(error)) (uint64, ct.DumpResult, error) {
+			show := func(*ct.Expect) error { return nil }
+			if reader != nil {
+				show = reader()
+			}
+			got, err := table.EachExpect(ctx, choose, show)
+			return got.Matched, got.Dump, err
+		})
 }
 
 func newExpectCount(a *app) *cobra.Command {
-	fo := &filterOptions{}
+	o := &choosing{}
 	c := &cobra.Command{
 		Use:     "count ['PATTERN']",
 		Short:   "Count expectations",
 		Example: "  nfctl expect count\n  nfctl expect count --helper ftp",
 		RunE: func(c *cobra.Command, args []string) error {
-			flt, err := expectFilter(fo, args)
+			choose, err := expectKind.chosen(o, args)
 			if err != nil {
 				return err
 			}
-			conn, err := ct.Dial()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			ctx, stop := a.interruptible(c, "flow", "")
-			defer stop()
-			n := format.Count{Of: "expectations"}
-			if _, err := table.EachExpect(ctx, conn, flt, func(*ct.Expect) error {
-				n.Count++
-				return nil
-			}); err != nil {
-				return ended(ctx, err)
-			}
-			if !fo.Any() {
-				n.Max = ct.ExpectMax()
-			}
-			return printAll(a, format.Counts, n)
+			return expectKind.count(a, c,
+				o.failEmpty, func(ctx context.Context) (n, most uint64, res ct.DumpResult, err error) {
+					got, err := table.EachExpect(ctx, choose, func(*ct.Expect) error { return nil })
+					if !o.filter.Any() {
+						most = ct.ExpectMax()
+					}
+					return got.Matched, most, got.Dump, err
+				})
 		},
 	}
-	c.Flags().SortFlags = false
-	registerExpectFilter(c, fo)
+	expectKind.register(c, o)
+	o.registerFailEmpty(c)
 	a.prints(c, format.Generic, paths(format.Counts.Fields), paths(ct.ExpectFields))
 	return c
-}
-
-// expectWords names an expectation in messages.
-func expectWords(e *ct.Expect) string {
-	b := ct.AppendTuple([]byte("expectation "), &e.Tuple)
-	if e.Has(ct.ExpectHasID) {
-		b = fmt.Appendf(b, " (id %d)", e.ID)
-	}
-	return string(b)
 }
 
 func newExpectStats(a *app) *cobra.Command {

@@ -320,6 +320,7 @@ func TestExpectCommands(t *testing.T) {
 		{[]string{"expect", "list", "-o", "save", "--id", "1"}, 0, ""},
 		{[]string{"expect", "list", "-o", "flow"}, 2, "flow"},
 		{[]string{"expect", "list", "--fail-empty", "--id", "1"}, 3, ""},
+		{[]string{"expect", "count", "--fail-empty", "--id", "1"}, 3, "0"},
 		{[]string{"expect", "list", "tcp"}, 2, "must be quoted"},
 		{[]string{"expect", "update", "udp > :5002", "--set", "timeout=3609s"}, 0, "360"},
 		{[]string{"expect", "update", "udp > :5002", "--set", "class=1"}, 2, "only the timeout"},

@@ -21,6 +21,8 @@ func hintFor(err error, code int) string {
 	switch {
 	case errors.Is(err, table.ErrEnded):
 		return "--or-update follows a stream of events: it deletes the flows that have ended"
+	case errors.Is(err, table.ErrNoHelper):
+		return "delete it ('nfctl ct delete') and give it a helper when it is made: by a rule, or by --create-master"
 	case errors.Is(err, queue.ErrBusy):
 		return "end that program, or take another number; 'nfctl queue list' shows who holds which"
 	case code == exitPermission:

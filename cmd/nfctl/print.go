@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -78,6 +79,20 @@ func (a *app) outputOr(own string, stream bool) (format.Output, error) {
 		return o, named("--output", err)
 	}
 	return o, nil
+}
+
+// saving is the format of commands that save, where -o is not said.
+func (a *app) saving() string {
+	if a.template != "" {
+		return ""
+	}
+	return format.Save.String()
+}
+
+// wants reports whether --fields or --template ask for a field by name.
+func (a *app) wants(field string) bool {
+	named := func(name string) bool { return strings.TrimSpace(name) == field }
+	return slices.ContainsFunc(strings.Split(a.fields, ","), named) || strings.Contains(a.template, "."+field)
 }
 
 // named puts the name of a flag in front of what is wrong with its value.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,7 +37,7 @@ type app struct {
 	ready     os.FileInfo // of readyFile, when that was made
 	readyFile string
 
-	changed atomic.Uint64 // what a command has changed so far
+	changed tally
 
 	name string // under which messages are printed; "": nfctl
 }

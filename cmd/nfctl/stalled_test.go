@@ -140,8 +140,25 @@ func TestSignalsWithStalledReader(t *testing.T) {
 func TestSignalsEndLoad(t *testing.T) {
 	t.Parallel()
 	nfctl := nstest.Build(t)
-	for _, args := range [][]string{{"ct", "load"}, {"compat", "conntrack", "-R", "-"}} {
+	const flow = "-A -t 600 -s 10.%d.%d.%d -d 10.9.0.1 -p udp --sport 1000 --dport 53\n"
+	const expect = "-A -t 600 -s 10.%d.%d.%d -d 10.9.0.1 -p tcp --sport 1000 --dport 21 --set helper=ftp\n" +
+		"-A expect --master 'tcp 10.%[1]d.%[2]d.%[3]d:1000 > 10.9.0.1:21' --helper ftp 'tcp 10.%[1]d.%[2]d.%[3]d > " +
+		"10.9.0.1:5000'\n"
+	for _, tt := range []struct {
+		args []string
+		line string
+		said string // with the number of what was loaded; "": nothing is
+	}{
+		{[]string{"ct", "load"}, flow, `nfctl: (\d+) flow`},
+		{[]string{"expect", "load"}, expect, `nfctl: \d+ flows? and (\d+) expectation`},
+		{[]string{"compat", "conntrack", "-R", "-"}, flow, ""},
+	} {
+		args := tt.args
 		ns := nstest.New(t)
+		count := func() (n int) {
+			n, _ = strconv.Atoi(strings.TrimSpace(ns.Run(nfctl, args[0], "count")))
+			return n
+		}
 		in, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -164,19 +181,16 @@ func TestSignalsEndLoad(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := fmt.Fprintf(w, "-A -t 600 -s 10.%d.%d.%d -d 10.9.0.1 -p udp --sport 1000 --dport 53\n",
-					i>>16&255, i>>8&255, i&255); err != nil {
+				if _, err := fmt.Fprintf(w, tt.line, i>>16&255, i>>8&255, i&255); err != nil {
 					return
 				}
-				if i > 1000 {
+				if i > 200 {
 					time.Sleep(time.Millisecond)
 				}
 			}
 		}()
-		if args[0] == "ct" { // conntrack -R reads all before it loads
-			nstest.Until(t, "flows are loaded", func() bool {
-				return strings.TrimSpace(ns.Run(nfctl, "ct", "count")) != "0"
-			})
+		if tt.said != "" { // conntrack -R reads all before it loads
+			nstest.Until(t, "some is loaded", func() bool { return count() > 0 })
 		}
 		_ = c.Process.Signal(unix.SIGINT)
 		_ = c.Process.Signal(unix.SIGTERM)
@@ -191,17 +205,16 @@ func TestSignalsEndLoad(t *testing.T) {
 		close(stop)
 		_ = w.Close()
 		<-fed
-		if args[0] != "ct" {
+		if tt.said == "" {
 			continue
 		}
-		count, _ := strconv.Atoi(strings.TrimSpace(ns.Run(nfctl, "ct", "count")))
 		var told int
-		if m := regexp.MustCompile(`nfctl: (\d+) flow`).FindStringSubmatch(said.String()); m != nil {
+		if m := regexp.MustCompile(tt.said).FindStringSubmatch(said.String()); m != nil {
 			told, _ = strconv.Atoi(m[1])
 		}
 		// What the last send did may not have been read.
-		if told == 0 || told > count || told < count-table.BatchSize {
-			t.Errorf("%v: %d flows in the table, and it says: %s", args, count, said.String())
+		if there := count(); told == 0 || told > there || told < there-table.BatchSize {
+			t.Errorf("%v: %d in the table, and it says: %s", args, there, said.String())
 		}
 	}
 }

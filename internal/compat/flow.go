@@ -280,7 +280,7 @@ func (r *runner) deleted(ctx context.Context, c *Command, out format.Output) (ui
 		return 0, err
 	}
 	bad := &failures{r: r}
-	done, err := table.Delete(ctx, choose, table.Edit{Edited: r.Edited, Done: w.flow, Failed: bad.add})
+	done, err := table.Delete(ctx, choose, table.Edit[ct.Flow]{Edited: r.Edited, Done: w.flow, Failed: bad.add})
 	return done.Done, r.edited(ctx, done.Dump, w, bad, err)
 }
 
@@ -336,7 +336,7 @@ func (r *runner) updated(ctx context.Context, c *Command, out format.Output) (ui
 		return 0, err
 	}
 	bad := &failures{r: r}
-	done, err := table.Update(ctx, choose, ch, table.Edit{Edited: r.Edited, Done: w.flow, Failed: bad.add})
+	done, err := table.Update(ctx, choose, ch, table.Edit[ct.Flow]{Edited: r.Edited, Done: w.flow, Failed: bad.add})
 	return done.Done, r.edited(ctx, done.Dump, w, bad, err)
 }
 
@@ -381,6 +381,6 @@ func (r *runner) flushed(ctx context.Context, c *Command) error {
 		return err
 	}
 	bad := &failures{r: r}
-	_, done, err := table.FlushOrDelete(ctx, choose, table.Edit{Edited: r.Edited, Failed: bad.add})
+	done, err := table.FlushOrDelete(ctx, choose, table.Edit[ct.Flow]{Edited: r.Edited, Failed: bad.add})
 	return r.edited(ctx, done.Dump, nil, bad, err)
 }

@@ -503,7 +503,7 @@ func flush(c *ct.Conn, family uint8) error {
 		return err
 	}
 	var failed error
-	_, _, err = table.FlushOrDelete(context.Background(), choose, table.Edit{Failed: func(err error) {
+	_, err = table.FlushOrDelete(context.Background(), choose, table.Edit[ct.Flow]{Failed: func(err error) {
 		if failed == nil {
 			failed = err
 		}

@@ -11,27 +11,28 @@ import (
 	"nfctl/internal/nl"
 )
 
-// An Edit is told how an edit of many flows goes on. Functions that are nil are not
-// called.
-type Edit struct {
-	// Edited is told of each flow that was edited, before Done.
+// An Edit is told how an edit of many objects, flows or expectations, goes on.
+// Functions that are nil are not called.
+type Edit[T any] struct {
+	// Edited is told of each object that was edited, before Done.
 	Edited func()
-	// Done is given each flow that was edited: as it was when it was deleted, as it
+	// Done is given each object that was edited: as it was when it was deleted, as it
 	// is when it was changed. It lives until Done returns. An error ends the edit.
-	Done func(*ct.Flow) error
-	// Failed is told of each flow that could not be edited, but not of those that
+	Done func(*T) error
+	// Failed is told of each object that could not be edited, but not of those that
 	// were gone meanwhile.
 	Failed func(error)
 }
 
 // Edited is what an edit did.
 type Edited struct {
-	Matched uint64 // flows chosen
+	Matched uint64 // objects chosen
 	Done    uint64 // edited
+	Flushed bool   // by one request, which does not tell how many there were
 	Dump    ct.DumpResult
 }
 
-// Gone reports whether a flow that was read was not there any more when it was to
+// Gone reports whether an object that was read was not there any more when it was to
 // be edited.
 func Gone(err error) bool {
 	var op *nl.OpError
@@ -39,24 +40,24 @@ func Gone(err error) bool {
 }
 
 // editing is a running edit.
-type editing struct {
-	Edit
+type editing[T any] struct {
+	Edit[T]
 	stop error // why it ends
 }
 
-func (e *editing) done(f *ct.Flow) {
+func (e *editing[T]) done(t *T) {
 	if e.Done != nil && e.stop == nil {
-		e.stop = e.Done(f)
+		e.stop = e.Done(t)
 	}
 }
 
-func (e *editing) edited() {
+func (e *editing[T]) edited() {
 	if e.Edited != nil {
 		e.Edited()
 	}
 }
 
-func (e *editing) failed(err error) {
+func (e *editing[T]) failed(err error) {
 	if e.Failed != nil {
 		e.Failed(err)
 	}
@@ -89,13 +90,13 @@ func Each(ctx context.Context, c *Choice[ct.Flow], f func(*ct.Flow) error) (Edit
 // Delete reads what was chosen and deletes it, flow by flow. One dump is read for
 // it, not one for each family side by side: the kernel deletes one flow at a time
 // anyway, and reading goes on meanwhile.
-func Delete(ctx context.Context, c *Choice[ct.Flow], how Edit) (Edited, error) {
+func Delete(ctx context.Context, c *Choice[ct.Flow], how Edit[ct.Flow]) (Edited, error) {
 	conn, err := ct.Dial()
 	if err != nil {
 		return Edited{}, err
 	}
 	defer conn.Close()
-	e := &editing{Edit: how}
+	e := &editing[ct.Flow]{Edit: how}
 	deleted := uint64(0)
 	b := conn.NewBatch(BatchSize, func(f *ct.Flow, err error) {
 		switch {
@@ -142,12 +143,11 @@ func Flush(c *Choice[ct.Flow]) (done bool, err error) {
 
 // FlushOrDelete has the kernel delete what was chosen, or else deletes it flow by
 // flow.
-func FlushOrDelete(ctx context.Context, c *Choice[ct.Flow], how Edit) (flushed bool, out Edited, err error) {
-	if flushed, err = Flush(c); flushed || err != nil {
-		return flushed, out, err
+func FlushOrDelete(ctx context.Context, c *Choice[ct.Flow], how Edit[ct.Flow]) (Edited, error) {
+	if flushed, err := Flush(c); flushed || err != nil {
+		return Edited{Flushed: flushed}, err
 	}
-	out, err = Delete(ctx, c, how)
-	return false, out, err
+	return Delete(ctx, c, how)
 }
 
 // flushFilter returns the filter of a flush that says all that was chosen.
@@ -183,13 +183,13 @@ func flushFilter(c *Choice[ct.Flow]) (family uint8, k ct.KernelFilter, exact boo
 
 // Zero hands every flow that was chosen to done, and sets its counters to zero: what
 // done sees is what the kernel read before that.
-func Zero(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions, how Edit) (Edited, error) {
+func Zero(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions, how Edit[ct.Flow]) (Edited, error) {
 	conn, err := ct.Dial()
 	if err != nil {
 		return Edited{}, err
 	}
 	defer conn.Close()
-	e := &editing{Edit: how}
+	e := &editing[ct.Flow]{Edit: how}
 	var out Edited
 	b := conn.NewBatch(BatchSize, func(_ *ct.Flow, err error) {
 		if err != nil && !Gone(err) {
@@ -216,7 +216,7 @@ func Zero(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions, how Edit) (
 }
 
 // Update changes what was chosen. Without how.Done the flows are not read again.
-func Update(ctx context.Context, c *Choice[ct.Flow], ch *Change, how Edit) (Edited, error) {
+func Update(ctx context.Context, c *Choice[ct.Flow], ch *Change, how Edit[ct.Flow]) (Edited, error) {
 	var conns [3]*ct.Conn
 	for i := range conns {
 		var err error
@@ -226,7 +226,7 @@ func Update(ctx context.Context, c *Choice[ct.Flow], ch *Change, how Edit) (Edit
 		defer conns[i].Close()
 	}
 	edits, reads, single := conns[0], conns[1], conns[2]
-	e := &editing{Edit: how}
+	e := &editing[ct.Flow]{Edit: how}
 	again := reads.NewBatch(BatchSize, nil)
 	again.Reply(e.done)
 	changed := uint64(0)

@@ -2,7 +2,10 @@ package table
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -34,35 +37,109 @@ func Expects(o *Filter) (*Choice[ct.Expect], error) {
 	return compile(ct.ExpectFields, ct.ExpectFlags, expectMakers, ExpectPaths("tuple"), o)
 }
 
-// EachExpect hands every chosen expectation to f, with its zone: see ct.FindZones.
-func EachExpect(ctx context.Context, c *ct.Conn, flt *Choice[ct.Expect],
-	f func(*ct.Expect) error) (ct.DumpResult, error) {
+// EachExpect hands every expectation that was chosen to f, with its zone: see
+// ct.Conn.FindZones.
+func EachExpect(ctx context.Context, c *Choice[ct.Expect], f func(*ct.Expect) error) (Edited, error) {
+	conn, err := ct.Dial()
+	if err != nil {
+		return Edited{}, err
+	}
+	defer conn.Close()
+	return eachExpect(ctx, conn, c, f)
+}
+
+// eachExpect reads all before it hands on the first: f may make requests on conn.
+func eachExpect(
+	ctx context.Context, conn *ct.Conn, c *Choice[ct.Expect], f func(*ct.Expect) error,
+) (out Edited, err error) {
 	var all []*ct.Expect // there are never many
-	res, err := c.Expects(ctx, 0, nil, func(e *ct.Expect) error {
+	out.Dump, err = conn.Expects(ctx, 0, nil, func(e *ct.Expect) error {
 		all = append(all, e.Clone())
 		return nil
 	})
 	if err == nil {
-		err = c.FindZones(ctx, all)
+		err = conn.FindZones(ctx, all)
 	}
 	for _, e := range all {
-		if err != nil {
+		if err = first(err, ctx.Err()); err != nil {
 			break
 		}
-		if flt.Keep(e) {
+		if c.Keep(e) {
+			out.Matched++
 			err = f(e)
 		}
 	}
-	return res, err
+	return out, err
 }
 
-// ChosenExpects returns the chosen expectations.
-func ChosenExpects(ctx context.Context, c *ct.Conn, flt *Choice[ct.Expect]) (all []*ct.Expect, err error) {
-	_, err = EachExpect(ctx, c, flt, func(e *ct.Expect) error {
-		all = append(all, e)
-		return nil
+// DeleteExpects deletes the expectations that were chosen.
+func DeleteExpects(ctx context.Context, c *Choice[ct.Expect], how Edit[ct.Expect]) (Edited, error) {
+	return editExpects(ctx, c, how, (*ct.Conn).DeleteExpect)
+}
+
+// UpdateExpects gives the expectations that were chosen a timeout, in seconds.
+func UpdateExpects(ctx context.Context, c *Choice[ct.Expect], timeout uint32, how Edit[ct.Expect]) (Edited, error) {
+	return editExpects(ctx, c, how, func(conn *ct.Conn, e *ct.Expect) error {
+		err := conn.UpdateExpect(e, timeout)
+		if err == nil {
+			e.Timeout = timeout
+		}
+		return err
 	})
-	return all, err
+}
+
+// FlushExpects deletes all expectations by one request.
+func FlushExpects() error {
+	conn, err := ct.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.FlushExpects()
+}
+
+// editExpects makes one request about each expectation that was chosen.
+func editExpects(
+	ctx context.Context, c *Choice[ct.Expect], how Edit[ct.Expect], request func(*ct.Conn, *ct.Expect) error,
+) (Edited, error) {
+	conn, err := ct.Dial()
+	if err != nil {
+		return Edited{}, err
+	}
+	defer conn.Close()
+	e := &editing[ct.Expect]{Edit: how}
+	done := uint64(0)
+	out, err := eachExpect(ctx, conn, c, func(x *ct.Expect) error {
+		switch err := request(conn, x); {
+		case err == nil:
+			done++
+			e.edited()
+			e.done(x)
+		case !errors.Is(err, unix.ENOENT): // gone meanwhile
+			e.failed(err)
+		}
+		return e.stop
+	})
+	out.Done = done
+	return out, err
+}
+
+// ExpectTimeout reads what NAME=VALUE pairs would change of expectations, of which the
+// kernel changes the timeout alone: in seconds.
+func ExpectTimeout(sets []string) (uint32, error) {
+	if len(sets) == 0 {
+		return 0, usagef("--set timeout=DURATION is missing: what to change")
+	}
+	if err := OnceEach(ct.ExpectAttrs(), sets); err != nil {
+		return 0, err
+	}
+	var change ct.Expect
+	for _, s := range sets {
+		if err := ct.Set(ct.ExpectAttrs(), &change, s, true); err != nil {
+			return 0, named("--set", err)
+		}
+	}
+	return change.Timeout, nil
 }
 
 // ExpectKey reads a flow in words as the key of an expectation: protocol and

@@ -22,7 +22,10 @@ type NewExpect struct {
 	Permanent, Inactive, Userspace bool
 	Helper, Fn, NAT, NATDir        string
 	Class                          uint32
-	CreateMaster                   bool // Helper is that of a master to make
+	CreateMaster                   bool          // Helper is that of a master to make
+	MasterTimeout                  time.Duration // of a master to make; 0: five minutes, and at least Timeout
+
+	masterSeconds uint32
 }
 
 // A Zone is the zone of a master, said beside a flow in words.
@@ -184,6 +187,13 @@ func (o *NewExpect) rest(e *ct.Expect) error {
 			return named("--timeout", err)
 		}
 		e.Timeout, e.Present = secs, e.Present|ct.ExpectHasTimeout
+	}
+	if o.MasterTimeout > 0 {
+		secs, err := value.WholeSeconds(o.MasterTimeout)
+		if err != nil {
+			return named("--master-timeout", err)
+		}
+		o.masterSeconds = secs
 	}
 	for _, fl := range []struct {
 		on  bool

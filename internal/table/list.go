@@ -6,6 +6,17 @@ import (
 	"nfctl/internal/ct"
 )
 
+// Count returns how many flows the table has, and how many it may have.
+func Count() (n, most uint64, err error) {
+	conn, err := ct.Dial()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer conn.Close()
+	have, room, err := conn.Count()
+	return uint64(have), uint64(room), err
+}
+
 // A Listing says how flows are listed.
 type Listing struct {
 	Dump    ct.DumpOptions
@@ -23,7 +34,7 @@ func List(ctx context.Context, c *Choice[ct.Flow], how Listing) (uint64, ct.Dump
 	if how.Zero && c.Match != nil {
 		// Reading all without zeroing, and then each that matches by itself: what the
 		// kernel sent before it set the counters to zero is what is handed on.
-		edit := Edit{Failed: how.Failed}
+		edit := Edit[ct.Flow]{Failed: how.Failed}
 		if how.Reader != nil {
 			edit.Done = how.Reader()
 		}

@@ -33,9 +33,9 @@ type LoadOptions struct {
 	Failed func(*format.LineError)
 	// Lost is told of each record that says what its stream lacks there.
 	Lost func(line int, l format.Loss)
-	// Applied, when set, is called for each flow that was made, changed or deleted, as
-	// soon as the kernel has said so.
-	Applied func()
+	// Applied, when set, is called for each flow or expectation that was made, changed
+	// or deleted, as soon as the kernel has said so.
+	Applied func(expect bool)
 	// Progress, when set, is told some five times a second how many bytes were
 	// read.
 	Progress func(bytes int64)
@@ -466,10 +466,10 @@ func (l *loader) done(f *ct.Flow, err error) {
 	switch {
 	case err == nil && at.op == "delete":
 		l.Deleted++
-		l.applied()
+		l.applied(false)
 	case err == nil:
 		l.Made++
-		l.applied()
+		l.applied(false)
 		if f.Has(ct.HasLabels) && f.Labels != [16]byte{} && l.labelled == nil {
 			l.labelled = f.Clone()
 		}
@@ -487,9 +487,9 @@ func (l *loader) done(f *ct.Flow, err error) {
 	}
 }
 
-func (l *loader) applied() {
+func (l *loader) applied(expect bool) {
 	if l.o.Applied != nil {
-		l.o.Applied()
+		l.o.Applied(expect)
 	}
 }
 
@@ -519,7 +519,7 @@ func (l *loader) oneByOne(at line) {
 	}
 	if err == nil || errors.Is(err, ct.ErrLabelsDropped) {
 		l.Made++
-		l.applied()
+		l.applied(false)
 		return
 	}
 	l.failed(&format.LineError{Line: at.number, Err: err})

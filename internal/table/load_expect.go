@@ -3,7 +3,6 @@ package table
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -165,20 +164,11 @@ func (l *loader) withMaster(i *item, missing error) error {
 	if !l.o.CreateMaster || i.helper == "" {
 		return missing
 	}
-	m, err := MakeMaster(l.conn, i.expect, i.helper, 0)
-	if err != nil {
-		return err
-	}
-	if err := l.createExpect(i.expect); err != nil {
-		if m != nil {
-			err = errors.Join(err, l.conn.Delete(m))
-		}
-		return err
-	}
-	if m != nil {
+	made, err := withMaster(l.conn, i.expect, i.helper, 0, func() error { return l.createExpect(i.expect) })
+	if err == nil && made {
 		l.Masters++
 	}
-	return nil
+	return err
 }
 
 // expectDone counts how a request about an expectation went.
@@ -187,8 +177,10 @@ func (l *loader) expectDone(i *item, err error) {
 	switch {
 	case err == nil && gone:
 		l.Deleted++
+		l.applied(true)
 	case err == nil:
 		l.Expects++
+		l.applied(true)
 	case gone && errors.Is(err, unix.ENOENT):
 		l.Gone++
 	case errors.Is(err, unix.EEXIST):
@@ -213,50 +205,4 @@ func (l *loader) releaseExpects() error {
 		l.expectDone(&todo[i], err)
 	}
 	return l.stop
-}
-
-// Errors of MakeMaster, wrapped in what the master is.
-var (
-	ErrOtherHelper = errors.New("it has another helper")
-	ErrNoHelper    = errors.New("it is there without a helper, and gets one only at its birth")
-)
-
-// masterTimeout is that of a master that is made, in seconds, unless more is asked for.
-const masterTimeout = 300
-
-// MakeMaster makes the master of e with a helper and a timeout in seconds (0: five
-// minutes, and at least e's), unless it is there and has the helper: then it returns
-// nil.
-func MakeMaster(conn *ct.Conn, e *ct.Expect, helper string, timeout uint32) (*ct.Flow, error) {
-	f := &ct.Flow{Orig: e.Master}
-	if e.Has(ct.ExpectHasZone) && e.Zone != 0 {
-		f.Zone, f.Present = e.Zone, f.Present|ct.HasZone
-	}
-	refused := func(err error) error {
-		return fmt.Errorf("master %s: %w", ct.AppendTuple(nil, &e.Master), err)
-	}
-	var got ct.Flow
-	switch err := conn.Get(f, &got, false); {
-	case err == nil && string(got.Helper) == helper:
-		return nil, nil
-	case err == nil && len(got.Helper) > 0:
-		return nil, refused(fmt.Errorf("%w, %s", ErrOtherHelper, got.Helper))
-	case err == nil:
-		return nil, refused(ErrNoHelper)
-	case !errors.Is(err, unix.ENOENT):
-		return nil, err
-	}
-	if timeout == 0 {
-		timeout = masterTimeout
-		if e.Has(ct.ExpectHasTimeout) {
-			timeout = max(timeout, e.Timeout)
-		}
-	}
-	f.SetupReply()
-	f.Timeout, f.Status, f.Helper = timeout, ct.StatusSeenReply|ct.StatusAssured, []byte(helper)
-	f.Present |= ct.HasTimeout | ct.HasStatus | ct.HasHelper
-	if e.Master.Proto == ct.TCP {
-		f.TCPState, f.Present = ct.TCPEstablished, f.Present|ct.HasTCPState
-	}
-	return f, conn.Create(f, false)
 }
