@@ -7,6 +7,7 @@ import (
 
 	"nfctl/internal/compat"
 	"nfctl/internal/nl"
+	"nfctl/internal/process"
 )
 
 func newCompat(a *app) *cobra.Command {
@@ -33,7 +34,7 @@ status. nfctl called by the name conntrack, through a link, does the same.`,
 func (a *app) conntrack(c *cobra.Command, args []string) error {
 	a.name = compat.Name
 	status := compat.Run(args, compat.Env{
-		In: a.in, Out: a.out, Err: a.err, Discards: discards(a.out),
+		In: a.in, Out: a.out, Err: a.err, Discards: process.Discards(a.out),
 		Line: a.line, Edited: a.changed.flow,
 		Interrupt: func(done string) (context.Context, func()) { return a.interruptible(c, "flow", done) },
 		Enter: func(name string) error {
@@ -48,8 +49,8 @@ func (a *app) conntrack(c *cobra.Command, args []string) error {
 				st.stop()
 				return nil, nil, err
 			}
-			a.lessPrivileges(seeOwners...)
-			return st, func() { st.stop(); a.unready() }, nil
+			a.lessPrivileges(process.SeeOwners...)
+			return st, func() { st.stop(); a.ready.End() }, nil
 		},
 	})
 	if status == exitOK {

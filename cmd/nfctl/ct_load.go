@@ -11,6 +11,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/nl"
+	"nfctl/internal/say"
 	"nfctl/internal/table"
 )
 
@@ -220,14 +221,14 @@ func (a *app) bar(name string, size int64) (tick func(read int64), end func()) {
 		return nil, func() {}
 	}
 	show := func(s string) {
-		if m, ok := a.err.(*messages); ok {
-			m.raw([]byte(s))
+		if m, ok := a.err.(*say.Writer); ok {
+			m.Raw([]byte(s))
 		}
 	}
 	n := 0
 	tick = func(read int64) {
 		if n++; n > 4 { // short loads show nothing
-			show("\r\x1b[K" + harmless(name, false) + ": " + progress(read, size))
+			show("\r\x1b[K" + say.Harmless(name, false) + ": " + progress(read, size))
 		}
 	}
 	return tick, func() {

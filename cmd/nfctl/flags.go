@@ -2,13 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
+	"nfctl/internal/process"
+	"nfctl/internal/say"
 	"nfctl/internal/value"
 )
 
@@ -62,16 +61,11 @@ func (o *ordered) Type() string       { return o.kind }
 func (o *ordered) Set(s string) error { return o.add(s) }
 
 // isTerminal reports whether w is a terminal.
-func isTerminal(w io.Writer) bool {
-	if m, ok := w.(*messages); ok {
-		w = m.w
+func isTerminal(w any) bool {
+	if m, ok := w.(*say.Writer); ok {
+		w = m.W
 	}
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return process.Terminal(w)
 }
 
 // sizeUpTo reads a size of 1 to limit bytes.

@@ -13,6 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"nfctl/internal/process"
+	"nfctl/internal/say"
 )
 
 // version is set by the build (-ldflags "-X main.version=…").
@@ -22,7 +25,7 @@ func main() {
 	// A reader that goes away is told by EPIPE, not by a signal: a stream ends
 	// with its totals and status 0.
 	signal.Ignore(unix.SIGPIPE)
-	if err := descriptors(); err != nil {
+	if err := process.Descriptors(); err != nil {
 		// Not through package os, which opens some itself, and Go ends where it cannot.
 		_, _ = unix.Write(2, fmt.Appendf(nil, "nfctl: open files: %v\nnfctl: hint: raise the limit with ulimit -n\n",
 			err))
@@ -31,25 +34,9 @@ func main() {
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// descriptors reports whether there is room for the files that any command opens.
-func descriptors() (err error) {
-	var fds []int
-	for range 7 {
-		fd, e := unix.Eventfd(0, unix.EFD_CLOEXEC)
-		if err = e; err != nil {
-			break
-		}
-		fds = append(fds, fd)
-	}
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-	return err
-}
-
 // run executes one command line and returns its exit status.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{args: args, in: in, out: out, err: &messages{w: errOut}}
+	a := &app{args: args, in: in, out: out, err: &say.Writer{W: errOut}}
 	defer a.flush()
 	words := args[1:]
 	if filepath.Base(args[0]) == "conntrack" { // without the time that making commands takes

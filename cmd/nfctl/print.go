@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -175,15 +174,4 @@ type writeError struct{ err error }
 func (e writeError) Error() string { return "standard output: " + e.err.Error() }
 func (e writeError) Is(target error) bool {
 	return target == unix.EPIPE && errors.Is(e.err, unix.EPIPE)
-}
-
-// discards reports whether w is /dev/null: then nothing need be composed for it.
-func discards(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return w == io.Discard
-	}
-	var st unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR &&
-		uint64(st.Rdev) == unix.Mkdev(1, 3)
 }

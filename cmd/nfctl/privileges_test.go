@@ -16,6 +16,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
+	"nfctl/internal/process"
 )
 
 // ordinaryUser returns a command that runs nfctl as user nobody with these
@@ -190,7 +191,7 @@ func TestRepeatsGiveUpPrivileges(t *testing.T) {
 		caps  []int
 		holds string
 	}{
-		{[]string{"queue", "list", "--interval", "50ms", "-o", "json"}, seeOwners, fmt.Sprintf(`"pid":%d`, q.Cmd.Process.Pid)},
+		{[]string{"queue", "list", "--interval", "50ms", "-o", "json"}, process.SeeOwners, fmt.Sprintf(`"pid":%d`, q.Cmd.Process.Pid)},
 		{[]string{"ct", "stats", "--interval", "50ms", "-o", "json"}, []int{unix.CAP_NET_ADMIN}, `"rate":`},
 		{[]string{"expect", "stats", "--interval", "50ms", "-o", "json"}, []int{unix.CAP_NET_ADMIN}, `"rate":`},
 	} {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nfctl/internal/format"
+	"nfctl/internal/process"
 	"nfctl/internal/queue"
 )
 
@@ -86,7 +87,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 			return err
 		}
 		if !o.keep {
-			a.lessPrivileges(seeOwners...)
+			a.lessPrivileges(process.SeeOwners...)
 			o.keep = true
 		}
 		select {

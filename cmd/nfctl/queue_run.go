@@ -22,6 +22,7 @@ import (
 	"nfctl/internal/mark"
 	"nfctl/internal/nft"
 	"nfctl/internal/pattern"
+	"nfctl/internal/process"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
 	"nfctl/internal/value"
@@ -80,7 +81,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 			return named("--until", err)
 		}
 	}
-	silent := a.quiet || discards(a.out)
+	silent := a.quiet || process.Discards(a.out)
 	r.needs = o.needs(&out, silent, r.until)
 	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0,
 		Color: a.colored()}
@@ -96,7 +97,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := a.notReady(o.ready); err != nil {
 		return err
 	}
-	defer a.unready()
+	defer a.ready.End()
 	if err := r.open(c.Flags().Changed("num")); err != nil {
 		return err
 	}

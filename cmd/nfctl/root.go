@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"nfctl/internal/nl"
+	"nfctl/internal/process"
+	"nfctl/internal/say"
 	"nfctl/internal/value"
 )
 
@@ -34,8 +36,7 @@ type app struct {
 	quiet    bool   // -q
 	verbose  int    // -v
 
-	ready     os.FileInfo // of readyFile, when that was made
-	readyFile string
+	ready process.Ready
 
 	changed tally
 
@@ -67,7 +68,7 @@ func (a *app) finish(err error) int {
 		return code
 	}
 	for i, l := range linesOf(err) {
-		if l = harmless(shortened(l, mostMessage), false); i == 0 {
+		if l = say.Harmless(say.Shortened(l, say.MostMessage), false); i == 0 {
 			l = "nfctl: " + l
 		}
 		fmt.Fprintln(a.err, l)

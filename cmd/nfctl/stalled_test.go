@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nstest"
+	"nfctl/internal/say"
 	"nfctl/internal/table"
 )
 
@@ -289,7 +290,7 @@ func TestMessagesAreHarmless(t *testing.T) {
 			if len(line) > 3000 {
 				t.Errorf("%s: a line of %d bytes", what, len(line))
 			}
-			if s := strings.TrimSuffix(line, "\n"); s != harmless(s, false) {
+			if s := strings.TrimSuffix(line, "\n"); s != say.Harmless(s, false) {
 				t.Errorf("%s: %q", what, line)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/nl"
+	"nfctl/internal/process"
 )
 
 // Why a stream ended: none but the last is a failure.
@@ -205,17 +205,10 @@ func (s *stream) result() error {
 
 // notReady takes a file away that an earlier run has left to say that it was ready.
 func (a *app) notReady(path string) error {
-	st, err := os.Lstat(path)
-	switch {
-	case path == "" || errors.Is(err, os.ErrNotExist):
-		return nil
+	switch err := process.Prepare(path); {
+	case errors.Is(err, process.ErrNoFile):
+		return usagef("--ready-file %s: %w", path, err)
 	case err != nil:
-	case st.Mode().Type()&^os.ModeSymlink != 0: // a folder, /dev/null
-		return usagef("--ready-file %s: it is there, and no file that may be made anew", path)
-	default:
-		err = os.Remove(path)
-	}
-	if err != nil {
 		return fmt.Errorf("--ready-file: %w", err)
 	}
 	return nil
@@ -224,44 +217,11 @@ func (a *app) notReady(path string) error {
 // readyNow tells whoever started nfctl that it works: a file that it names is made,
 // which goes at the end, and systemd is notified when it asked to be.
 func (a *app) readyNow(path string) error {
-	if path != "" {
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
-		if err != nil {
-			return fmt.Errorf("--ready-file: %w", err)
-		}
-		a.ready, err = f.Stat()
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("--ready-file: %w", err)
-		}
-		a.readyFile = path
+	if err := a.ready.Say(path); err != nil {
+		return fmt.Errorf("--ready-file: %w", err)
 	}
-	if addr := os.Getenv("NOTIFY_SOCKET"); addr != "" {
-		if err := notify(addr); err != nil {
-			a.warn("systemd is not told that nfctl is ready: %v", err)
-		}
+	if err := process.Notify(); err != nil {
+		a.warn("systemd is not told that nfctl is ready: %v", err)
 	}
 	return nil
-}
-
-// unready takes the file away, if it is the one that was made.
-func (a *app) unready() {
-	if a.ready == nil {
-		return
-	}
-	if st, err := os.Lstat(a.readyFile); err == nil && os.SameFile(st, a.ready) {
-		_ = os.Remove(a.readyFile)
-	}
-}
-
-func notify(addr string) error {
-	// sd_notify(3): an abstract address is written with a leading '@', which
-	// is how the net package writes it too.
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: addr, Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	_, err = c.Write([]byte("READY=1"))
-	return err
 }

@@ -12,6 +12,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/nl"
+	"nfctl/internal/process"
 	"nfctl/internal/table"
 )
 
@@ -42,7 +43,7 @@ type watchRun struct {
 func (w *watchRun) prints(begin, flush, end func([]byte) []byte, failed func() error) {
 	w.begin, w.flush, w.end, w.failed = begin, flush, end, failed
 	w.k.w = w.a.out
-	w.silent = w.a.quiet || discards(w.a.out)
+	w.silent = w.a.quiet || process.Discards(w.a.out)
 }
 
 // watching returns what is done with each object of one kind.
@@ -161,7 +162,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if err := w.a.notReady(w.o.ready); err != nil {
 		return err
 	}
-	defer w.a.unready()
+	defer w.a.ready.End()
 	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable,
 		w.o.existing, w.o.resync
 	if watcher, err = ct.OpenWatch(w.opt); err != nil {
@@ -232,7 +233,7 @@ func (w *watchRun) needs() (caps []int) {
 		caps = append(caps, unix.CAP_NET_ADMIN)
 	}
 	if !w.silent || len(w.o.notBy) > 0 {
-		caps = append(caps, seeOwners...)
+		caps = append(caps, process.SeeOwners...)
 	}
 	return caps
 }
