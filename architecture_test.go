@@ -39,7 +39,7 @@ func TestArrowsAreDocumented(t *testing.T) {
 	}
 }
 
-// So does its picture, in which every package but the smallest has a place.
+// So does its picture, in which every package has a place that leads to others.
 func TestArrowsAreDrawn(t *testing.T) {
 	b, err := os.ReadFile("docs/architecture.md")
 	if err != nil {
@@ -60,8 +60,8 @@ func TestArrowsAreDrawn(t *testing.T) {
 			drawn[from], drawn["internal/"+to] = true, true
 		}
 	}
-	for pkg := range arrows {
-		if strings.HasPrefix(pkg, "internal/") && pkg != "internal/lazy" && !drawn[pkg] {
+	for pkg, may := range arrows {
+		if strings.HasPrefix(pkg, "internal/") && may != "" && !drawn[pkg] {
 			t.Errorf("%s is not drawn", pkg)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"nfctl/internal/attrs"
 	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
 )
@@ -207,7 +208,7 @@ func TestAttrGetSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	f, err := buildFlow(strings.Fields("l4proto=tcp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1000 port-dst=22 " +
+	f, err := attrs.Build(strings.Fields("l4proto=tcp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1000 port-dst=22 " +
 		"timeout=300 tcp-state=ESTABLISHED status=SEEN_REPLY,ASSURED"))
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +258,7 @@ func TestAttrStoredBothWays(t *testing.T) {
 	// Of these not every value that fits the width is one.
 	bounded := map[string]bool{"dccp-role": true, "exp-flags": true, "exp-nat-dir": true,
 		"timestamp-event": true, "timestamp-start": true, "timestamp-stop": true} // until the year 2262
-	for _, row := range attrTable() {
+	for _, row := range attrs.Table() {
 		if row.Of == "group" || row.Bits == 0 {
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"nfctl/internal/attrs"
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
 	"nfctl/internal/format"
@@ -263,7 +264,7 @@ func completeAttrs(suffix string) completer {
 			if !isValue {
 				name = args[0]
 			}
-			rows, _ := valuesOf(name)
+			rows, _ := attrs.Values(name)
 			for _, r := range rows {
 				if isValue {
 					out = append(out, name+"="+r.Name)
@@ -276,7 +277,7 @@ func completeAttrs(suffix string) completer {
 		if len(args) > 0 && c.Name() == "decode" {
 			return nil, noFiles
 		}
-		for _, row := range attrTable() {
+		for _, row := range attrs.Table() {
 			if suffix != "" && row.Of != "flow" {
 				continue
 			}
@@ -322,9 +323,9 @@ func completeVocabularies(_ *cobra.Command, args []string, _ string) ([]string, 
 	if len(args) > 0 {
 		return nil, noFiles
 	}
-	out := []string{"connlabels"}
-	for _, v := range vocabularies() {
-		out = append(out, v.of)
+	var out []string
+	for _, v := range attrs.Vocabularies() {
+		out = append(out, v.Of)
 	}
 	return out, noFiles
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"nfctl/internal/attrs"
 	"nfctl/internal/ct"
 	"nfctl/internal/nft"
 	"nfctl/internal/nstest"
@@ -62,7 +63,7 @@ func TestBashCompletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	flow, err := buildFlow(strings.Fields("l4proto=udp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1 port-dst=2 " +
+	flow, err := attrs.Build(strings.Fields("l4proto=udp ipv4-src=10.0.0.1 ipv4-dst=10.0.0.2 port-src=1 port-dst=2 " +
 		"timeout=300 zone=4711"))
 	if err != nil {
 		t.Fatal(err)

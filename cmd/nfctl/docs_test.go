@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"nfctl/internal/attrs"
 )
 
 // pages are what users read: name and text.
@@ -230,7 +232,7 @@ func TestReferenceBothWays(t *testing.T) {
 		t.Errorf("exit statuses: documented %v, there are %v", got, codes)
 	}
 	var names []string
-	for _, r := range attrTable() {
+	for _, r := range attrs.Table() {
 		names = append(names, r.Name)
 	}
 	if got := cells(section(text, "## Attributes")); len(got) == 0 || !slices.Equal(got[1:], names) {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"nfctl/internal/attrs"
 	"nfctl/internal/format"
 	"nfctl/internal/gentest"
 )
@@ -267,7 +268,7 @@ are in [json.md](json.md), formats in [output.md](output.md).
 	b = append(append(append(b, "\n## Timeouts\n\n```text\n"...), helpTimeouts...), "```\n"...)
 	b = append(b, "\n## Attributes\n\n| name | also | of | path | type | bits | create | update | "+
 		"|\n|---|---|---|---|---|---|---|---|---|\n"...)
-	for _, r := range attrTable() {
+	for _, r := range attrs.Table() {
 		path, bits := "`"+r.Path+"`", fmt.Sprint(r.Bits)
 		if r.Path == "" {
 			path = ""

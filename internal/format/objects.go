@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -419,6 +420,26 @@ func AttrTable[T any](of string, table []ct.Attr[T]) []Attr {
 			Netlink: a.Netlink, Since: a.Since, Readable: a.Readable, Create: a.Create, Update: a.Update, Doc: a.Doc})
 	}
 	return out
+}
+
+// AppendAttr appends what is known of an attribute, a line for each thing.
+func AppendAttr(b []byte, r *Attr, more bool) []byte {
+	if more {
+		b = append(b, '\n')
+	}
+	kind := r.Type
+	if r.Bits > 0 {
+		kind += fmt.Sprintf(", %d bits", r.Bits)
+	}
+	for _, line := range [][2]string{
+		{"name", r.Name}, {"aliases", strings.Join(r.Aliases, ", ")}, {"of", r.Of}, {"what", r.Doc}, {"type", kind}, {"path", r.Path},
+		{"netlink", r.Netlink}, {"since", r.Since}, {"readable", r.Readable}, {"create", r.Create}, {"update", r.Update},
+	} {
+		if line[1] != "" {
+			b = fmt.Appendf(b, "%-9s %s\n", line[0], line[1])
+		}
+	}
+	return b
 }
 
 // NewAside returns a printer of objects that stand between others of another

@@ -8,6 +8,7 @@ import (
 
 	lua "github.com/yuin/gopher-lua"
 
+	"nfctl/internal/attrs"
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 	"nfctl/internal/nl"
@@ -431,21 +432,12 @@ func ctToString(L *lua.LState) int {
 
 var plain format.Output
 
-var objectOptions = []struct {
-	name string
-	f    func(*ct.Flow)
-}{
-	{"undo-snat", (*ct.Flow).UndoSNAT}, {"undo-dnat", (*ct.Flow).UndoDNAT},
-	{"undo-spat", (*ct.Flow).UndoSPAT}, {"undo-dpat", (*ct.Flow).UndoDPAT},
-	{"setup-original", (*ct.Flow).SetupOrig}, {"setup-reply", (*ct.Flow).SetupReply},
-}
-
 func ctSetObjOpt(L *lua.LState) int {
 	c := handle[*ctObject](L, 1, "conntrack")
 	s := text(L, 2)
-	for _, o := range objectOptions {
-		if o.name == s {
-			o.f(c.flow)
+	for _, o := range attrs.Options {
+		if o.Name == s {
+			o.Do(c.flow)
 			L.Push(c.ud)
 			return 1
 		}
