@@ -33,6 +33,8 @@ var arrows = map[string]string{
 	"internal/ct":      "nl field value pattern lazy",
 	"internal/queue":   "nl packet ct mark field value lazy",
 	"internal/flows":   "queue packet ct",
+	"internal/capture": "queue packet value",
+	"internal/rotate":  "",
 	"internal/rule":    "flows queue packet ct mark filter pattern field value",
 	"internal/nft":     "nl mark pattern value",
 	"internal/format":  "field value pattern packet ct queue lazy",

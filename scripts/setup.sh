@@ -36,6 +36,9 @@ list() {
 		qemu-user       qemu-s390x
 		debootstrap     debootstrap
 		lintian         lintian
+		tcpdump         tcpdump
+		tshark          tshark
+		wireshark-common capinfos
 		END
 		;;
 	bench)

@@ -68,7 +68,7 @@ type helpWriter struct {
 func (h *helpWriter) Write(b []byte) (int, error) {
 	if h.err == nil {
 		if _, err := h.w.Write(b); err != nil {
-			h.err = writeError{err}
+			h.err = writeError{err: err}
 		}
 	}
 	return len(b), nil

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/format"
+	"nfctl/internal/rotate"
 )
 
 // A printing is what a command prints objects of.
@@ -162,16 +163,26 @@ func (k *sink) flush() error {
 	_, err := k.w.Write(k.b)
 	k.b = k.b[:0]
 	if err != nil {
-		return writeError{err}
+		_, file := k.w.(*rotate.File)
+		return writeError{err, file}
 	}
 	return nil
 }
 
-// A writeError is a failed write to standard output. It hides which errno it
-// was, a full disk say, from what looks for the kernel's refusals; EPIPE shows.
-type writeError struct{ err error }
+// A writeError is a failed write to standard output, or to a file of a stream, which
+// its error names. It hides which errno it was, a full disk say, from what looks for
+// the kernel's refusals; EPIPE shows.
+type writeError struct {
+	err  error
+	file bool
+}
 
-func (e writeError) Error() string { return "standard output: " + e.err.Error() }
+func (e writeError) Error() string {
+	if e.file {
+		return e.err.Error()
+	}
+	return "standard output: " + e.err.Error()
+}
 func (e writeError) Is(target error) bool {
 	return target == unix.EPIPE && errors.Is(e.err, unix.EPIPE)
 }

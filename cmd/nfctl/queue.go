@@ -47,6 +47,7 @@ type queueOptions struct {
 	maxFlows int
 
 	payload string
+	write   writeOptions
 	ready   string
 	lua     time.Duration
 	stream  streamFlags
@@ -92,7 +93,8 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
   nfctl queue --num 0-3 --drop-if 'udp.dport == 53 && ip.ttl < 5' -o json
   nfctl queue --attach 'forward udp > :53' --rule 'replace "evil" "good"'
   nfctl queue --attach 'input udp > :53' --rule 'drop limit over 20/s per ip.src'
-  nfctl queue --num 0 --rules rules.txt -q`,
+  nfctl queue --num 0 --rules rules.txt -q
+  nfctl queue --attach input -q -w in.pcapng --write-if 'verdict == "drop"' --rules rules.txt`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -170,10 +172,11 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.BoolVar(&o.check, "check", false, "read the rules, print what they ask of the kernel, and end; nothing is bound")
 	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
+	o.write.register(f)
 	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")
 	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) {
 		return value.NumberIn("length", s, 1, queue.MaxCopy)
-	}, "copy so much of each packet (default: as much as rules and output need)")
+	}, "copy so much of each packet (default: as much as rules and output need); with --write, write so much")
 	varFlag(f, &o.maxLen, "max-len", "packets", "4096", func(s string) (uint32, error) {
 		n, err := value.NumberIn("queue length", s, 1, 1<<32-1)
 		return uint32(n), err
@@ -327,7 +330,7 @@ func (o *queueOptions) config(n rule.Needs) queue.Config {
 	switch {
 	case o.meta:
 		c.CopyRange = 0
-	case o.snaplen > 0:
+	case o.snaplen > 0 && o.write.path == "":
 		c.CopyRange = uint32(o.snaplen)
 	}
 	return c

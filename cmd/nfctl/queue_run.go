@@ -46,6 +46,8 @@ type queueRun struct {
 	begun  time.Time
 	write  sync.Mutex // standard output, shared by the queues
 
+	capture *captured // nil: none
+
 	firstWhy sync.Once // tells of the first packet that could not be edited
 }
 
@@ -61,6 +63,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	if o.meta && o.snaplen > 0 {
 		return usagef("--meta copies nothing of the packets: it does not go with --snaplen")
+	}
+	if err := o.checkWrite(a); err != nil {
+		return err
 	}
 	if !c.Flags().Changed("seed") {
 		o.seed = uint64(rand.Uint32())
@@ -81,8 +86,14 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 			return named("--until", err)
 		}
 	}
-	silent := a.quiet || process.Discards(a.out)
+	if err := r.captures(); err != nil {
+		return err
+	}
+	silent := a.quiet || process.Discards(a.out) || o.write.path == "-"
 	r.needs = o.needs(&out, silent, r.until)
+	if r.capture != nil {
+		r.needs = r.needs.Add(r.capture.needs(onlyProto(o.attach)))
+	}
 	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0,
 		Color: a.colored()}
 	if o.payload != "" {
@@ -105,7 +116,12 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := r.loops(set); err != nil {
 		return err
 	}
-	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 &&
+	if r.capture != nil {
+		if err := r.capture.begin(a); err != nil {
+			return err
+		}
+	}
+	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 && o.write.path == "" &&
 		uint32(o.snaplen) < min(set.Needs().CopyRange, wholeHeaders) {
 		a.warn("rules look at more of the packets than --meta or --snaplen let them see: what is not copied " +
 			"matches no rule")
@@ -122,11 +138,11 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 			return err
 		}
 		sinks = append(sinks, end)
-		engine, err := set.Engine()
+		d, err := r.decider(set)
 		if err != nil {
 			return err
 		}
-		q.SetDecider(engine)
+		q.SetDecider(d)
 	}
 	var ending queue.Ending
 	if len(o.attach) > 0 {
@@ -170,6 +186,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	for _, end := range sinks {
 		err = errors.Join(err, end())
 	}
+	err = errors.Join(err, r.capture.close())
 	r.totals()
 	if err != nil {
 		return err
@@ -290,12 +307,19 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	if first && !silent {
 		k.b = p.Begin(k.b)
 	}
+	var w *captureSink
+	if r.capture != nil {
+		w = r.capture.sink(r)
+	}
 	ended := false
 	failed := error(nil)
-	if !silent || r.stream.flags.count > 0 || r.until != nil {
+	if !silent || r.stream.flags.count > 0 || r.until != nil || w != nil {
 		q.OnPacket = func(pkt *queue.Packet, d *queue.Decision) {
 			if ended || !r.stream.take() {
 				return
+			}
+			if w != nil {
+				w.add(pkt, d)
 			}
 			met := r.until != nil && r.until.Match(pkt)
 			if !silent && (met || d.Log || !r.set.Load().Logs()) {
@@ -319,10 +343,14 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	if r.stream.flags.idle > 0 {
 		q.OnBatch = func(int) { r.stream.touch() }
 	}
-	if !silent {
+	if !silent || w != nil {
 		q.OnIdle = func() error {
-			k.b = p.Flush(k.b)
-			return errors.Join(failed, k.flush())
+			var err error
+			if !silent {
+				k.b = p.Flush(k.b)
+				err = errors.Join(failed, k.flush())
+			}
+			return errors.Join(err, w.flush())
 		}
 	}
 	q.OnLost = func(n uint64, where string) {
@@ -337,13 +365,13 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	}
 	return func() error {
 		if silent {
-			return nil
+			return w.flush()
 		}
 		k.b = p.End(k.b)
 		if failed == nil {
 			failed = k.flush()
 		}
-		return errors.Join(failed, p.Err())
+		return errors.Join(failed, p.Err(), w.flush())
 	}, nil
 }
 
@@ -430,9 +458,9 @@ func (r *queueRun) reload() error {
 	if err != nil {
 		return err
 	}
-	engines := make([]*rule.Engine, len(r.queues))
-	for i := range engines {
-		if engines[i], err = set.Engine(); err != nil {
+	deciders := make([]queue.Decider, len(r.queues))
+	for i := range deciders {
+		if deciders[i], err = r.decider(set); err != nil {
 			return err
 		}
 	}
@@ -447,7 +475,7 @@ func (r *queueRun) reload() error {
 		r.marks = codes
 	}
 	for i, q := range r.queues {
-		if err := q.Reload(engines[i], conf); err != nil {
+		if err := q.Reload(deciders[i], conf); err != nil {
 			return fmt.Errorf("from queue %d on: %w", q.Num(), err)
 		}
 	}
@@ -521,6 +549,9 @@ func (r *queueRun) totals() {
 			line("queue %d: with --fail-open, packets that passed unseen cannot be counted", s.Queue)
 		}
 		_, _ = r.a.err.Write(b)
+	}
+	if r.capture != nil {
+		r.capture.total(r.a)
 	}
 	if failed, cut := r.lua.Failures(); failed+cut > 0 {
 		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)

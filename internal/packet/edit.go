@@ -702,3 +702,21 @@ func Fix(data []byte, m Meta) error {
 	}
 	return h.fixTransport(m)
 }
+
+// Finish computes the transport's checksum of a whole packet of which it was left to
+// the device. ErrOffload: it is another one, of a packet in a tunnel.
+func Finish(data []byte) error {
+	var h Headers
+	h.Parse(data, 0)
+	switch {
+	case h.Undecodable():
+		return ErrMalformed
+	case h.Truncated():
+		return ErrTruncated
+	case h.Fragment():
+		return ErrFragment
+	case !h.unfinished():
+		return ErrOffload
+	}
+	return h.fixTransport(Meta{})
+}

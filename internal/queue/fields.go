@@ -116,6 +116,9 @@ func flag(bit uint32) func(*Packet) (uint64, bool) {
 // Fields are the fields of a packet.
 var Fields = &field.Registry[Packet]{Make: fields, Reserve: reserved}
 
+// Decided are Fields for expressions about packets on which rules have decided.
+var Decided = &field.Registry[Packet]{Make: fields}
+
 func reserved(path string) string {
 	switch path {
 	case "verdict", "rule", "why", "dry_run":

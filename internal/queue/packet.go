@@ -75,6 +75,7 @@ type Packet struct {
 	Decided bool
 	Why     string // why another verdict was given than the rule's own; "" mostly
 	DryRun  bool   // the verdict was not given, but accept
+	Kept    *Kept  // nil: nobody asked for more
 
 	spare   [maxSpare]uint32 // numbers of rows without a field of their own
 	headers packet.Headers
@@ -84,6 +85,13 @@ type Packet struct {
 	flow    ct.Flow
 	names   *ifNames
 	scratch []byte
+}
+
+// Kept is what a Decider may keep of a packet for whoever sees it afterwards.
+type Kept struct {
+	Data   []byte   // as it came; nil: rules change nothing
+	Length uint32   // of it then
+	Rule   RuleName // that decided
 }
 
 // Headers returns the packet's headers, parsed at the first call.
@@ -130,7 +138,7 @@ func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 	p.HwAddr, p.L2, p.SecCtx, p.Data, p.ctRaw = nil, nil, nil, nil, nil
 	p.Length = 0
 	p.Undecoded = !whole
-	p.parsed, p.ctState, p.Decided, p.Why = false, 0, false, ""
+	p.parsed, p.ctState, p.Decided, p.Why, p.Kept = false, 0, false, "", nil
 	found := false
 	words := messageWords.Get()
 	b := m.Body()
