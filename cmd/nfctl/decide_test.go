@@ -72,7 +72,11 @@ func threeHosts(t *testing.T) (client, router, server *nstest.NS) {
 	nstest.Need(t, "ip")
 	client, router, server = nstest.New(t), nstest.New(t), nstest.New(t)
 	nstest.Veth(t, client, router)
-	router.Run("ip", "link", "set", "veth0", "name", "veth1")
+	// Older kernels rename no device that is up, and one that is down loses its addresses of IPv6.
+	for _, line := range []string{"link set veth0 down", "link set veth0 name veth1", "link set veth1 up", "addr add fd00::2/64 dev veth1 nodad"} {
+		router.Run("ip", strings.Fields(line)...)
+	}
+	nstest.Until(t, "veth1 is up", func() bool { return strings.Contains(router.Run("ip", "-o", "link", "show", "dev", "veth1"), "LOWER_UP") })
 	nstest.Veth(t, server, router)
 	for _, c := range []struct {
 		ns    *nstest.NS
@@ -96,6 +100,9 @@ func refuse(t *testing.T, client, server, at *nstest.NS, hosts [2]string, attach
 		for _, port := range []string{"80", "81"} {
 			server.TCPEcho(net.JoinHostPort(host, port))
 			server.UDPEcho(net.JoinHostPort(host, port))
+		}
+		if _, err := refusedBy(client, "tcp", net.JoinHostPort(host, "80")); err != nil { // who is where is known then
+			t.Fatal(err)
 		}
 	}
 	p := startQueue(t, at, "--attach", attach, "--rule", verdict+" if dport == 81", "-o", "json")

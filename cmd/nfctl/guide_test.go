@@ -192,6 +192,15 @@ var stages = map[string]struct {
 			t.Errorf("want a refusal of port 23 and a connection to port 80: %v", err)
 		}
 	}},
+	"Look at what connections begin with": {before: func(t *try) { counting(t.ns, true); webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
+		if !browses(t.ns, "127.0.0.1", "www.example") {
+			t.Error("no page")
+		}
+	}, after: func(t *try, out string) {
+		if out != "tcp.dport\ttls.sni\n443\twww.example\n" {
+			t.Errorf("%q", out)
+		}
+	}},
 	"Look at each connection once": {before: func(t *try) { t.ns.TCPEcho("127.0.0.1:23") }, during: func(t *try) {
 		if _, err := t.ns.Dial("tcp", "127.0.0.1:23", time.Second); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("port 23: %v", err)

@@ -122,7 +122,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 		s, err := nft.Parse(text)
 		o.attach = append(o.attach, s)
 		return err
-	}}, "attach", "queue packets by a rule of nfctl's own: 'HOOK [priority N] [ip|ip6] [PATTERN] [bypass]'")
+	}}, "attach", "queue packets by a rule of nfctl's own: 'HOOK [priority N] [ip|ip6] [PATTERN] [first N] [bypass]'")
 	for _, action := range []string{"accept", "drop"} {
 		for _, what := range []struct{ name, kind, doc string }{
 			{"port", "ports", "port at either end"}, {"sport", "ports", "source port"}, {"dport", "ports", "destination port"},

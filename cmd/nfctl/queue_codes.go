@@ -34,18 +34,17 @@ func (r *queueRun) codes(set *rule.Set, before *mark.Codes) (*mark.Codes, error)
 	}
 	for i := range o.attach {
 		s := &o.attach[i]
-		early := s.Priority <= conntrackPriority && (s.Hook == nft.Prerouting || s.Hook == nft.Output)
 		switch {
 		case u.Reject > 0 && s.Hook == nft.Postrouting:
 			return nil,
 				usagef("%s: the kernel cannot reject at postrouting, as --attach '%s' has it: attach to output "+
 					"or forward", where(u.Reject), s.Text)
-		case early && u.Flow > 0:
+		case s.Untracked() && u.Flow > 0:
 			return nil, usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow yet: "+
-				"take a priority above %d", where(u.Flow), s.Text, conntrackPriority)
-		case early && u.Connmark > 0:
+				"take a priority above %d", where(u.Flow), s.Text, nft.Conntrack)
+		case s.Untracked() && u.Connmark > 0:
 			return nil, usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow to "+
-				"mark yet: take a priority above %d", where(u.Connmark), s.Text, conntrackPriority)
+				"mark yet: take a priority above %d", where(u.Connmark), s.Text, nft.Conntrack)
 		case s.Priority == 1<<31-1 && u != rule.Uses{}:
 			return nil, usagef("--attach '%s': no priority is left for what is done behind the queue", s.Text)
 		}
@@ -65,9 +64,6 @@ func (r *queueRun) codes(set *rule.Set, before *mark.Codes) (*mark.Codes, error)
 	}
 	return codes, nil
 }
-
-// conntrackPriority is NF_IP_PRI_CONNTRACK (linux/netfilter_ipv4.h).
-const conntrackPriority = -200
 
 // inForce are codes as the kernel is given them: not in a dry run.
 func (r *queueRun) inForce(c *mark.Codes) *mark.Codes {

@@ -66,7 +66,9 @@ func (l *layout) chains(specs []Spec, q Queues) {
 				base = base.meta(unix.NFT_META_NFPROTO).cmp(unix.NFT_CMP_EQ, []byte{s.Family})
 			}
 			for _, r := range s.rulesFrom(base) {
-				c.rules = append(c.rules, r.queue(l.t.Compat, q, s.Bypass))
+				for _, r := range r.first(s.First) {
+					c.rules = append(c.rules, r.queue(l.t.Compat, q, s.Bypass))
+				}
 			}
 		}
 	}

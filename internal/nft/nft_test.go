@@ -47,6 +47,9 @@ func TestParse(t *testing.T) {
 		{"input icmp > type 8", Input, 0, unix.AF_INET, "icmp > type 8", false, 1},
 		{"input icmpv6 > type 128", Input, 0, unix.AF_INET6, "icmpv6 > type 128", false, 1},
 		{"input > :80,443", Input, 0, 0, "> :80,443", false, 10},
+		{"output first 3", Output, 0, 0, "", false, 1},
+		{"output ip6 tcp > :443 first 4294967295 bypass", Output, 0, unix.AF_INET6, "tcp > :443", true, 1},
+		{"output tcp > bypass first 1", Output, 0, 0, "tcp >", true, 1},
 		{"input tcp :1,3 > :80,443,1000-2000", Input, 0, 0, "tcp :1,3 > :80,443,1000-2000", false, 6},
 	} {
 		s, err := Parse(c.text)
@@ -84,6 +87,15 @@ func TestParse(t *testing.T) {
 		"input ip6 icmp >":                   "an IPv6 flow after ip6",
 		"input gre > :5":                     "without keys",
 		"input tcp > :99999":                 "99999",
+		"input tcp first 3 bypass":           `did you mean "input tcp > first 3 bypass"`,
+		"input first":                        "'first 10'",
+		"input first 0":                      "from 1 to 4294967295",
+		"input first 64KiB":                  "from 1 to 4294967295",
+		"input first 4294967296":             "from 1 to 4294967295",
+		"input first 3 tcp >":                "at the end",
+		"input first 3 first 3":              "at the end",
+		"output raw first 3":                 "above -200",
+		"prerouting priority -200 first 3":   "above -200",
 		"input tcp :" + list + " > :" + list: "1024 is the most",
 	} {
 		_, err := Parse(text)

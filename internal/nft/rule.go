@@ -197,6 +197,31 @@ func (r rule) port(p value.Range, offset uint32) rule {
 		binary.BigEndian.AppendUint16(nil, uint16(p.Hi)))
 }
 
+// Bits of what the kernel says of a packet's state (NF_CT_STATE_INVALID_BIT,
+// NF_CT_STATE_UNTRACKED_BIT, linux/netfilter/nf_conntrack_common.h).
+const ctInvalid, ctUntracked = 1 << 0, 1 << 6
+
+// first returns rules for the packets of r that are among the first n of their flow,
+// both directions counted, and for those that have no flow; n 0: all of r's.
+//
+//	ct packets <= n
+//	ct state invalid,untracked
+//
+// Of a flow without counters the kernel says 0.
+func (r rule) first(n uint32) []rule {
+	if n == 0 {
+		return []rule{r}
+	}
+	counted := r.ct(unix.NFT_CT_PKTS).expr("byteorder", func(b []byte) []byte { // numbers are compared byte by byte
+		b = nl.AppendU32(b, unix.NFTA_BYTEORDER_SREG, unix.NFT_REG_1)
+		b = nl.AppendU32(b, unix.NFTA_BYTEORDER_DREG, unix.NFT_REG_1)
+		b = nl.AppendU32(b, unix.NFTA_BYTEORDER_OP, unix.NFT_BYTEORDER_HTON)
+		b = nl.AppendU32(b, unix.NFTA_BYTEORDER_LEN, 8)
+		return nl.AppendU32(b, unix.NFTA_BYTEORDER_SIZE, 8)
+	}).cmp(unix.NFT_CMP_LTE, binary.BigEndian.AppendUint64(nil, uint64(n)))
+	return []rule{counted, r.ct(unix.NFT_CT_STATE).mask(native(ctInvalid|ctUntracked)).cmp(unix.NFT_CMP_NEQ, native(0))}
+}
+
 // queue hands the packet to one of the queues, chosen by its addresses: by
 // nf_tables' own statement, or by iptables' NFQUEUE target through nft_compat.
 func (r rule) queue(compat bool, q Queues, bypass bool) rule {

@@ -40,12 +40,13 @@ func (h Hook) String() string {
 	return strconv.Itoa(int(h))
 }
 
-// Priorities of iptables' tables: lower ones come first. Connection tracking is
-// at -200. Source: enum nf_ip_hook_priorities, linux/netfilter_ipv4.h.
+// Priorities of iptables' tables and of connection tracking: lower ones come first.
+// Source: enum nf_ip_hook_priorities, linux/netfilter_ipv4.h.
 const (
-	Raw    = -300
-	Mangle = -150
-	Filter = 0
+	Raw       = -300
+	Conntrack = -200
+	Mangle    = -150
+	Filter    = 0
 )
 
 var priorities = []string{"raw", "mangle", "filter"}
@@ -70,6 +71,7 @@ type Spec struct {
 	Priority int32
 	Family   uint8            // unix.AF_INET, AF_INET6, or AF_UNSPEC for both
 	Pattern  *pattern.Pattern // nil: every packet
+	First    uint32           // of each flow only so many packets, both directions counted; 0: all
 	Bypass   bool             // packets pass while nobody has bound the queue
 
 	// Packets with mark&SkipMask == SkipMark are not queued; SkipMask 0: none. It
@@ -77,14 +79,20 @@ type Spec struct {
 	SkipMark, SkipMask uint32
 }
 
+// Untracked reports whether packets come to the spec's rules before connection
+// tracking has seen them.
+func (s *Spec) Untracked() bool {
+	return (s.Hook == Prerouting || s.Hook == Output) && s.Priority <= Conntrack
+}
+
 const (
-	grammar = "HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [bypass], " + example
+	grammar = "HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [first N] [bypass], " + example
 	example = "as in 'input tcp > :22 bypass'"
 )
 
 // Parse reads
 //
-//	HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [bypass]
+//	HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [first N] [bypass]
 //
 // where PATTERN is a flow in words (package pattern): source and destination are
 // the packet's own. The word priority may be left out before a name.
@@ -123,8 +131,26 @@ func Parse(text string) (Spec, error) {
 		}
 		w = w[1:]
 	}
-	if n := len(w); n > 0 && w[n-1] == "bypass" {
-		s.Bypass, w = true, w[:n-1]
+	const valid = "a number of packets from 1 to 4294967295, at the end: 'first 10'"
+	for n := len(w); n > 0; n = len(w) {
+		if w[n-1] == "bypass" && !s.Bypass {
+			s.Bypass, w = true, w[:n-1]
+			continue
+		}
+		if n < 2 || w[n-2] != "first" || s.First > 0 {
+			break
+		}
+		m, err := value.NumberIn("number of packets", w[n-1], 1, 1<<32-1)
+		if err != nil {
+			return bad("number of packets", w[n-1], valid)
+		}
+		s.First, w = uint32(m), w[:n-2]
+	}
+	if i := slices.Index(w, "first"); i >= 0 {
+		return bad("text to attach by", text, valid)
+	}
+	if s.First > 0 && s.Untracked() {
+		return bad("place for 'first'", text, fmt.Sprintf("one behind connection tracking, which counts: a priority above %d", Conntrack))
 	}
 	if len(w) == 0 {
 		return s, nil
@@ -133,9 +159,9 @@ func Parse(text string) (Spec, error) {
 	if !strings.Contains(words, ">") { // most likely no pattern at all, or half of one
 		if _, err := pattern.Parse(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
 			return Spec{}, &value.Error{What: "text to attach by", Text: text,
-				Near: strings.TrimSuffix(text, " bypass") + " >", Valid: "a flow with its '>': " + grammar}
+				Near: strings.Replace(strings.Join(strings.Fields(text), " "), words, words+" >", 1), Valid: "a flow with its '>': " + grammar}
 		}
-		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "bypass"}
+		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "first", "bypass"}
 		if _, proto := value.Protocols.Lookup(w[0]); proto {
 			near = nil // what is short is near to everything
 		}

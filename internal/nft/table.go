@@ -63,7 +63,16 @@ var ways = []way{
 //
 // With codes, what a code in a packet's mark says is done behind the queue, and flows
 // that are decided are not queued; nil: there are none.
+//
+// A Spec with First is refused with EOPNOTSUPP where the kernel does not count: it would
+// begin to by itself, for good, and not for the flows that there are.
 func Attach(specs []Spec, q Queues, codes *mark.Codes) (*Table, error) {
+	for i := range specs {
+		if n, _ := nl.Setting(acct); specs[i].First > 0 && n == 0 {
+			return nil, &nl.OpError{Op: "count packets", Object: "attach to " + specs[i].Text, Err: unix.EOPNOTSUPP,
+				Msg: acct + " is not on: sysctl -w " + acct + "=1; flows that there are by then stay without counters"}
+		}
+	}
 	t, err := attach(specs, q, codes, ways)
 	if codes != nil || !errors.Is(err, unix.EOPNOTSUPP) || !slices.ContainsFunc(specs, func(s Spec) bool {
 		return s.meetsRefusals()
@@ -79,6 +88,9 @@ func Attach(specs []Spec, q Queues, codes *mark.Codes) (*Table, error) {
 	}
 	return nil, err
 }
+
+// acct is the setting by which the kernel counts each flow's packets.
+const acct = "net.netfilter.nf_conntrack_acct"
 
 func attach(specs []Spec, q Queues, codes *mark.Codes, ways []way) (*Table, error) {
 	const object = "nf_tables table"
