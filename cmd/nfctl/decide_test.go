@@ -76,7 +76,9 @@ func threeHosts(t *testing.T) (client, router, server *nstest.NS) {
 	for _, line := range []string{"link set veth0 down", "link set veth0 name veth1", "link set veth1 up", "addr add fd00::2/64 dev veth1 nodad"} {
 		router.Run("ip", strings.Fields(line)...)
 	}
-	nstest.Until(t, "veth1 is up", func() bool { return strings.Contains(router.Run("ip", "-o", "link", "show", "dev", "veth1"), "LOWER_UP") })
+	nstest.Until(t, "veth1 is up", func() bool {
+		return strings.Contains(router.Run("ip", "-o", "link", "show", "dev", "veth1"), "LOWER_UP")
+	})
 	nstest.Veth(t, server, router)
 	for _, c := range []struct {
 		ns    *nstest.NS

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/bits"
 
 	"nfctl/internal/format"
 	"nfctl/internal/queue"
@@ -73,7 +74,25 @@ func (r *queueRun) check(named bool) error {
 		add("repeat", set.Repeats(), "packets come again with mark %#x/%#x: %s", mark, mask, who)
 	}
 	for _, s := range o.attach {
-		add("attach", 0, "%s: a chain at %s in a table of nfctl's own", s.Text, s.Hook)
+		text := ""
+		if s.First > 0 {
+			text = ", and packets counted (net.netfilter.nf_conntrack_acct)"
+		}
+		add("attach", 0, "%s: a chain at %s in a table of nfctl's own%s", s.Text, s.Hook, text)
+	}
+	if c := r.marks; c != nil {
+		n, u := len(c.List), set.Uses()
+		first := set.Len()
+		for _, rule := range []int{u.Reject, u.Flow, u.Connmark} {
+			if rule > 0 {
+				first = min(first, rule)
+			}
+		}
+		add("marks", first, "%d bits of packets' marks, of the %d of --flow-mark %#x, between the queue and the chain behind it: %s to tell apart",
+			bits.Len(uint(n)), bits.OnesCount32(c.Mask), c.Mask, plural(uint64(n), "end"))
+		if c.Flow() {
+			add("connmarks", u.Flow, "bits %#x of connections' marks, for verdicts on flows", c.FlowMask())
+		}
 	}
 	add("privileges", 0, "CAP_NET_ADMIN")
 	return printAll(r.a, format.Needs, rows...)

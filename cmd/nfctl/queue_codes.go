@@ -10,9 +10,9 @@ import (
 	"nfctl/internal/table"
 )
 
-// codes returns what the rules ask of the table of --attach, nil when nothing: what
-// was asked before keeps its number.
-func (r *queueRun) codes(set *rule.Set, before *mark.Codes) (*mark.Codes, error) {
+// codes returns what the rules ask of the table of --attach, nil when nothing: what the
+// rules in force may ask keeps its number.
+func (r *queueRun) codes(set *rule.Set) (*mark.Codes, error) {
 	o, u := r.o, set.Uses()
 	where := func(n int) string { return fmt.Sprintf("rule %d ('%s')", n, set.Name(n)) }
 	if len(o.attach) == 0 {
@@ -49,10 +49,14 @@ func (r *queueRun) codes(set *rule.Set, before *mark.Codes) (*mark.Codes, error)
 			return nil, usagef("--attach '%s': no priority is left for what is done behind the queue", s.Text)
 		}
 	}
-	if before == nil {
-		before = &mark.Codes{Mask: o.flowMark}
+	before := &mark.Codes{Mask: o.flowMark}
+	if r.marks != nil {
+		before = r.marks.Only(r.asked)
 	}
 	codes, err := before.Add(set.Codes(o.dflt))
+	if err != nil && len(r.asked) > 0 {
+		err = fmt.Errorf("together with the rules in force, of which packets may be under way, %w", err)
+	}
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -63,6 +67,43 @@ func (r *queueRun) codes(set *rule.Set, before *mark.Codes) (*mark.Codes, error)
 		return nil, &usageError{err}
 	}
 	return codes, nil
+}
+
+// alone returns an error when another nfctl uses the same bits of marks.
+func (r *queueRun) alone(codes *mark.Codes) error {
+	if codes == nil {
+		return nil
+	}
+	others, err := nft.Owns()
+	if err != nil {
+		return err
+	}
+	used := codes.Mask
+	for i := range others {
+		used |= others[i].Marks | others[i].Tested | others[i].Written
+	}
+	for i := range others {
+		o := &others[i]
+		if r.table != nil && o.Name == r.table.Name {
+			continue
+		}
+		bits := o.Clash(r.o.attach, codes)
+		if bits == 0 {
+			continue
+		}
+		hint := "give this one others by --flow-mark"
+		for mask := uint32(mark.DefaultMask); mask != 0; mask >>= 4 {
+			if mask&used == 0 {
+				hint = fmt.Sprintf("give this one others, as --flow-mark %#x", mask)
+				break
+			}
+		}
+		if !o.Owned {
+			hint += fmt.Sprintf("; if that nfctl was killed, 'nft delete table inet %s'", o.Name)
+		}
+		return &statusError{code: exitExists, err: fmt.Errorf("bits %#x of marks are another nfctl's, whose table is %s: each would take the other's for its own", bits, o.Name), hint: hint}
+	}
+	return nil
 }
 
 // inForce are codes as the kernel is given them: not in a dry run.

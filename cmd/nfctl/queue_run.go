@@ -42,6 +42,7 @@ type queueRun struct {
 	table  *nft.Table
 	change sync.Mutex  // of rules, and the end
 	marks  *mark.Codes // what the table behind the queues is told
+	asked  []mark.Code // of these, what rules in force may ask
 	stream *stream
 	begun  time.Time
 	write  sync.Mutex // standard output, shared by the queues
@@ -78,9 +79,10 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	r.set.Store(set)
-	if r.marks, err = r.codes(set, nil); err != nil {
+	if r.marks, err = r.codes(set); err != nil {
 		return err
 	}
+	r.asked = set.Codes(o.dflt)
 	if o.stream.until != "" {
 		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
 			return named("--until", err)
@@ -147,10 +149,16 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	var ending queue.Ending
 	if len(o.attach) > 0 {
 		r.warnOfSSH(set)
+		if err := r.alone(r.inForce(r.marks)); err != nil {
+			return err
+		}
 		if err := r.undecide(); err != nil { // of a run before that was killed
 			return err
 		}
 		if r.table, err = nft.Attach(o.attach, r.numbers(), r.inForce(r.marks)); err != nil {
+			return err
+		}
+		if err := r.alone(r.inForce(r.marks)); err != nil { // another may have begun at the same time
 			return err
 		}
 		if !r.table.Owned {
@@ -454,8 +462,11 @@ func (r *queueRun) reload() error {
 			return err
 		}
 	}
-	codes, err := r.codes(set, r.marks)
+	codes, err := r.codes(set)
 	if err != nil {
+		return err
+	}
+	if err := r.alone(r.inForce(codes)); err != nil {
 		return err
 	}
 	deciders := make([]queue.Decider, len(r.queues))
@@ -473,6 +484,7 @@ func (r *queueRun) reload() error {
 			}
 		}
 		r.marks = codes
+		r.asked = append(r.asked, set.Codes(r.o.dflt)...)
 	}
 	for i, q := range r.queues {
 		if err := q.Reload(deciders[i], conf); err != nil {
@@ -480,6 +492,7 @@ func (r *queueRun) reload() error {
 		}
 	}
 	r.set.Store(set)
+	r.asked = set.Codes(r.o.dflt)
 	if err := r.undecide(); err != nil { // by the rules before
 		r.a.warn("flows that the rules before decided: %v", err)
 	}

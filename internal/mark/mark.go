@@ -33,7 +33,8 @@ type Code struct {
 	Value, Mask uint32 // of the connection's mark; Mask 0: none
 }
 
-// Codes are the meanings of the numbers in the bits of Mask; the first has number 1.
+// Codes are the meanings of the numbers in the bits of Mask; the first has number 1. A
+// number without a meaning has the Code{}.
 type Codes struct {
 	Mask uint32 // two bits or more, side by side
 	List []Code
@@ -67,7 +68,7 @@ func (c *Codes) Number(i int) uint32 { return uint32(i+1) << bits.TrailingZeros3
 // Of returns the bits that a packet must bear for a meaning; false when it has no code.
 func (c *Codes) Of(m Code) (uint32, bool) {
 	for i := range c.List {
-		if c.List[i] == m {
+		if c.List[i] == m && m != (Code{}) {
 			return c.Number(i), true
 		}
 	}
@@ -82,14 +83,34 @@ func (c *Codes) Has(vs ...Verdict) bool {
 // Flow reports whether some code decides on whole flows.
 func (c *Codes) Flow() bool { return c.Has(AcceptFlow, DropFlow, RejectFlow) }
 
+// Only returns codes in which those of the list keep their numbers, and other numbers are
+// free again.
+func (c *Codes) Only(list []Code) *Codes {
+	n := &Codes{Mask: c.Mask, List: slices.Clone(c.List)}
+	for i, m := range n.List {
+		if !slices.Contains(list, m) {
+			n.List[i] = Code{}
+		}
+	}
+	return n
+}
+
 // Add returns codes in which those of c keep their numbers and more follow. An error
 // says how many bits are needed.
 func (c *Codes) Add(more []Code) (*Codes, error) {
 	n := &Codes{Mask: c.Mask, List: slices.Clone(c.List)}
 	for _, m := range more {
-		if !slices.Contains(n.List, m) {
+		if slices.Contains(n.List, m) {
+			continue
+		}
+		if free := slices.Index(n.List, Code{}); free >= 0 {
+			n.List[free] = m
+		} else {
 			n.List = append(n.List, m)
 		}
+	}
+	for len(n.List) > 0 && n.List[len(n.List)-1] == (Code{}) {
+		n.List = n.List[:len(n.List)-1]
 	}
 	have := bits.OnesCount32(c.Mask)
 	if need := bits.Len(uint(len(n.List))); need > have {

@@ -42,6 +42,19 @@ func TestCodes(t *testing.T) {
 		!strings.Contains(err.Error(), "they need 5 bits of its mark, and --flow-mark 0xf0000000 has 4") {
 		t.Errorf("16 codes in 4 bits: %v", err)
 	}
+	// What rules no longer ask for gives its number to others.
+	e, err := d.Only([]Code{{Verdict: DropFlow}}).Add([]Code{{Value: 7, Mask: 0xff}})
+	if err != nil || len(e.List) != 2 {
+		t.Fatalf("%v, %v", e, err)
+	}
+	for want, m := range map[uint32]Code{1 << 28: {Value: 7, Mask: 0xff}, 2 << 28: {Verdict: DropFlow}} {
+		if n, ok := e.Of(m); !ok || n != want {
+			t.Errorf("%v: %#x %v, want %#x", m, n, ok, want)
+		}
+	}
+	if _, ok := d.Only(nil).Of(Code{}); ok || len(d.List) != 3 {
+		t.Errorf("a number without a meaning has one, or the codes before were changed: %v", d)
+	}
 	small := &Codes{Mask: 0x30}
 	if small.FlowMask() != 0x30 || small.FlowBits(DropFlow) != 0x20 || small.Number(2) != 0x30 {
 		t.Errorf("%#x %#x", small.FlowMask(), small.FlowBits(DropFlow))

@@ -33,23 +33,9 @@ type kernelRule struct {
 // iptables-nft and --attach, those with the NFQUEUE target. Rules of the legacy
 // iptables cannot be asked for.
 func Feeders() ([]Feeder, error) {
-	var rules []kernelRule
-	err := dump(unix.NFT_MSG_GETRULE, func(m *nl.Msg) {
-		rule := kernelRule{place: place{family: m.Family()}}
-		for a := range nl.Attrs(m.Body()) {
-			switch a.Type {
-			case unix.NFTA_RULE_TABLE:
-				rule.table = string(a.Text())
-			case unix.NFTA_RULE_CHAIN:
-				rule.chain = string(a.Text())
-			case unix.NFTA_RULE_EXPRESSIONS:
-				rule.exprs = slices.Clone(a.Data)
-			}
-		}
-		rules = append(rules, rule)
-	})
+	rules, err := kernelRules()
 	if err != nil {
-		return nil, nl.Error("list", "nf_tables rules", err)
+		return nil, err
 	}
 	bases, err := answering()
 	if err != nil {
@@ -68,28 +54,32 @@ func Feeders() ([]Feeder, error) {
 	return out, nil
 }
 
+// kernelRules returns all rules of nf_tables.
+func kernelRules() (rules []kernelRule, err error) {
+	err = dump(unix.NFT_MSG_GETRULE, func(m *nl.Msg) {
+		rule := kernelRule{place: place{family: m.Family()}}
+		for a := range nl.Attrs(m.Body()) {
+			switch a.Type {
+			case unix.NFTA_RULE_TABLE:
+				rule.table = string(a.Text())
+			case unix.NFTA_RULE_CHAIN:
+				rule.chain = string(a.Text())
+			case unix.NFTA_RULE_EXPRESSIONS:
+				rule.exprs = slices.Clone(a.Data)
+			}
+		}
+		rules = append(rules, rule)
+	})
+	return rules, nl.Error("list", "nf_tables rules", err)
+}
+
 // answering returns the base chains that what this host sends back passes.
 func answering() (out []place, err error) {
 	err = dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
-		p := place{family: m.Family()}
-		hook := ^uint32(0)
-		for a := range nl.Attrs(m.Body()) {
-			switch a.Type {
-			case unix.NFTA_CHAIN_TABLE:
-				p.table = string(a.Text())
-			case unix.NFTA_CHAIN_NAME:
-				p.chain = string(a.Text())
-			case unix.NFTA_CHAIN_HOOK:
-				for h := range nl.Attrs(a.Data) {
-					if h.Type == unix.NFTA_HOOK_HOOKNUM {
-						hook, _ = h.U32()
-					}
-				}
-			}
-		}
+		p, c, base := readChain(m)
 		switch p.family {
 		case unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
-			if hook == uint32(Output) || hook == uint32(Postrouting) {
+			if base && (c.Hook == Output || c.Hook == Postrouting) {
 				out = append(out, p)
 			}
 		}
@@ -141,8 +131,18 @@ func dump(msg uint8, f func(m *nl.Msg)) error {
 
 // feeder reads one expression of a rule.
 func feeder(expr []byte) (f Feeder, ok bool) {
-	var name string
-	var data []byte
+	name, data := expression(expr)
+	switch name {
+	case "queue":
+		return queueStatement(data)
+	case "target":
+		return queueTarget(data)
+	}
+	return f, false
+}
+
+// expression returns an expression's name and what it holds.
+func expression(expr []byte) (name string, data []byte) {
 	for a := range nl.Attrs(expr) {
 		switch a.Type {
 		case unix.NFTA_EXPR_NAME:
@@ -151,13 +151,7 @@ func feeder(expr []byte) (f Feeder, ok bool) {
 			data = a.Data
 		}
 	}
-	switch name {
-	case "queue":
-		return queueStatement(data)
-	case "target":
-		return queueTarget(data)
-	}
-	return f, false
+	return name, data
 }
 
 // sregQnum is NFTA_QUEUE_SREG_QNUM: the number is in a register.

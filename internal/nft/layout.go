@@ -139,15 +139,21 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 // Chains that refuse: packets of refused flows, and packets of which that was said.
 const refuseFlow, refusePacket = "refuse-flow", "refuse-packet"
 
+// behindSuffix ends the names of chains behind a queue.
+const behindSuffix = "-behind"
+
 // behind appends the chain behind the queue of c.
 func (l *layout) behind(c *chain) {
-	b := chain{place: l.at(c.family, c.chain+"-behind"), base: true, hook: c.hook, priority: c.priority + 1}
+	b := chain{place: l.at(c.family, c.chain+behindSuffix), base: true, hook: c.hook, priority: c.priority + 1}
 	bears := func(n uint32) rule {
 		return rule(nil).meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_EQ, native(n))
 	}
 	b.rules = append(b.rules, bears(0).verdict(nfAccept, ""))
 	var ends []rule
 	for i, m := range l.codes.List {
+		if m == (mark.Code{}) {
+			continue
+		}
 		n := l.codes.Number(i)
 		v, bits := m.Value&m.Mask, m.Mask
 		if flow := l.codes.FlowBits(m.Verdict); flow != 0 {

@@ -124,16 +124,7 @@ func look(exprs []byte) looked {
 	var key, mask uint32
 	direction, status := false, false
 	for e := range nl.Attrs(exprs) {
-		var name string
-		var data []byte
-		for a := range nl.Attrs(e.Data) {
-			switch a.Type {
-			case unix.NFTA_EXPR_NAME:
-				name = string(a.Text())
-			case unix.NFTA_EXPR_DATA:
-				data = a.Data
-			}
-		}
+		name, data := expression(e.Data)
 		num := map[uint16]uint32{}
 		for a := range nl.Attrs(data) {
 			num[a.Type], _ = a.U32()
