@@ -204,6 +204,35 @@ func TestForgedMarks(t *testing.T) {
 	}
 }
 
+// TestForgedRepeats: the mark by which packets come again keeps what bears it from being
+// asked about, but says nothing else.
+func TestForgedRepeats(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	for _, port := range []string{"7000", "7001"} {
+		ns.UDPEcho("127.0.0.1:" + port)
+	}
+	p := startQueue(t, ns, "--attach", "output udp > :7000,7001", "--rule", "repeat mark 0x100/0x100 udp > :7001", "--rule", "reject if dport == 1",
+		"--rule", "drop flow if dport == 2", "--rule", "reject flow if dport == 3", "--rule", "accept flow if dport == 4", "-o", "json")
+	for code := range uint32(16) {
+		c, err := ns.Dial("udp", "127.0.0.1:7000", nstest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		setMark(t, c, code<<28|0x100)
+		echoes(t, c, 2000)
+	}
+	if got := strings.ReplaceAll(marksOf(t, ns, "udp > :7000"), "0x0", ""); strings.TrimSpace(got) != "" {
+		t.Errorf("connections are marked: %s", got)
+	}
+	c, err := ns.Dial("udp", "127.0.0.1:7001", nstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echoes(t, c, 2000)
+	nstest.Until(t, "packets come up", func() bool { return strings.Count(p.Stdout(), `"verdict":"repeat"`) == 2 })
+}
+
 // counter returns the packets that a counter of table w has seen.
 func counter(t *testing.T, ns *nstest.NS, name string) (n int) {
 	t.Helper()

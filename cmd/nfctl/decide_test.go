@@ -317,6 +317,59 @@ func TestEndFlow(t *testing.T) {
 	}
 }
 
+// TestRejectAllInItsMiddle: rules that refuse everything refuse what a host sends to
+// itself too, in the middle of a flow, and leave the refusal alone.
+func TestRejectAllInItsMiddle(t *testing.T) {
+	t.Parallel()
+	for _, attach := range []string{"prerouting", "input", "output", "input ip", "prerouting priority -150 ip6"} {
+		for _, verdict := range []string{"reject", "reject flow"} {
+			t.Run(attach+" "+verdict, func(t *testing.T) {
+				t.Parallel()
+				ns := nstest.New(t)
+				rules := filepath.Join(t.TempDir(), "rules")
+				write := func(text string) {
+					if err := os.WriteFile(rules, []byte(text+"\n"), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				write("accept")
+				p := startQueue(t, ns, "--attach", attach, "--rules", rules, "-o", "json")
+				conns := map[string]net.Conn{}
+				for _, host := range []string{"127.0.0.1", "::1"} {
+					if v6 := host == "::1"; strings.HasSuffix(attach, "ip") && v6 || strings.HasSuffix(attach, "ip6") && !v6 {
+						continue
+					}
+					for _, network := range []string{"tcp", "udp"} {
+						addr := ns.TCPEcho(net.JoinHostPort(host, "0"))
+						if network == "udp" {
+							addr = ns.UDPEcho(net.JoinHostPort(host, "0"))
+						}
+						c, err := ns.Dial(network, addr, nstest.Patience)
+						if err != nil {
+							t.Fatal(err)
+						}
+						echoes(t, c, 2000)
+						conns[network+" "+host] = c
+					}
+				}
+				write(verdict)
+				p.Signal(unix.SIGHUP)
+				nstest.Until(t, "the rules are reloaded", func() bool { return strings.Contains(p.Stderr(), "rules reloaded") })
+				for name, c := range conns {
+					_ = c.SetDeadline(time.Now().Add(soon))
+					_, err := c.Write([]byte("x")) // an acknowledgement may have been refused before
+					if err == nil {
+						_, err = c.Read(make([]byte, 10))
+					}
+					if want := map[bool]error{true: unix.ECONNRESET, false: unix.ECONNREFUSED}[strings.HasPrefix(name, "tcp")]; !errors.Is(err, want) {
+						t.Errorf("%s: %v, want %v", name, err, want)
+					}
+				}
+			})
+		}
+	}
+}
+
 // TestForeignMarks: whatever mark a sender sets, its packets are asked about like all
 // others, and what it sets elsewhere is kept.
 func TestForeignMarks(t *testing.T) {

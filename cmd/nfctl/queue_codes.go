@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"nfctl/internal/mark"
 	"nfctl/internal/nft"
@@ -84,7 +85,7 @@ func (r *queueRun) alone(codes *mark.Codes) error {
 	}
 	for i := range others {
 		o := &others[i]
-		if r.table != nil && o.Name == r.table.Name {
+		if r.table != nil && o.Name == r.table.Name && slices.Contains(r.table.Families, o.Families[0]) {
 			continue
 		}
 		bits := o.Clash(r.o.attach, codes)
@@ -98,7 +99,7 @@ func (r *queueRun) alone(codes *mark.Codes) error {
 				break
 			}
 		}
-		if !o.Owned {
+		if o.Owner == 0 {
 			hint += fmt.Sprintf("; if that nfctl was killed, 'nft delete table inet %s'", o.Name)
 		}
 		return &statusError{code: exitExists, err: fmt.Errorf("bits %#x of marks are another nfctl's, whose table is %s: each would take the other's for its own", bits, o.Name), hint: hint}

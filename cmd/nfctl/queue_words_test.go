@@ -369,6 +369,22 @@ func TestQueueChecks(t *testing.T) {
 	if status != 0 || words != "" {
 		t.Errorf("status %d: %s", status, words)
 	}
+	out, words, status = call("--attach", "output tcp > first 4", "--flow-mark", "0x0f000000", "--rule", "drop tcp > :9", "--rule", "connmark 0x1/0xf accept flow if dport == 25", "--rule", "reject")
+	for _, want := range []string{
+		"attach: output tcp > first 4: a chain at output in a table of nfctl's own, and packets counted (net.netfilter.nf_conntrack_acct)\n",
+		"marks: 2 bits of packets' marks, of the 4 of --flow-mark 0xf000000, between the queue and the chain behind it: 3 ends to tell apart: rule 2 (",
+		"connmarks: bits 0xc000000 of connections' marks, for verdicts on flows: rule 2 (",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if status != 0 || words != "" {
+		t.Errorf("status %d: %s", status, words)
+	}
+	if out, _, _ = call("--attach", "output tcp >", "--rule", "reject"); !strings.Contains(out, "marks: 1 bit of packets' marks") || strings.Contains(out, "connmarks") {
+		t.Errorf("%s", out)
+	}
 	for _, args := range [][]string{
 		{"--rule", "drip"}, {"--rule", "queue 0"}, {"--rule", "repeat mark 1/1", "--rule", "repeat mark 2/2"}, {"--rules", file + "x"}, {"-o", "xml"},
 		{"--rule", `replace "a" "bc" tcp >`},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"nfctl/internal/mark"
 	"nfctl/internal/nft"
 	"nfctl/internal/nstest"
 	"nfctl/internal/queue"
@@ -199,4 +200,49 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// TestOwnTables: each table of nfctl's own is told of, with its bits of marks, and two that
+// use the same.
+func TestOwnTables(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	var names []string
+	for i, c := range []struct {
+		spec  string
+		codes *mark.Codes
+	}{
+		{"output udp >", nil},
+		{"forward", &mark.Codes{Mask: 0xf0000000, List: []mark.Code{{Verdict: mark.AcceptFlow, Value: 5, Mask: 0xff}, {Verdict: mark.Reject}}}},
+		{"input priority -10", &mark.Codes{Mask: 0x0f000000, List: []mark.Code{{}, {Verdict: mark.Reject}}}},
+		{"output ip", &mark.Codes{Mask: 0xff000000, List: []mark.Code{{Verdict: mark.DropFlow}}}},
+	} {
+		spec, err := nft.Parse(c.spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{First: uint16(i), Last: uint16(i + i%2)}, c.codes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		names = append(names, table.Name)
+	}
+	if names[3] != names[0] {
+		t.Fatalf("%v: want a name in two families", names)
+	}
+	found := Examine()
+	want(t, found, "table "+names[0], OK, "(inet) at output priority 0, feeds queue 0")
+	want(t, found, "table "+names[1], OK, "at forward priority 0, feeds queue 1-2, uses bits 0xf0000000 of packets' marks, "+
+		"keeps verdicts on flows in bits 0xc0000000 of connections' marks, sets bits 0xff of connections' marks")
+	want(t, found, "table "+names[2], OK, "at input priority -10, feeds queue 2, uses bits 0xf000000 of packets' marks")
+	want(t, found, "table "+names[3], Warn, "(ip) at output priority 0, feeds queue 3-4, uses bits 0xff000000 of packets' marks, "+
+		"keeps verdicts on flows in bits 0xc0000000 of connections' marks; table "+names[1]+" uses bits 0xc0000000 too")
+	for name, without := range map[string]string{names[0]: "queue 0, uses", names[2]: "connections'"} {
+		for _, f := range find(found, "table "+name) {
+			if strings.Contains(f.Text, without) {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
 }

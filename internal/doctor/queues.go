@@ -153,7 +153,7 @@ func (d *doctor) own(feeders []nft.Feeder) {
 			places = append(places, fmt.Sprintf("%s priority %d", c.Hook, c.Priority))
 		}
 		for _, f := range feeders {
-			if f.Table == o.Name {
+			if f.Table == o.Name && slices.Contains(o.Families, f.Family) {
 				q := fmt.Sprint(f.First)
 				if f.Last != f.First {
 					q += fmt.Sprintf("-%d", f.Last)

@@ -117,6 +117,13 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 	}
 	r = r.meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_NEQ, native(0))
 	c.rules = append(c.rules, r.clear(l.codes.Mask))
+	if s.SkipMask != 0 { // and that can only be one for its connection's mark
+		for i, m := range l.codes.List {
+			if m.Verdict != mark.Pass {
+				c.rules = append(c.rules, l.bears(l.codes.Number(i)).clear(l.codes.Mask))
+			}
+		}
+	}
 	if s.Hook != Forward {
 		c.rules = append(c.rules, refusal())
 		if l.codes.Has(mark.Reject, mark.RejectFlow) {
@@ -139,15 +146,18 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 // Chains that refuse: packets of refused flows, and packets of which that was said.
 const refuseFlow, refusePacket = "refuse-flow", "refuse-packet"
 
+// bears is for packets with a number in the bits of codes.
+func (l *layout) bears(n uint32) rule {
+	return rule(nil).meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_EQ, native(n))
+}
+
 // behindSuffix ends the names of chains behind a queue.
 const behindSuffix = "-behind"
 
 // behind appends the chain behind the queue of c.
 func (l *layout) behind(c *chain) {
 	b := chain{place: l.at(c.family, c.chain+behindSuffix), base: true, hook: c.hook, priority: c.priority + 1}
-	bears := func(n uint32) rule {
-		return rule(nil).meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_EQ, native(n))
-	}
+	bears := l.bears
 	b.rules = append(b.rules, bears(0).verdict(nfAccept, ""))
 	var ends []rule
 	for i, m := range l.codes.List {
@@ -186,13 +196,14 @@ func (l *layout) behind(c *chain) {
 }
 
 // refuse returns the rules that refuse a packet: TCP by a reset, all else by an ICMP
-// error. They let pass what answers a packet that was refused: with alone only resets,
-// since ICMP errors of others belong to a flow too.
+// error. They let pass what answers a packet that was refused: with alone only resets
+// and what this host sends to itself, since ICMP errors of others belong to a flow too.
 func (l *layout) refuse(family uint8, alone bool) []rule {
 	tcp := rule(nil).meta(unix.NFT_META_L4PROTO).cmp(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_TCP})
-	var of rule
+	pass := []rule{answers(nil)}
 	if alone {
-		of = tcp
+		self := rule(nil).meta(unix.NFT_META_IIFTYPE).cmp(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_LOOPBACK))
+		pass = []rule{answers(tcp), answers(self)}
 	}
 	const reset = 1 // NFT_REJECT_TCP_RST
 	typ, code := uint32(2), uint8(1)
@@ -202,12 +213,9 @@ func (l *layout) refuse(family uint8, alone bool) []rule {
 	case unix.NFPROTO_IPV6:
 		typ, code = 0, 4 // ICMPV6_PORT_UNREACH
 	}
-	return []rule{
-		rule(nil).clear(l.codes.Mask), // the answer may take the mark over (fwmark_reflect)
-		answers(of),
-		tcp.reject(reset, 0),
-		rule(nil).reject(typ, code),
-	}
+	rules := []rule{rule(nil).clear(l.codes.Mask)} // the answer may take the mark over (fwmark_reflect)
+	rules = append(rules, pass...)
+	return append(rules, tcp.reject(reset, 0), rule(nil).reject(typ, code))
 }
 
 // ctExpected is the bit IPS_EXPECTED (linux/netfilter/nf_conntrack_common.h).

@@ -15,7 +15,7 @@ import (
 type Own struct {
 	Name     string
 	Families []uint8 // NFPROTO_…, one table each
-	Owned    bool    // it goes with its nfctl
+	Owner    uint32  // the port id of the socket with which it goes; 0: it stays when its nfctl is killed
 	Chains   []OwnChain
 
 	Marks   uint32 // bits of packets' marks that it takes for itself
@@ -29,6 +29,9 @@ type OwnChain struct {
 	Priority int32
 }
 
+// tableOwnerPort is NFTA_TABLE_OWNER (linux/netfilter/nf_tables.h).
+const tableOwnerPort = 7
+
 // prefix is what the names of nfctl's tables begin with.
 const prefix = "nfctl-"
 
@@ -36,38 +39,41 @@ const prefix = "nfctl-"
 // all its processes.
 func Owns() ([]Own, error) {
 	var list []Own
-	find := func(name string) *Own {
-		if i := slices.IndexFunc(list, func(o Own) bool { return o.Name == name }); i >= 0 {
-			return &list[i]
-		}
-		return nil
-	}
+	of := map[place]int{} // place in list by family and name: in different ones a name may be used twice
 	err := dump(unix.NFT_MSG_GETTABLE, func(m *nl.Msg) {
-		var name string
-		var flags uint32
+		o := Own{Families: []uint8{m.Family()}}
 		for a := range nl.Attrs(m.Body()) {
 			switch a.Type {
 			case unix.NFTA_TABLE_NAME:
-				name = string(a.Text())
-			case unix.NFTA_TABLE_FLAGS:
-				flags, _ = a.U32()
+				o.Name = string(a.Text())
+			case tableOwnerPort:
+				o.Owner, _ = a.U32()
 			}
 		}
-		if !strings.HasPrefix(name, prefix) {
+		if !strings.HasPrefix(o.Name, prefix) {
 			return
 		}
-		if find(name) == nil {
-			list = append(list, Own{Name: name, Owned: flags&tableOwner != 0})
+		i := slices.IndexFunc(list, func(l Own) bool { return l.Name == o.Name && l.Owner == o.Owner })
+		if i < 0 {
+			i = len(list)
+			list = append(list, o)
+		} else {
+			list[i].Families = append(list[i].Families, m.Family())
 		}
-		o := find(name)
-		o.Families = append(o.Families, m.Family())
+		of[place{family: m.Family(), table: o.Name}] = i
 	})
 	if err != nil || len(list) == 0 {
 		return nil, nl.Error("list", "nf_tables tables", err)
 	}
+	find := func(p place) *Own {
+		if i, ok := of[place{family: p.family, table: p.table}]; ok {
+			return &list[i]
+		}
+		return nil
+	}
 	err = dump(unix.NFT_MSG_GETCHAIN, func(m *nl.Msg) {
 		p, c, base := readChain(m)
-		o := find(p.table)
+		o := find(p)
 		if o == nil || !base || slices.Contains(o.Chains, c) || strings.HasSuffix(p.chain, behindSuffix) {
 			return
 		}
@@ -78,7 +84,7 @@ func Owns() ([]Own, error) {
 	}
 	rules, err := kernelRules()
 	for i := range rules {
-		if o := find(rules[i].table); o != nil {
+		if o := find(rules[i].place); o != nil {
 			o.read(rules[i].exprs)
 		}
 	}
