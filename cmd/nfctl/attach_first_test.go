@@ -46,7 +46,8 @@ func TestAttachFirst(t *testing.T) {
 			}
 			p := startQueue(t, at, "--attach", c.attach+" first 6", "--rule", "accept flow if sport == 1", "-o", "json")
 			for _, host := range []string{"10.0.1.2", "fd01::2"} {
-				if v6 := strings.Contains(host, ":"); strings.HasSuffix(c.attach, "ip") && v6 || strings.HasSuffix(c.attach, "ip6") && !v6 {
+				if v6 := strings.Contains(host, ":"); strings.HasSuffix(c.attach, "ip") && v6 ||
+					strings.HasSuffix(c.attach, "ip6") && !v6 {
 					continue
 				}
 				for _, network := range []string{"udp", "tcp"} {

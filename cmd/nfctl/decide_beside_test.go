@@ -24,7 +24,10 @@ func setMark(t *testing.T, c net.Conn, mark uint32) {
 		t.Fatal(err)
 	}
 	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark)) }); err != nil || failed != nil {
+	if err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK,
+			int(mark))
+	}); err != nil || failed != nil {
 		t.Fatal(err, failed)
 	}
 }
@@ -32,21 +35,25 @@ func setMark(t *testing.T, c net.Conn, mark uint32) {
 // marksOf returns the marks of the flows to a port, in hexadecimal.
 func marksOf(t *testing.T, ns *nstest.NS, flow string) string {
 	t.Helper()
-	return strings.Join(strings.Fields(ns.Run(nstest.Build(t), "ct", "list", flow, "--template", `{{printf "0x%x" .mark}}`)), " ")
+	return strings.Join(strings.Fields(ns.Run(nstest.Build(t), "ct", "list", flow, "--template",
+		`{{printf "0x%x" .mark}}`)), " ")
 }
 
 // TestDecideBeside: two nfctl at one place, with bits of their own, decide each for
 // itself; with the same bits the second is refused, and the first goes on undisturbed.
 func TestDecideBeside(t *testing.T) {
 	t.Parallel()
-	for _, second := range []string{"output udp >", "output priority 1 udp >", "postrouting udp >", "output priority -1 ip udp >"} {
+	for _, second := range []string{"output udp >", "output priority 1 udp >", "postrouting udp >",
+		"output priority -1 ip udp >"} {
 		t.Run(second, func(t *testing.T) {
 			t.Parallel()
 			ns := nstest.New(t)
 			ns.UDPEcho("127.0.0.1:7000")
 			nfctl := nstest.Build(t)
-			a := startQueue(t, ns, "--attach", "output udp >", "--rule", `accept flow if payload contains "good"`, "--rule", `connmark 0x5/0xf drop flow if payload contains "bad"`, "-o", "json")
-			b := startQueue(t, ns, "--attach", second, "--flow-mark", "0x0f000000", "--rule", `accept flow if payload contains "fine"`,
+			a := startQueue(t, ns, "--attach", "output udp >", "--rule", `accept flow if payload contains "good"`,
+				"--rule", `connmark 0x5/0xf drop flow if payload contains "bad"`, "-o", "json")
+			b := startQueue(t, ns, "--attach", second, "--flow-mark", "0x0f000000", "--rule",
+				`accept flow if payload contains "fine"`,
 				"--rule", `connmark 0x60/0xf0 drop flow if payload contains "evil"`, "-o", "json")
 			passes := func(c net.Conn, word string) bool {
 				_ = c.SetDeadline(time.Now().Add(200 * time.Millisecond))
@@ -94,15 +101,18 @@ func TestDecideBeside(t *testing.T) {
 			}
 			before := marksOf(t, ns, "udp > :7000")
 			for _, attach := range []string{"output udp >", "forward"} { // flows pass both
-				_, words, status := ns.Exec(nfctl, "queue", "--attach", attach, "--rule", "drop flow", "--duration", "1s")
-				if status != exitExists || !strings.Contains(words, "another nfctl's") || !strings.Contains(words, "--flow-mark 0xf00000") {
+				_, words, status := ns.Exec(nfctl, "queue", "--attach", attach, "--rule", "drop flow", "--duration",
+					"1s")
+				if status != exitExists || !strings.Contains(words, "another nfctl's") || !strings.Contains(words,
+					"--flow-mark 0xf00000") {
 					t.Errorf("the same bits: status %d: %s", status, words)
 				}
 			}
 			if got := marksOf(t, ns, "udp > :7000"); got != before {
 				t.Errorf("marks were changed: %s to %s", before, got)
 			}
-			if _, words, status := ns.Exec(nfctl, "queue", "--attach", "input", "--rule", "reject if dport == 1", "--duration", "10ms"); status != 0 {
+			if _, words, status := ns.Exec(nfctl, "queue", "--attach", "input", "--rule", "reject if dport == 1",
+				"--duration", "10ms"); status != 0 {
 				t.Errorf("no packet is under way in both: status %d: %s", status, words)
 			}
 			b.Signal(unix.SIGTERM)
@@ -121,8 +131,10 @@ func TestDecideBeside(t *testing.T) {
 				t.Errorf("at the end of one: marks %s, want %s", got, want)
 			}
 			out := ns.Run(nfctl, "doctor", "-o", "json")
-			if !strings.Contains(out, "in force (inet) at output priority 0") && !strings.Contains(out, "in force (ip, ip6) at output priority 0") ||
-				!strings.Contains(out, "uses bits 0xf0000000 of packets' marks, keeps verdicts on flows in bits 0xc0000000 of connections' marks, sets bits 0xf of connections' marks") {
+			if !strings.Contains(out, "in force (inet) at output priority 0") && !strings.Contains(out,
+				"in force (ip, ip6) at output priority 0") ||
+				!strings.Contains(out, "uses bits 0xf0000000 of packets' marks, keeps verdicts on flows in bits "+
+					"0xc0000000 of connections' marks, sets bits 0xf of connections' marks") {
 				t.Errorf("doctor:\n%s", out)
 			}
 		})
@@ -139,19 +151,23 @@ func TestForgedMarks(t *testing.T) {
 		t.Run(attach, func(t *testing.T) {
 			t.Parallel()
 			client, router, server := threeHosts(t)
-			at := map[string]*nstest.NS{"prerouting": router, "input": server, "forward": router, "output": client, "postrouting": client}[attach]
+			at := map[string]*nstest.NS{"prerouting": router, "input": server, "forward": router, "output": client,
+				"postrouting": client}[attach]
 			for _, host := range []string{"10.0.1.2", "fd01::2"} {
 				server.UDPEcho(net.JoinHostPort(host, "7000"))
 			}
-			rules := []string{"--attach", attach + " udp > :7000", "--rule", "accept flow if payload contains \"good\"", "--rule", "connmark 0x5/0xf accept flow if payload contains \"mark\"",
+			rules := []string{"--attach", attach + " udp > :7000", "--rule",
+				"accept flow if payload contains \"good\"", "--rule", "connmark 0x5/0xf accept flow if payload contains \"mark\"",
 				"--rule", "drop flow if payload contains \"bad\"", "-o", "json"}
 			if attach != "postrouting" {
 				rules = append(rules, "--rule", "reject if payload contains \"worse\"")
 			}
 			p := startQueue(t, at, rules...)
 			// Behind nfctl's chains: its bits, and the others.
-			at.Run("nft", "add table inet w; add chain inet w b { type filter hook "+attach+" priority -300; }; add chain inet w c { type filter hook "+attach+" priority 2; };"+
-				"add counter inet w ours; add counter inet w others; add rule inet w c meta mark & 0xf0000000 != 0 counter name ours; add rule inet w c meta mark 0x77 counter name others")
+			at.Run("nft", "add table inet w; add chain inet w b { type filter hook "+attach+" priority -300; }; "+
+				"add chain inet w c { type filter hook "+attach+" priority 2; };"+
+				"add counter inet w ours; add counter inet w others; add rule inet w c meta mark & 0xf0000000 != "+
+				"0 counter name ours; add rule inet w c meta mark 0x77 counter name others")
 			sent := 0
 			for _, host := range []string{"10.0.1.2", "fd01::2"} {
 				for code := range uint32(16) {
@@ -159,9 +175,11 @@ func TestForgedMarks(t *testing.T) {
 					if attach == "output" || attach == "postrouting" {
 						forged = code << 28 // by the socket
 					} else {
-						at.Run("nft", fmt.Sprintf("flush chain inet w b; add rule inet w b meta l4proto udp meta mark set %#x", forged))
+						at.Run("nft", fmt.Sprintf("flush chain inet w b; add rule inet w b meta l4proto udp meta "+
+							"mark set %#x", forged))
 					}
-					for _, first := range []struct{ word, mark string }{{"x", "0x0"}, {"good", "0x40000000"}, {"mark", "0x40000005"}} {
+					for _, first := range []struct{ word, mark string }{{"x", "0x0"}, {"good", "0x40000000"},
+						{"mark", "0x40000005"}} {
 						c, err := client.Dial("udp", net.JoinHostPort(host, "7000"), nstest.Patience)
 						if err != nil {
 							t.Fatal(err)
@@ -212,8 +230,10 @@ func TestForgedRepeats(t *testing.T) {
 	for _, port := range []string{"7000", "7001"} {
 		ns.UDPEcho("127.0.0.1:" + port)
 	}
-	p := startQueue(t, ns, "--attach", "output udp > :7000,7001", "--rule", "repeat mark 0x100/0x100 udp > :7001", "--rule", "reject if dport == 1",
-		"--rule", "drop flow if dport == 2", "--rule", "reject flow if dport == 3", "--rule", "accept flow if dport == 4", "-o", "json")
+	p := startQueue(t, ns, "--attach", "output udp > :7000,7001", "--rule", "repeat mark 0x100/0x100 udp > :7001",
+		"--rule", "reject if dport == 1",
+		"--rule", "drop flow if dport == 2", "--rule", "reject flow if dport == 3", "--rule",
+		"accept flow if dport == 4", "-o", "json")
 	for code := range uint32(16) {
 		c, err := ns.Dial("udp", "127.0.0.1:7000", nstest.Patience)
 		if err != nil {
@@ -327,7 +347,10 @@ func TestDecideReloads(t *testing.T) {
 	for i := 1; i <= reloads; i++ {
 		write(i)
 		p.Signal(unix.SIGHUP)
-		nstest.Until(t, "the rules are reloaded", func() bool { return strings.Count(p.Stderr(), "rules reloaded") == i })
+		nstest.Until(t, "the rules are reloaded", func() bool {
+			return strings.Count(p.Stderr(),
+				"rules reloaded") == i
+		})
 		ask := func() {
 			for k, c := range conns {
 				if _, err := fmt.Fprintf(c, "%d of %d", i, k); err != nil && !isTransient(err) {
@@ -355,7 +378,8 @@ func TestDecideReloads(t *testing.T) {
 		if i%10 == 0 || testing.Short() {
 			for _, c := range conns {
 				_, port, _ := net.SplitHostPort(c.LocalAddr().String())
-				out := strings.TrimSpace(ns.Run(nfctl, "ct", "list", "udp :"+port+" > :7000", "--template", "{{.mark}}"))
+				out := strings.TrimSpace(ns.Run(nfctl, "ct", "list", "udp :"+port+" > :7000", "--template",
+					"{{.mark}}"))
 				var mark uint32
 				if _, err := fmt.Sscan(out, &mark); err != nil || mark != 0x40000000|uint32(i) {
 					t.Errorf("reload %d: mark %#x of a flow (%s)", i, mark, out)
@@ -392,7 +416,8 @@ func TestManyMarksAreCleared(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "flows")
 	var b []byte
 	for i := range flows {
-		b = fmt.Appendf(b, "-A -t 600 -m %d -s 10.%d.%d.%d -d 10.255.0.1 -r 10.255.0.1 -q 10.%[2]d.%[3]d.%[4]d -p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n",
+		b = fmt.Appendf(b, "-A -t 600 -m %d -s 10.%d.%d.%d -d 10.255.0.1 -r 10.255.0.1 -q 10.%[2]d.%[3]d.%[4]d "+
+			"-p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n",
 			0x80000005, i>>16, i>>8&0xff, i&0xff)
 	}
 	if err := os.WriteFile(file, b, 0o600); err != nil {
@@ -401,7 +426,8 @@ func TestManyMarksAreCleared(t *testing.T) {
 	best := time.Hour
 	for range 3 { // the machine may be busy with others' work
 		ns.Run(nfctl, "ct", "load", "--or-update", file)
-		if n := strings.TrimSpace(ns.Run(nfctl, "ct", "count", "--filter", "mark == 0x80000005")); n != fmt.Sprint(flows) {
+		if n := strings.TrimSpace(ns.Run(nfctl, "ct", "count", "--filter",
+			"mark == 0x80000005")); n != fmt.Sprint(flows) {
 			t.Fatalf("%s flows are marked", n)
 		}
 		began := time.Now()

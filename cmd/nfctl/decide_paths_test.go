@@ -18,7 +18,8 @@ import (
 )
 
 // byContent are rules that decide for flows by what one of their packets says.
-var byContent = []string{"--rule", `drop flow if payload contains "bad"`, "--rule", `accept flow if payload contains "good"`, "-o", "json"}
+var byContent = []string{"--rule", `drop flow if payload contains "bad"`, "--rule",
+	`accept flow if payload contains "good"`, "-o", "json"}
 
 // refusing are byContent with a word that has a flow refused.
 var refusing = append([]string{"--rule", `reject flow if payload contains "worse"`}, byContent...)
@@ -81,7 +82,8 @@ func TestDecideBehindNAT(t *testing.T) {
 			"10.0.0.2:80", "[fd00::2]:80"},
 		{"redirect", "add rule inet n pre iifname veth1 meta l4proto { tcp, udp } redirect to :7000", "10.0.1.2:80", "[fd01::2]:80"},
 	} {
-		for _, attach := range []string{"prerouting priority -150", "prerouting", "forward", "input", "postrouting", "postrouting priority 101"} {
+		for _, attach := range []string{"prerouting priority -150", "prerouting", "forward", "input", "postrouting",
+			"postrouting priority 101"} {
 			local := nat.name == "redirect" // to the router itself
 			if hook := strings.Fields(attach)[0]; hook == "forward" && local || hook == "input" && !local {
 				continue
@@ -93,11 +95,13 @@ func TestDecideBehindNAT(t *testing.T) {
 				if local {
 					at = router
 				}
-				for _, host := range map[bool][]string{true: {"10.0.0.2", "fd00::2"}, false: {"10.0.1.2", "fd01::2"}}[local] {
+				for _, host := range map[bool][]string{true: {"10.0.0.2", "fd00::2"}, false: {"10.0.1.2",
+					"fd01::2"}}[local] {
 					at.TCPEcho(net.JoinHostPort(host, "7000"))
 					at.UDPEcho(net.JoinHostPort(host, "7000"))
 				}
-				router.Run("nft", "add table inet n; add chain inet n pre { type nat hook prerouting priority -100; }; add chain inet n post { type nat hook postrouting priority 100; };"+nat.rule)
+				router.Run("nft", "add table inet n; add chain inet n pre { type nat hook prerouting priority "+
+					"-100; }; add chain inet n post { type nat hook postrouting priority 100; };"+nat.rule)
 				refuses := !strings.Contains(attach, "postrouting")
 				rules := byContent
 				if refuses {
@@ -130,7 +134,8 @@ func TestDecideInZones(t *testing.T) {
 			t.Run(name+" "+attach, func(t *testing.T) {
 				t.Parallel()
 				client, router, server := threeHosts(t)
-				router.Run("nft", "add table inet z; add chain inet z c { type filter hook prerouting priority -300; };"+rules)
+				router.Run("nft", "add table inet z; add chain inet z c { type filter hook prerouting priority "+
+					"-300; };"+rules)
 				for _, host := range []string{"10.0.1.2", "fd01::2"} {
 					server.TCPEcho(net.JoinHostPort(host, "7000"))
 					server.UDPEcho(net.JoinHostPort(host, "7000"))
@@ -188,7 +193,8 @@ func TestDecideRelated(t *testing.T) {
 					}
 				}
 			}()
-			p := startQueue(t, router, "--attach", "forward", "--rule", verdict+" if dport == 21 or sport == 21", "--rule", "log", "-o", "json")
+			p := startQueue(t, router, "--attach", "forward", "--rule", verdict+" if dport == 21 or sport == 21",
+				"--rule", "log", "-o", "json")
 			c, err := client.Dial("tcp", "10.0.1.2:21", nstest.Patience)
 			if err != nil {
 				t.Fatal(err)
@@ -212,7 +218,10 @@ func TestDecideRelated(t *testing.T) {
 			}
 			echoes(t, c, 1000)
 			_, otherPort, _ := net.SplitHostPort(other)
-			nstest.Until(t, "the other connection comes up", func() bool { return strings.Contains(p.Stdout(), `port":`+otherPort+",") })
+			nstest.Until(t, "the other connection comes up", func() bool {
+				return strings.Contains(p.Stdout(),
+					`port":`+otherPort+",")
+			})
 			if up := strings.Contains(p.Stdout(), `port":`+port+","); up == (verdict == "accept flow") {
 				t.Errorf("the expected connection came up: %v", up)
 			}

@@ -73,7 +73,8 @@ func threeHosts(t *testing.T) (client, router, server *nstest.NS) {
 	client, router, server = nstest.New(t), nstest.New(t), nstest.New(t)
 	nstest.Veth(t, client, router)
 	// Older kernels rename no device that is up, and one that is down loses its addresses of IPv6.
-	for _, line := range []string{"link set veth0 down", "link set veth0 name veth1", "link set veth1 up", "addr add fd00::2/64 dev veth1 nodad"} {
+	for _, line := range []string{"link set veth0 down", "link set veth0 name veth1", "link set veth1 up",
+		"addr add fd00::2/64 dev veth1 nodad"} {
 		router.Run("ip", strings.Fields(line)...)
 	}
 	nstest.Until(t, "veth1 is up", func() bool {
@@ -336,7 +337,8 @@ func TestRejectAllInItsMiddle(t *testing.T) {
 				p := startQueue(t, ns, "--attach", attach, "--rules", rules, "-o", "json")
 				conns := map[string]net.Conn{}
 				for _, host := range []string{"127.0.0.1", "::1"} {
-					if v6 := host == "::1"; strings.HasSuffix(attach, "ip") && v6 || strings.HasSuffix(attach, "ip6") && !v6 {
+					if v6 := host == "::1"; strings.HasSuffix(attach, "ip") && v6 || strings.HasSuffix(attach,
+						"ip6") && !v6 {
 						continue
 					}
 					for _, network := range []string{"tcp", "udp"} {
@@ -354,14 +356,18 @@ func TestRejectAllInItsMiddle(t *testing.T) {
 				}
 				write(verdict)
 				p.Signal(unix.SIGHUP)
-				nstest.Until(t, "the rules are reloaded", func() bool { return strings.Contains(p.Stderr(), "rules reloaded") })
+				nstest.Until(t, "the rules are reloaded", func() bool {
+					return strings.Contains(p.Stderr(),
+						"rules reloaded")
+				})
 				for name, c := range conns {
 					_ = c.SetDeadline(time.Now().Add(soon))
 					_, err := c.Write([]byte("x")) // an acknowledgement may have been refused before
 					if err == nil {
 						_, err = c.Read(make([]byte, 10))
 					}
-					if want := map[bool]error{true: unix.ECONNRESET, false: unix.ECONNREFUSED}[strings.HasPrefix(name, "tcp")]; !errors.Is(err, want) {
+					if want := map[bool]error{true: unix.ECONNRESET,
+						false: unix.ECONNREFUSED}[strings.HasPrefix(name, "tcp")]; !errors.Is(err, want) {
 						t.Errorf("%s: %v, want %v", name, err, want)
 					}
 				}

@@ -192,7 +192,10 @@ var stages = map[string]struct {
 			t.Errorf("want a refusal of port 23 and a connection to port 80: %v", err)
 		}
 	}},
-	"Look at what connections begin with": {before: func(t *try) { counting(t.ns, true); webServer(t, t.ns, "127.0.0.1:443") }, during: func(t *try) {
+	"Look at what connections begin with": {before: func(t *try) {
+		counting(t.ns, true)
+		webServer(t, t.ns, "127.0.0.1:443")
+	}, during: func(t *try) {
 		if !browses(t.ns, "127.0.0.1", "www.example") {
 			t.Error("no page")
 		}

@@ -88,7 +88,8 @@ func (r *queueRun) check(named bool) error {
 				first = min(first, rule)
 			}
 		}
-		add("marks", first, "%s of packets' marks, of the %d of --flow-mark %#x, between the queue and the chain behind it: %s to tell apart",
+		add("marks", first, "%s of packets' marks, of the %d of --flow-mark %#x, between the queue and the chain "+
+			"behind it: %s to tell apart",
 			plural(uint64(bits.Len(uint(n))), "bit"), bits.OnesCount32(c.Mask), c.Mask, plural(uint64(n), "end"))
 		if c.Flow() {
 			add("connmarks", u.Flow, "bits %#x of connections' marks, for verdicts on flows", c.FlowMask())

@@ -102,7 +102,8 @@ func (r *queueRun) alone(codes *mark.Codes) error {
 		if o.Owner == 0 {
 			hint += fmt.Sprintf("; if that nfctl was killed, 'nft delete table inet %s'", o.Name)
 		}
-		return &statusError{code: exitExists, err: fmt.Errorf("bits %#x of marks are another nfctl's, whose table is %s: each would take the other's for its own", bits, o.Name), hint: hint}
+		return &statusError{code: exitExists, err: fmt.Errorf("bits %#x of marks are another nfctl's, whose "+
+			"table is %s: each would take the other's for its own", bits, o.Name), hint: hint}
 	}
 	return nil
 }

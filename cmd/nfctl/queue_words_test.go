@@ -369,7 +369,8 @@ func TestQueueChecks(t *testing.T) {
 	if status != 0 || words != "" {
 		t.Errorf("status %d: %s", status, words)
 	}
-	out, words, status = call("--attach", "output tcp > first 4", "--flow-mark", "0x0f000000", "--rule", "drop tcp > :9", "--rule", "connmark 0x1/0xf accept flow if dport == 25", "--rule", "reject")
+	out, words, status = call("--attach", "output tcp > first 4", "--flow-mark", "0x0f000000", "--rule",
+		"drop tcp > :9", "--rule", "connmark 0x1/0xf accept flow if dport == 25", "--rule", "reject")
 	for _, want := range []string{
 		"attach: output tcp > first 4: a chain at output in a table of nfctl's own, and packets counted (net.netfilter.nf_conntrack_acct)\n",
 		"marks: 2 bits of packets' marks, of the 4 of --flow-mark 0xf000000, between the queue and the chain behind it: 3 ends to tell apart: rule 2 (",
@@ -382,7 +383,8 @@ func TestQueueChecks(t *testing.T) {
 	if status != 0 || words != "" {
 		t.Errorf("status %d: %s", status, words)
 	}
-	if out, _, _ = call("--attach", "output tcp >", "--rule", "reject"); !strings.Contains(out, "marks: 1 bit of packets' marks") || strings.Contains(out, "connmarks") {
+	if out, _, _ = call("--attach", "output tcp >", "--rule", "reject"); !strings.Contains(out,
+		"marks: 1 bit of packets' marks") || strings.Contains(out, "connmarks") {
 		t.Errorf("%s", out)
 	}
 	for _, args := range [][]string{

@@ -233,11 +233,12 @@ func TestOwnTables(t *testing.T) {
 	}
 	found := Examine()
 	want(t, found, "table "+names[0], OK, "(inet) at output priority 0, feeds queue 0")
-	want(t, found, "table "+names[1], OK, "at forward priority 0, feeds queue 1-2, uses bits 0xf0000000 of packets' marks, "+
-		"keeps verdicts on flows in bits 0xc0000000 of connections' marks, sets bits 0xff of connections' marks")
+	want(t, found, "table "+names[1], OK, "at forward priority 0, feeds queue 1-2, uses bits 0xf0000000 of packets' "+
+		"marks, keeps verdicts on flows in bits 0xc0000000 of connections' marks, sets bits 0xff of connections' marks")
 	want(t, found, "table "+names[2], OK, "at input priority -10, feeds queue 2, uses bits 0xf000000 of packets' marks")
-	want(t, found, "table "+names[3], Warn, "(ip) at output priority 0, feeds queue 3-4, uses bits 0xff000000 of packets' marks, "+
-		"keeps verdicts on flows in bits 0xc0000000 of connections' marks; table "+names[1]+" uses bits 0xc0000000 too")
+	want(t, found, "table "+names[3], Warn, "(ip) at output priority 0, feeds queue 3-4, uses bits 0xff000000 of "+
+		"packets' marks, keeps verdicts on flows in bits 0xc0000000 of connections' marks; "+
+		"table "+names[1]+" uses bits 0xc0000000 too")
 	for name, without := range map[string]string{names[0]: "queue 0, uses", names[2]: "connections'"} {
 		for _, f := range find(found, "table "+name) {
 			if strings.Contains(f.Text, without) {

@@ -180,7 +180,8 @@ func (d *doctor) own(feeders []nft.Feeder) {
 		for k := range list[:i] {
 			if bits := o.Tested & list[k].Tested; bits != 0 {
 				status, hint = Warn, "end one of them, and start it anew with other bits (--flow-mark)"
-				text += fmt.Sprintf("; table %s uses bits %#x too: each takes the other's verdicts for its own", list[k].Name, bits)
+				text += fmt.Sprintf("; table %s uses bits %#x too: each takes the other's verdicts for its own",
+					list[k].Name, bits)
 			}
 		}
 		d.add(status, "table "+o.Name, hint, "%s", text)

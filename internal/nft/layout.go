@@ -202,7 +202,8 @@ func (l *layout) refuse(family uint8, alone bool) []rule {
 	tcp := rule(nil).meta(unix.NFT_META_L4PROTO).cmp(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_TCP})
 	pass := []rule{answers(nil)}
 	if alone {
-		self := rule(nil).meta(unix.NFT_META_IIFTYPE).cmp(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_LOOPBACK))
+		loopback := binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_LOOPBACK)
+		self := rule(nil).meta(unix.NFT_META_IIFTYPE).cmp(unix.NFT_CMP_EQ, loopback)
 		pass = []rule{answers(tcp), answers(self)}
 	}
 	const reset = 1 // NFT_REJECT_TCP_RST

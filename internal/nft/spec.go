@@ -150,7 +150,8 @@ func Parse(text string) (Spec, error) {
 		return bad("text to attach by", text, valid)
 	}
 	if s.First > 0 && s.Untracked() {
-		return bad("place for 'first'", text, fmt.Sprintf("one behind connection tracking, which counts: a priority above %d", Conntrack))
+		return bad("place for 'first'", text,
+			fmt.Sprintf("one behind connection tracking, which counts: a priority above %d", Conntrack))
 	}
 	if len(w) == 0 {
 		return s, nil
@@ -159,7 +160,8 @@ func Parse(text string) (Spec, error) {
 	if !strings.Contains(words, ">") { // most likely no pattern at all, or half of one
 		if _, err := pattern.Parse(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
 			return Spec{}, &value.Error{What: "text to attach by", Text: text,
-				Near: strings.Replace(strings.Join(strings.Fields(text), " "), words, words+" >", 1), Valid: "a flow with its '>': " + grammar}
+				Near:  strings.Replace(strings.Join(strings.Fields(text), " "), words, words+" >", 1),
+				Valid: "a flow with its '>': " + grammar}
 		}
 		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "first", "bypass"}
 		if _, proto := value.Protocols.Lookup(w[0]); proto {

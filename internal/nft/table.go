@@ -104,8 +104,8 @@ func attach(specs []Spec, q Queues, codes *mark.Codes, ways []way) (*Table, erro
 	var said []string
 	for _, w := range ways {
 		for n := range 100 {
-			t := &Table{Name: fmt.Sprintf("%s%d", prefix, os.Getpid()), Compat: w.compat, Owned: w.owned, Unguarded: w.bare,
-				conn: conn, way: w}
+			t := &Table{Name: fmt.Sprintf("%s%d", prefix, os.Getpid()), Compat: w.compat, Owned: w.owned,
+				Unguarded: w.bare, conn: conn, way: w}
 			if n > 0 { // another's: a process of that number in another container
 				t.Name = fmt.Sprintf("%s-%d", t.Name, n+1)
 			}
