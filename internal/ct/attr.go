@@ -25,6 +25,7 @@ type Attr[T any] struct {
 
 	Netlink  string // where it stands in the message, by the kernel's names
 	At       wire   // the same by numbers; nil: part of a tuple or a translation, or of no message
+	Byte     int    // of an attribute of two bytes, each a row: which it is, 1 or 2; 0: all of it
 	With     uint64 // presence of attributes with which the kernel wants this one too, as zero
 	Since    string // first kernel, when known
 	Readable string // in which messages the kernel sends it

@@ -2,6 +2,7 @@ package ct
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -72,6 +73,34 @@ func checkFacts[T any](t *testing.T, table []Attr[T], w []string) {
 	}
 	if a.Netlink == "" || a.Readable == "" || a.Doc == "" {
 		t.Errorf("%s: an empty column: %+v", a.Name, a)
+	}
+}
+
+// TestPlaces holds that each place in a message is one row's, or that of the two bytes
+// of a pair, in their order.
+func TestPlaces(t *testing.T) {
+	t.Run("flow", func(t *testing.T) { places(t, FlowAttrs()) })
+	t.Run("expect", func(t *testing.T) { places(t, ExpectAttrs()) })
+}
+
+func places[T any](t *testing.T, rows []Attr[T]) {
+	bytes := map[string]int{} // the last byte that a row has had
+	for i := range rows {
+		a := &rows[i]
+		if a.At == nil {
+			continue
+		}
+		key := fmt.Sprint(a.At)
+		last, twice := bytes[key]
+		if twice && (last != 1 || a.Byte != 2) || !twice && a.Byte > 1 || a.Byte > 0 && a.Bits != 8 {
+			t.Errorf("%s at %s: byte %d, behind byte %d of another row", a.Name, key, a.Byte, last)
+		}
+		bytes[key] = a.Byte
+	}
+	for key, last := range bytes {
+		if last == 1 {
+			t.Errorf("%s: there is no byte 2", key)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package ct
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -738,19 +739,19 @@ func flowAttrs() []Attr[Flow] {
 			wire{ctaProtoinfo, ctaProtoinfoTCP, ctaTCPWscaleReply}, "2.6.23", wscaleWhy,
 			"window scale of the reply direction, a shift", HasTCPWscaleReply,
 			func(f *Flow) *uint8 { return &f.TCPWscaleReply }),
-		tcpFlags("tcp-flags-orig", 33, "tcp.flags_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 0", ctaTCPFlagsOrig,
+		tcpFlags("tcp-flags-orig", 33, "tcp.flags_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL", 1, ctaTCPFlagsOrig,
 			flagsWhy, "flags of the original direction", HasTCPFlagsOrig, func(f *Flow) *uint8 {
 				return &f.TCPFlagsOrig
 			}),
-		tcpFlags("tcp-flags-repl", 34, "tcp.flags_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 0", ctaTCPFlagsReply,
+		tcpFlags("tcp-flags-repl", 34, "tcp.flags_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY", 1, ctaTCPFlagsReply,
 			flagsWhy, "flags of the reply direction", HasTCPFlagsReply, func(f *Flow) *uint8 {
 				return &f.TCPFlagsReply
 			}),
-		tcpFlags("tcp-mask-orig", 35, "tcp.mask_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, byte 1", ctaTCPFlagsOrig,
+		tcpFlags("tcp-mask-orig", 35, "tcp.mask_orig", "CTA_PROTOINFO_TCP_FLAGS_ORIGINAL", 2, ctaTCPFlagsOrig,
 			maskWhy, "which flags of the original direction to set", HasTCPMaskOrig, func(f *Flow) *uint8 {
 				return &f.TCPMaskOrig
 			}),
-		tcpFlags("tcp-mask-repl", 36, "tcp.mask_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY, byte 1", ctaTCPFlagsReply,
+		tcpFlags("tcp-mask-repl", 36, "tcp.mask_reply", "CTA_PROTOINFO_TCP_FLAGS_REPLY", 2, ctaTCPFlagsReply,
 			maskWhy, "which flags of the reply direction to set", HasTCPMaskReply, func(f *Flow) *uint8 {
 				return &f.TCPMaskReply
 			}),
@@ -1162,11 +1163,13 @@ func protoNum(name string, num int, path, nla string, at wire, since, why, doc s
 	}
 }
 
-func tcpFlags(name string, num int, path, nla string, typ uint16, why, doc string,
+// tcpFlags is one byte of struct nf_ct_tcp_flags: the first are flags, the second their
+// mask.
+func tcpFlags(name string, num int, path, nla string, n int, typ uint16, why, doc string,
 	bit Has, at func(*Flow) *uint8) Attr[Flow] {
-	a := protoNum(name, num, path, "CTA_PROTOINFO/CTA_PROTOINFO_TCP/"+nla, wire{ctaProtoinfo, ctaProtoinfoTCP, typ},
-		"2.6.23", why, doc, bit, at)
-	a.Kind, a.Names = field.Flags, TCPFlagNames
+	a := protoNum(name, num, path, fmt.Sprintf("CTA_PROTOINFO/CTA_PROTOINFO_TCP/%s, byte %d", nla, n-1),
+		wire{ctaProtoinfo, ctaProtoinfoTCP, typ}, "2.6.23", why, doc, bit, at)
+	a.Kind, a.Names, a.Byte = field.Flags, TCPFlagNames, n
 	return a
 }
 

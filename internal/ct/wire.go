@@ -112,9 +112,12 @@ func newCodec[T any](table []Attr[T], objects []object, own uint64) *codec[T] {
 		create, _ := a.Settable(false)
 		update, _ := a.Settable(true)
 		l.asked = (create || update) && a.mem.bit&own == 0
-		if n := slices.IndexFunc(leaves, func(o leaf) bool { return slices.Equal(o.at, a.At) }); n >= 0 {
-			first := &leaves[n]
-			first.op, first.places[1], first.bits = opPair, a.mem.at, first.bits|a.mem.bit
+		switch a.Byte {
+		case 1:
+			l.op = opPair
+		case 2: // the row of the first stands before
+			first := slices.IndexFunc(leaves, func(o leaf) bool { return o.op == opPair && slices.Equal(o.at, a.At) })
+			leaves[first].places[1], leaves[first].bits = a.mem.at, leaves[first].bits|a.mem.bit
 			continue
 		}
 		leaves = append(leaves, l)
