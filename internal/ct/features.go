@@ -78,7 +78,8 @@ func ProbeFeatures() (Features, error) {
 	// Without a rule that uses labels they cannot be set; the kernel then knows
 	// them all the same.
 	out.Labels = err == nil || errors.Is(err, unix.ENOSPC)
-	return out, probeFilters(c, &out)
+	err = probeFilters(c, &out)
+	return out, err
 }
 
 // probeEvents makes f and reports whether that was an event.
