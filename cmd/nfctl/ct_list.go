@@ -105,6 +105,7 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 	case o.unconfirmed:
 		d.Table = ct.Unconfirmed
 	}
+	o.elsewhere = o.dying || o.unconfirmed
 	did := ""
 	if o.zero {
 		did = "set to zero"
@@ -116,7 +117,7 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 	}
 	how := table.Listing{Dump: d, Zero: o.zero}
 	how.InOrder = out.Format == format.Table // its columns are aligned over all flows
-	return flowKind.list(ctx, a, out, o.failEmpty,
+	return flowKind.list(ctx, a, out, &o.choosing,
 		func(reader func() func(*ct.Flow) error, failed func(error)) (uint64, ct.DumpResult, error) {
 			how.Reader, how.Failed = reader, failed
 			n, res, err := table.List(ctx, choose, how)

@@ -26,7 +26,12 @@ privileges do, 6 when the kernel does.`,
   nfctl doctor -o json | jq -r 'select(.status != "ok") | .check'`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if _, err := a.outputOf(false); err != nil {
+			own := format.Text.String() // on a terminal too: its sentences fit no table
+			if a.fields != "" || a.template != "" {
+				own = ""
+			}
+			out, err := a.outputOr(own, false)
+			if err != nil {
 				return err
 			}
 			found := doctor.Examine()
@@ -38,7 +43,7 @@ privileges do, 6 when the kernel does.`,
 					rows = append(rows, format.Finding(f))
 				}
 			}
-			if err := printAll(a, format.Findings, rows...); err != nil {
+			if err := printAs(a, format.Findings, out, rows...); err != nil {
 				return err
 			}
 			switch {

@@ -63,7 +63,7 @@ func (a *app) expectList(c *cobra.Command, o *choosing, args []string, form stri
 	}
 	ctx, stop := a.interruptible(c, expectKind.noun, "")
 	defer stop()
-	return expectKind.list(ctx, a, out, o.failEmpty,
+	return expectKind.list(ctx, a, out, o,
 		func(reader func() func(*ct.Expect) error, _ func(error)) (uint64, ct.DumpResult, error) {
 			show := func(*ct.Expect) error { return nil }
 			if reader != nil {

@@ -195,7 +195,7 @@ func helpOutput(a *app, root *cobra.Command) []byte {
 terminal for commands that end, text for streams and into a pipe.
 
   text      conntrack(8)'s lines where it has such a line, else name=value
-  table     aligned columns
+  table     aligned columns, cut to the width of a terminal; wide: all of them, uncut
   json      one object a line; docs/json.md describes every key
   csv tsv   with a header
   xml       conntrack(8)'s

@@ -17,6 +17,7 @@ import (
 // the same way: flows or expectations.
 type kind[T any] struct {
 	noun    string // one of them
+	without string // why there may be none
 	subject *format.Subject[T]
 	fields  *field.Registry[T]
 	flags   []ct.Flag // that choose some
@@ -25,16 +26,19 @@ type kind[T any] struct {
 	edited  func(*tally) // counts one that was changed
 }
 
-var flowKind = kind[ct.Flow]{"flow", format.Flows, ct.FlowFields, ct.FlowFlags, table.Flows, table.Each,
+var flowKind = kind[ct.Flow]{"flow", "the kernel fills the table only where a rule uses conntrack; 'nfctl doctor' " +
+	"says whether one does here", format.Flows, ct.FlowFields, ct.FlowFlags, table.Flows, table.Each,
 	(*tally).flow}
 
-var expectKind = kind[ct.Expect]{"expectation", format.Expects, ct.ExpectFields, ct.ExpectFlags, table.Expects,
-	table.EachExpect, (*tally).expect}
+var expectKind = kind[ct.Expect]{"expectation", "a helper makes them, for a flow that was given one",
+	format.Expects, ct.ExpectFields, ct.ExpectFlags, table.Expects, table.EachExpect, (*tally).expect}
 
 // A choosing is the flags of a command that chooses objects and changes them, or not.
 type choosing struct {
 	filter                 filterOptions
 	all, dryRun, failEmpty bool
+
+	elsewhere bool // not in the table itself: that it is empty says nothing
 }
 
 // register adds the flags that choose.
@@ -102,7 +106,7 @@ func (w *printer[T]) end() error {
 // list prints what read hands to the functions that reader returns, one for each
 // goroutine, and returns how many there were.
 func (k *kind[T]) list(
-	ctx context.Context, a *app, out format.Output, failEmpty bool,
+	ctx context.Context, a *app, out format.Output, o *choosing,
 	read func(reader func() func(*T) error, failed func(error)) (uint64, ct.DumpResult, error),
 ) error {
 	l := &lister[T]{a: a, subject: k.subject, out: out}
@@ -123,10 +127,26 @@ func (k *kind[T]) list(
 		return ended(ctx, err)
 	}
 	a.dumpNote(res)
-	if a.quiet || a.verbose > 0 {
+	switch {
+	case a.quiet || a.verbose > 0:
 		a.total("%s", plural(n, k.noun))
+	case n > 0:
+	case o.filter.Any():
+		a.nothing("no %s matches", k.noun)
+	case o.elsewhere:
+		a.nothing("no %ss", k.noun)
+	default:
+		a.nothing("no %ss: %s", k.noun, k.without)
 	}
-	return notFound(failEmpty, n)
+	return notFound(o.failEmpty, n)
+}
+
+// nothing says on a terminal, where a table has not even a head then, why it shows
+// nothing.
+func (a *app) nothing(format string, args ...any) {
+	if !a.quiet && isTerminal(a.out) {
+		a.warn(format, args...)
+	}
 }
 
 // A lister prints objects that several goroutines read.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/format"
+	"nfctl/internal/process"
 	"nfctl/internal/rotate"
 )
 
@@ -75,6 +76,7 @@ func (a *app) outputOr(own string, stream bool) (format.Output, error) {
 		return o, &usageError{err}
 	}
 	o.Resolve(isTerminal(a.out), stream)
+	o.Width = process.Width(a.out)
 	if err := o.Check(commandName(a.running), a.printing[a.running].formats); err != nil {
 		return o, named("--output", err)
 	}
@@ -118,6 +120,11 @@ func printAll[T any](a *app, s *format.Subject[T], objects ...T) error {
 	if err != nil {
 		return err
 	}
+	return printAs(a, s, o, objects...)
+}
+
+// printAs is printAll for who has asked outputOf already.
+func printAs[T any](a *app, s *format.Subject[T], o format.Output, objects ...T) error {
 	p, k, err := printTo(a, s, o, format.Options{})
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 	if err != nil {
 		return err
 	}
-	p, k, err := printTo(a, format.Queues, out, format.Options{})
+	p, k, err := printTo(a, format.Queues, out, format.Options{Stream: o.interval > 0})
 	if err != nil {
 		return err
 	}
@@ -80,6 +80,9 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 			}
 		}
 		if o.interval == 0 {
+			if len(list) == 0 {
+				a.nothing("no queue is bound: a packet that a rule sends to one is dropped, or passes where the rule says bypass")
+			}
 			return finishPrint(p, k)
 		}
 		k.b = p.Flush(k.b)

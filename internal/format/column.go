@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"math/bits"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"nfctl/internal/field"
@@ -17,6 +16,8 @@ type Column[T any] struct {
 	Name   string // head of the column; tables write it in capitals
 	Right  bool   // align to the right
 	Plain  bool   // csv and tsv need never quote it
+	Tail   bool   // where a table has no room, the middle is cut: the end, as a port, tells more
+	Stays  bool   // in tables that have no room for all, and when it is 0 in each line
 	Append func(b []byte, t *T) []byte
 }
 
@@ -25,6 +26,7 @@ type Column[T any] struct {
 func RowColumn[T any](r *field.Row[T]) Column[T] {
 	c := Column[T]{Name: r.Path, Append: cell(r)}
 	c.Right = r.Kind == field.Uint
+	c.Tail = r.Kind == field.Addr
 	switch r.Kind {
 	case field.Uint, field.Enum, field.Addr, field.Time, field.Bool:
 		c.Plain = true
@@ -231,89 +233,6 @@ func (s *separated[T]) quote(b []byte, start int) []byte {
 		b = append(b, c)
 	}
 	return append(b, '"')
-}
-
-// table writes aligned columns. It holds lines back until flush, or until there
-// are tableHold of them, and makes each column as wide as what it has seen.
-type table[T any] struct {
-	cols   []Column[T]
-	width  []int // in characters
-	color  bool
-	headed bool
-	text   []byte // cells of the held lines, one behind the other
-	ends   []int  // where each cell ends
-}
-
-const tableHold = 1000
-
-func newTable[T any](cols []Column[T], color bool) *table[T] {
-	tb := &table[T]{cols: cols, color: color, width: make([]int, len(cols))}
-	for i := range cols {
-		tb.width[i] = utf8.RuneCountInString(cols[i].Name)
-	}
-	return tb
-}
-
-func (tb *table[T]) append(b []byte, t *T) []byte {
-	for i := range tb.cols {
-		start := len(tb.text)
-		tb.text = tb.cols[i].Append(tb.text, t)
-		if len(tb.text) == start {
-			tb.text = append(tb.text, '-')
-		}
-		tb.text = printable(tb.text, start)
-		tb.width[i] = max(tb.width[i], utf8.RuneCount(tb.text[start:]))
-		tb.ends = append(tb.ends, len(tb.text))
-	}
-	if len(tb.ends) >= tableHold*len(tb.cols) {
-		return tb.flush(b)
-	}
-	return b
-}
-
-// flush appends the held lines, under the header the first time.
-func (tb *table[T]) flush(b []byte) []byte {
-	if len(tb.ends) == 0 {
-		return b
-	}
-	if !tb.headed {
-		tb.headed = true
-		for i := range tb.cols {
-			b = tb.cell(b, i, strings.ToUpper(tb.cols[i].Name), "1")
-		}
-		b = append(b, '\n')
-	}
-	start := 0
-	for k, end := range tb.ends {
-		i := k % len(tb.cols)
-		c := tb.text[start:end]
-		b = tb.cell(b, i, string(c), colorOf(string(c)))
-		if i == len(tb.cols)-1 {
-			b = append(b, '\n')
-		}
-		start = end
-	}
-	tb.text, tb.ends = tb.text[:0], tb.ends[:0]
-	return b
-}
-
-func (tb *table[T]) cell(b []byte, i int, s, color string) []byte {
-	if i > 0 {
-		b = append(b, "  "...)
-	}
-	pad := tb.width[i] - utf8.RuneCountInString(s)
-	if tb.cols[i].Right {
-		b = blanks(b, pad)
-	}
-	if tb.color && color != "" {
-		b = paint(b, color, s)
-	} else {
-		b = append(b, s...)
-	}
-	if !tb.cols[i].Right && i < len(tb.cols)-1 {
-		b = blanks(b, pad)
-	}
-	return b
 }
 
 func blanks(b []byte, n int) []byte {

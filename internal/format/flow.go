@@ -3,6 +3,7 @@ package format
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/value"
@@ -50,7 +51,13 @@ func flowTable(opt Options) []Column[ct.Flow] {
 	if opt.Stream {
 		cols = append(cols, rowColumn("event", "event"))
 	}
-	return append(cols, rowColumn("proto", "proto"),
+	proto := rowColumn("proto", "proto")
+	proto.Stays = true
+	end := func(title string, end func([]byte, *ct.Tuple) []byte) Column[ct.Flow] {
+		return Column[ct.Flow]{Name: title, Tail: true, Stays: true,
+			Append: func(b []byte, f *ct.Flow) []byte { return end(b, &f.Orig) }}
+	}
+	return append(cols, proto,
 		Column[ct.Flow]{Name: "state", Append: func(b []byte, f *ct.Flow) []byte {
 			if f.Orig.Has(ct.TupleType | ct.TupleCode) {
 				b = strconv.AppendUint(append(b, "type "...), uint64(f.Orig.Type), 10)
@@ -60,11 +67,8 @@ func flowTable(opt Options) []Column[ct.Flow] {
 			return append(b, stateWord(f)...)
 		}},
 		rowColumn("timeout", "timeout"),
-		Column[ct.Flow]{Name: "source", Append: func(b []byte, f *ct.Flow) []byte { return appendSrc(b, &f.Orig) }},
-		Column[ct.Flow]{Name: "destination", Append: func(b []byte, f *ct.Flow) []byte {
-			return appendDst(b, &f.Orig)
-		}},
-		Column[ct.Flow]{Name: "translated", Append: appendTranslated},
+		end("source", appendSrc), end("destination", appendDst),
+		Column[ct.Flow]{Name: "translated", Tail: true, Append: appendTranslated},
 		Column[ct.Flow]{Name: "packets", Right: true, Append: func(b []byte, f *ct.Flow) []byte {
 			if !f.Has(ct.HasOrigPackets) {
 				return b
@@ -128,20 +132,32 @@ func appendDst(b []byte, t *ct.Tuple) []byte {
 	return appendEnd(b, t.Dst, t.Dport, t.Has(ct.TupleDport), t.Proto == ct.GRE)
 }
 
-// appendTranslated appends where a flow's ends are translated to.
+// appendTranslated appends to what a flow's ends are translated: without the address
+// or the port that was kept.
 func appendTranslated(b []byte, f *ct.Flow) []byte {
 	_, snat, _, spat := f.SrcNAT()
 	_, dnat, _, dpat := f.DstNAT()
 	if snat || spat {
-		b = appendDst(append(b, "src "...), &f.Reply)
+		b = appendNew(append(b, "src "...), f.Reply.Dst, f.Reply.Dport, snat, spat, f.Reply.Proto == ct.GRE)
 	}
 	if dnat || dpat {
 		if snat || spat {
 			b = append(b, ", "...)
 		}
-		b = appendSrc(append(b, "dst "...), &f.Reply)
+		b = appendNew(append(b, "dst "...), f.Reply.Src, f.Reply.Sport, dnat, dpat, f.Reply.Proto == ct.GRE)
 	}
 	return b
+}
+
+// appendNew appends the parts of an end that are new.
+func appendNew(b []byte, a netip.Addr, port uint16, newAddr, newPort, hexPort bool) []byte {
+	switch {
+	case newAddr:
+		return appendEnd(b, a, port, newPort, hexPort)
+	case hexPort:
+		return value.AppendHex(append(b, ':'), uint64(port))
+	}
+	return strconv.AppendUint(append(b, ':'), uint64(port), 10)
 }
 
 func expectTable(opt Options) []Column[ct.Expect] {
@@ -151,7 +167,8 @@ func expectTable(opt Options) []Column[ct.Expect] {
 		return c
 	}
 	ends := func(title string, at func(*ct.Expect) *ct.Tuple, end func([]byte, *ct.Tuple) []byte) Column[ct.Expect] {
-		return Column[ct.Expect]{Name: title, Append: func(b []byte, e *ct.Expect) []byte { return end(b, at(e)) }}
+		return Column[ct.Expect]{Name: title, Tail: true, Stays: !strings.HasPrefix(title, "master"),
+			Append: func(b []byte, e *ct.Expect) []byte { return end(b, at(e)) }}
 	}
 	var cols []Column[ct.Expect]
 	if opt.Stream {

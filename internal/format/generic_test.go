@@ -168,7 +168,7 @@ func TestSeparated(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	cols, _ := Columns(things, nil, []string{"n", "text", "g.enum"})
-	tb := newTable(cols, false)
+	tb := newTable(cols, false, 0, false, false)
 	b := tb.append(nil, &thing{has: 1, n: 7, text: []byte("é\x1b[2J\xff")})
 	if len(b) != 0 {
 		t.Errorf("a line before its turn: %q", b)
@@ -183,12 +183,12 @@ func TestTable(t *testing.T) {
 	if string(b) != want {
 		t.Errorf("got\n%swant\n%s", b, want)
 	}
-	tb = newTable(cols, true)
+	tb = newTable(cols, true, 0, false, false)
 	if got := string(tb.flush(tb.append(nil, &thing{text: []byte("drop")}))); got != "\x1b[1mN\x1b[0m  "+
 		"\x1b[1mTEXT\x1b[0m  \x1b[1mG.ENUM\x1b[0m\n\x1b[2m-\x1b[0m  \x1b[31mdrop\x1b[0m  \x1b[2m-\x1b[0m\n" {
 		t.Errorf("coloured: %q", got)
 	}
-	tb = newTable(cols, false)
+	tb = newTable(cols, false, 0, false, false)
 	b = nil
 	for range tableHold {
 		b = tb.append(b, &thing{})

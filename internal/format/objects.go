@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
@@ -252,7 +253,8 @@ func statsOf(of, prefix string, counters []ct.Counter) *Subject[Stats] {
 		return append(b, '\n')
 	}
 	return &Subject[Stats]{Kind: "stats", Fields: field.New(fields),
-		Text: func(*Output, Options) func([]byte, *Stats) []byte { return line },
+		Text:  func(*Output, Options) func([]byte, *Stats) []byte { return line },
+		Turns: true,
 		Table: func(Options) []Column[Stats] {
 			cols := []Column[Stats]{{Name: "cpu", Right: true, Append: func(b []byte, s *Stats) []byte {
 				if s.CPU < 0 {
@@ -290,7 +292,8 @@ var Findings = &Subject[Finding]{
 			text("hint", "what to do about it", func(f *Finding) string { return f.Hint }),
 		}
 	}),
-	Text: func(_ *Output, opt Options) func([]byte, *Finding) []byte {
+	Text: func(o *Output, opt Options) func([]byte, *Finding) []byte {
+		width := o.Width
 		return func(b []byte, f *Finding) []byte {
 			start := len(b)
 			b = append(b, f.Status...)
@@ -298,15 +301,38 @@ var Findings = &Subject[Finding]{
 				b = paint(b[:start], color, f.Status)
 			}
 			b = blanks(b, 8-len(f.Status))
-			start = len(b)
-			b = append(append(append(b, f.Check...), ": "...), f.Text...)
-			b = append(printable(b, start), '\n')
+			b = appendWrapped(b, f.Check+": "+f.Text, width, 8)
 			if f.Hint != "" {
-				b = append(append(append(blanks(b, 8), "hint: "...), f.Hint...), '\n')
+				b = appendWrapped(append(blanks(b, 8), "hint: "...), f.Hint, width, 14)
 			}
 			return b
 		}
 	},
+}
+
+// appendWrapped appends a text and a newline. Where a line would be wider than width,
+// it goes on at the next blank in another one that begins with indent blanks, as many
+// as stand in front of the text already; 0: one line.
+func appendWrapped(b []byte, text string, width, indent int) []byte {
+	at := indent
+	for i, word := range strings.Split(text, " ") {
+		start := len(b)
+		b = printable(append(b, word...), start)
+		n := utf8.RuneCount(b[start:])
+		switch {
+		case i == 0:
+		case width > 0 && at+1+n > width:
+			word := string(b[start:])
+			b = append(blanks(append(b[:start], '\n'), indent), word...)
+			at = indent
+		default:
+			word := string(b[start:])
+			b = append(append(b[:start], ' '), word...)
+			at++
+		}
+		at += n
+	}
+	return append(b, '\n')
 }
 
 // Needs prints what rules ask of the kernel.

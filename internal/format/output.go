@@ -44,15 +44,21 @@ type Output struct {
 	Labels     bool // connection labels by name
 	Userspace  bool // accepted as conntrack(8) does; who caused an event is always shown when known
 
+	Wide bool // a table with all columns, as wide as they are
+
 	// Terminal says that a terminal shows it: no format sends that what controls it.
 	// Elsewhere csv, tsv and templates hold values as they are.
 	Terminal bool
+	Width    int // of that terminal, which tables and findings are to fit; 0: any
 }
 
 type modifier struct {
 	word string
 	flag func(*Output) *bool
 }
+
+// wide is a table with all columns, however wide: alone, or behind "table".
+const wide = "wide"
 
 var modifiers = []modifier{
 	{"extended", func(o *Output) *bool { return &o.Extended }},
@@ -73,6 +79,9 @@ func Words(known ...Format) []string {
 			out = append(out, f.String())
 		}
 	}
+	if all || slices.Contains(known, Table) {
+		out = append(out, wide)
+	}
 	if all || slices.Contains(known, Text) || slices.Contains(known, XML) {
 		for _, m := range modifiers {
 			out = append(out, m.word)
@@ -84,7 +93,7 @@ func Words(known ...Format) []string {
 // Valid says in words what ParseOutput reads.
 func Valid() string {
 	words := Words()
-	n := int(Template - Text)
+	n := int(Template-Text) + 1 // wide too
 	return strings.Join(words[:n], ", ") + "; text and xml take also " + strings.Join(words[n:], ", ")
 }
 
@@ -111,6 +120,10 @@ next:
 				}
 				continue next
 			}
+		}
+		if word == wide {
+			o.Wide = true
+			word = Table.String()
 		}
 		i := slices.Index(formatWords[:Template], word)
 		switch {

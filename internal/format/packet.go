@@ -1,7 +1,9 @@
 package format
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"nfctl/internal/packet"
@@ -18,7 +20,30 @@ var Packets = &Subject[queue.Packet]{
 }
 
 // Queues prints the kernel's list of queues.
-var Queues = &Subject[queue.Info]{Kind: "queue", Fields: queue.InfoFields}
+var Queues = &Subject[queue.Info]{Kind: "queue", Fields: queue.InfoFields, Table: queueTable}
+
+// queueTable is all fields, the most telling first; rates only where there are some.
+func queueTable(opt Options) []Column[queue.Info] {
+	first := []string{"queue", "depth", "queue_dropped", "user_dropped", "owner.pid", "owner.comm"}
+	var cols, rest []Column[queue.Info]
+	for _, name := range first {
+		c := RowColumn(queue.InfoFields.Row(name))
+		c.Stays = true
+		cols = append(cols, c)
+	}
+	rows := queue.InfoFields.Rows()
+	for i := range rows {
+		r := &rows[i]
+		switch {
+		case slices.Contains(first, r.Path):
+		case !strings.HasPrefix(r.Path, "rate."):
+			rest = append(rest, RowColumn(r))
+		case opt.Stream || opt.Wide:
+			cols = append(cols, RowColumn(r))
+		}
+	}
+	return append(cols, rest...)
+}
 
 // packetText returns a writer of lines as
 //

@@ -22,6 +22,8 @@ type Subject[T any] struct {
 	// object is a line of name=value; without one of the others there is no such
 	// format.
 	Text, XML, Flow, Save func(*Output, Options) func([]byte, *T) []byte
+	// Turns says that a table which does not fit a terminal stands on its side.
+	Turns bool
 	// Root is the outermost element of XML.
 	Root string
 }
@@ -30,6 +32,7 @@ type Subject[T any] struct {
 type Options struct {
 	Color  bool     // colour tables and packets
 	Stream bool     // objects are events: say when and what happened
+	Wide   bool     // a table of all columns is asked for
 	Extra  []string // hidden fields to write in JSON all the same: "payload"
 	// What to show below a packet's line: its bytes in hexadecimal or as text, and
 	// its layers.
@@ -119,6 +122,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 		var cols []Column[T]
 		var err error
 		if o.Format == Table && len(o.Fields) == 0 && s.Table != nil {
+			opt.Wide = o.Wide
 			cols = s.Table(opt)
 		} else if len(names) == 0 {
 			cols, err = Columns(s.Fields, nil, nil) // the kind is the same in each line
@@ -129,7 +133,11 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 			return nil, fmt.Errorf("--fields: %w", err)
 		}
 		if o.Format == Table {
-			t := newTable(cols, opt.Color)
+			width := o.Width
+			if o.Wide {
+				width = 0
+			}
+			t := newTable(cols, opt.Color, width, len(o.Fields) > 0, s.Turns)
 			p.add, p.flush = t.append, t.flush
 			return p, nil
 		}

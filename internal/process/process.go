@@ -36,6 +36,20 @@ func Terminal(x any) bool {
 	return err == nil
 }
 
+// Width returns how many characters a line of the terminal x has; 0: x is none, or its
+// size is not known.
+func Width(x any) int {
+	f, ok := x.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
 // Discards reports whether w is /dev/null: then nothing need be composed for it.
 func Discards(w io.Writer) bool {
 	f, ok := w.(*os.File)
