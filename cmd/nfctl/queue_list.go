@@ -81,7 +81,8 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 		}
 		if o.interval == 0 {
 			if len(list) == 0 {
-				a.nothing("no queue is bound: a packet that a rule sends to one is dropped, or passes where the rule says bypass")
+				a.nothing("no queue is bound: packets that a rule sends to one are dropped, or pass where the rule " +
+					"says bypass")
 			}
 			return finishPrint(p, k)
 		}
