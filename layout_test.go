@@ -40,6 +40,7 @@ var arrows = map[string]string{
 	"internal/format":  "field value pattern packet ct queue lazy",
 	"internal/table":   "nl ct format nft filter pattern field value",
 	"internal/attrs":   "ct format table pattern value",
+	"internal/serve":   "queue rule nft mark format table pattern value",
 	"internal/say":     "",
 	"internal/process": "",
 	"internal/lua":     "attrs nl ct queue packet format rule table field value lazy",

@@ -10,6 +10,7 @@ import (
 	"nfctl/internal/nl"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
+	"nfctl/internal/serve"
 	"nfctl/internal/table"
 )
 
@@ -71,6 +72,7 @@ func exitCode(err error) int {
 	var usage *usageError
 	var op *nl.OpError
 	var rul *rule.Error
+	var marks *serve.MarksError
 	switch {
 	case err == nil, errors.Is(err, unix.EPIPE):
 		return exitOK
@@ -78,7 +80,8 @@ func exitCode(err error) int {
 		return status.code
 	case errors.As(err, &usage), errors.As(err, &rul), table.IsUsage(err):
 		return exitUsage
-	case errors.Is(err, queue.ErrBusy), errors.Is(err, table.ErrOtherHelper), errors.Is(err, table.ErrNoHelper):
+	case errors.As(err, &marks), errors.Is(err, queue.ErrBusy), errors.Is(err, table.ErrOtherHelper),
+		errors.Is(err, table.ErrNoHelper):
 		return exitExists
 	case errors.Is(err, os.ErrPermission):
 		return exitPermission

@@ -12,8 +12,8 @@ import (
 // extensions gives the rule language the actions that other packages provide.
 func (a *app) extensions(r *queueRun) {
 	r.lua = &lua.Rules{Timeout: r.o.lua, Out: a.err, Warn: func(text string) { a.warn("lua: %s", text) }}
-	r.rules.Lua = r.lua.Open
-	r.expect = &rule.Expects{DryRun: r.o.dryRun, Warn: func(err error) {
+	r.Rules.Lua = r.lua.Open
+	r.expect = &rule.Expects{DryRun: r.DryRun, Warn: func(err error) {
 		a.warn("expect: %v", err)
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			a.warn("hint: a rule must give the connection a helper at its birth: iptables -t raw -A " +
@@ -21,7 +21,7 @@ func (a *app) extensions(r *queueRun) {
 				"--dport 7 -j CT --helper ftp; irc, with 8 at a time, serves several")
 		}
 	}}
-	r.rules.Expect = r.expect.Parse
+	r.Rules.Expect = r.expect.Parse
 }
 
 // expectTotals prints what became of the payloads that matched an action expect, if

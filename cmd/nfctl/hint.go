@@ -9,16 +9,20 @@ import (
 
 	"nfctl/internal/nl"
 	"nfctl/internal/queue"
+	"nfctl/internal/serve"
 	"nfctl/internal/table"
 )
 
 // hintFor says what to do about err, or "".
 func hintFor(err error, code int) string {
 	var status *statusError
+	var marks *serve.MarksError
 	if errors.As(err, &status) && status.hint != "" {
 		return status.hint
 	}
 	switch {
+	case errors.As(err, &marks):
+		return marks.Hint
 	case errors.Is(err, table.ErrEnded):
 		return "--or-update follows a stream of events: it deletes the flows that have ended"
 	case errors.Is(err, table.ErrNoHelper):

@@ -2,15 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
@@ -18,20 +15,17 @@ import (
 	"nfctl/internal/nft"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
+	"nfctl/internal/serve"
 	"nfctl/internal/value"
 )
 
 // queueOptions are the flags of 'nfctl queue'.
 type queueOptions struct {
-	nums     []uint16
-	attach   []nft.Spec
-	sources  []ruleSource
-	dflt     queue.Verdict
+	serve.Options
 	onUnedit queue.Verdict
 
 	meta     bool
 	snaplen  uint64
-	flowMark uint32
 	maxLen   uint32
 	buffer   uint64
 	failOpen bool
@@ -40,7 +34,6 @@ type queueOptions struct {
 	uidGID   bool
 	secctx   bool
 	ct       bool
-	dryRun   bool
 	check    bool
 	keep     bool // all privileges
 	seed     uint64
@@ -53,17 +46,9 @@ type queueOptions struct {
 	stream  streamFlags
 }
 
-// A ruleSource is one flag's rules in the order of the command line: a rule, or
-// a file that SIGHUP reads again.
-type ruleSource struct {
-	flag, text string
-	file       bool
-	rule       func(rule.Options) (rule.Rule, error)
-}
-
 func newQueue(a *app) *cobra.Command {
-	o := &queueOptions{dflt: queue.Accept, onUnedit: queue.Drop, flowMark: mark.DefaultMask,
-		lua: 100 * time.Millisecond}
+	o := &queueOptions{onUnedit: queue.Drop, lua: 100 * time.Millisecond}
+	o.Default, o.FlowMark = queue.Accept, mark.DefaultMask
 	c := &cobra.Command{
 		Use:     "queue",
 		Aliases: []string{"q"},
@@ -113,14 +98,14 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.SortFlags = false
 	f.Var(&ordered{kind: "numbers", add: func(text string) error {
 		nums, err := value.Queues(text)
-		o.nums = append(o.nums, nums...)
-		slices.Sort(o.nums)
-		o.nums = slices.Compact(o.nums)
+		o.Nums = append(o.Nums, nums...)
+		slices.Sort(o.Nums)
+		o.Nums = slices.Compact(o.Nums)
 		return err
 	}}, "num", "queue numbers: 3, 0,3 or 0-3 (default 0; with --attach a free one)")
 	f.Var(&ordered{kind: "where", add: func(text string) error {
 		s, err := nft.Parse(text)
-		o.attach = append(o.attach, s)
+		o.Attach = append(o.Attach, s)
 		return err
 	}}, "attach", "queue packets by a rule of nfctl's own: 'HOOK [priority N] [ip|ip6] [PATTERN] [first N] [bypass]'")
 	for _, action := range []string{"accept", "drop"} {
@@ -144,19 +129,19 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 		})
 	}
 	f.Var(&ordered{kind: "rule", add: func(text string) error {
-		o.sources = append(o.sources, ruleSource{flag: "--rule", text: text,
-			rule: func(ro rule.Options) (rule.Rule, error) { return rule.Parse(text, ro) }})
+		o.Sources = append(o.Sources, serve.Source{Flag: "--rule", Text: text,
+			Rule: func(ro rule.Options) (rule.Rule, error) { return rule.Parse(text, ro) }})
 		return nil
 	}}, "rule", "a rule: 'ACTION [WHEN] [PATTERN] [if EXPRESSION]'")
 	f.Var(&ordered{kind: "file", add: func(text string) error {
-		o.sources = append(o.sources, ruleSource{flag: "--rules", text: text, file: true})
+		o.Sources = append(o.Sources, serve.Source{Flag: "--rules", Text: text, File: true})
 		return nil
 	}}, "rules", "a file of rules, one a line; SIGHUP reads it again")
-	varFlag(f, &o.dflt, "default", "verdict", "accept", acceptOrDrop,
+	varFlag(f, &o.Default, "default", "verdict", "accept", acceptOrDrop,
 		"verdict on packets that no rule decides: accept or drop")
 	varFlag(f, &o.onUnedit, "on-uneditable", "verdict", "drop", acceptOrDrop,
 		"verdict on packets that a rule should edit and that cannot be: accept or drop")
-	varFlag(f, &o.flowMark, "flow-mark", "mask", "0xf0000000", mark.ParseMask,
+	varFlag(f, &o.FlowMark, "flow-mark", "mask", "0xf0000000", mark.ParseMask,
 		"bits of marks by which verdicts on flows, reject and connmark reach --attach's table; the two highest stay "+
 			"in a decided flow's mark")
 	varFlag(f, &o.lua, "lua-timeout", "duration", "", someTime, "longest time for a Lua rule on one packet (100ms)")
@@ -170,7 +155,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	}, "flows, or values of a field, that each 'first' and 'limit … per' remembers; then the least recently seen is "+
 		"forgotten")
 	f.BoolVar(&o.check, "check", false, "read the rules, print what they ask of the kernel, and end; nothing is bound")
-	f.BoolVar(&o.dryRun, "dry-run", false, "decide and print, but accept everything as it is")
+	f.BoolVar(&o.DryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
 	o.write.register(f)
 	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")
@@ -227,8 +212,8 @@ func (o *queueOptions) ruleFlag(c *cobra.Command, name, kind, usage string, pars
 		if err != nil {
 			return err
 		}
-		o.sources = append(o.sources, ruleSource{flag: "--" + name, text: text,
-			rule: func(rule.Options) (rule.Rule, error) { return r, nil }})
+		o.Sources = append(o.Sources, serve.Source{Flag: "--" + name, Text: text,
+			Rule: func(rule.Options) (rule.Rule, error) { return r, nil }})
 		return nil
 	}}, name, usage)
 }
@@ -243,66 +228,11 @@ func acceptOrDrop(s string) (queue.Verdict, error) {
 	return 0, &value.Error{What: "verdict", Text: s, Valid: "accept or drop"}
 }
 
-// rules reads all rules and compiles them; again says that they were read before.
-func (o *queueOptions) rules(ro rule.Options, again bool) (*rule.Set, error) {
-	if slices.ContainsFunc(o.sources, func(s ruleSource) bool { return s.file }) {
-		// What reading leaves behind is not to double the memory of a long list.
-		defer debug.SetGCPercent(debug.SetGCPercent(40))
-	}
-	var all []rule.Rule
-	for _, s := range o.sources {
-		if !s.file {
-			r, err := s.rule(ro)
-			if err != nil {
-				return nil, named(s.flag, err)
-			}
-			all = append(all, r)
-			continue
-		}
-		f, err := openRules(s.text, again)
-		if err != nil {
-			return nil, named(s.flag, err)
-		}
-		rules, err := rule.ParseFile(f, s.text, ro)
-		_ = f.Close()
-		if err != nil {
-			return nil, named(s.flag, err)
-		}
-		if all == nil {
-			all = rules // a long list is not to be there twice
-		} else {
-			all = append(all, rules...)
-		}
-	}
-	return rule.Compile(all, ro)
-}
-
-// openRules opens a file of rules. To be read again it must be a regular file: a
-// pipe, as shells make them of <(…), would be empty by then, or keep nfctl waiting.
-func openRules(path string, again bool) (*os.File, error) {
-	if !again {
-		return os.Open(path)
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: not a regular file, which alone can be read again", path)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
 // needs says what output and --until want of each packet.
 func (o *queueOptions) needs(out *format.Output, silent bool, until *filter.Program[queue.Packet]) rule.Needs {
 	var n rule.Needs
 	if until != nil {
-		n = rule.ExprNeeds(until, onlyProto(o.attach))
+		n = rule.ExprNeeds(until, serve.OnlyProto(o.Attach))
 	}
 	switch {
 	case silent:
@@ -323,9 +253,9 @@ func (o *queueOptions) needs(out *format.Output, silent bool, until *filter.Prog
 // config returns how to bind the queues.
 func (o *queueOptions) config(n rule.Needs) queue.Config {
 	c := n.Config(queue.Config{
-		MaxLen: o.maxLen, Buffer: int(min(o.buffer, 1<<30)), DefaultDrop: o.dflt == queue.Drop,
+		MaxLen: o.maxLen, Buffer: int(min(o.buffer, 1<<30)), DefaultDrop: o.Default == queue.Drop,
 		FailOpen: o.failOpen, NoGSO: o.noGSO, GSO: o.gso, UIDGID: o.uidGID, SecCtx: o.secctx, Conntrack: o.ct,
-		DryRun: o.dryRun,
+		DryRun: o.DryRun,
 	})
 	switch {
 	case o.meta:

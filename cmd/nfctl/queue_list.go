@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -100,24 +99,4 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 		case <-time.After(o.interval):
 		}
 	}
-}
-
-// numbers writes queue numbers as people type them.
-func numbers(nums []uint16) string {
-	var b []byte
-	for i := 0; i < len(nums); {
-		j := i
-		for j+1 < len(nums) && nums[j+1] == nums[j]+1 {
-			j++
-		}
-		if len(b) > 0 {
-			b = append(b, ',')
-		}
-		b = fmt.Append(b, nums[i])
-		if j > i {
-			b = fmt.Appendf(b, "-%d", nums[j])
-		}
-		i = j + 1
-	}
-	return string(b)
 }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,30 +18,21 @@ import (
 	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/lua"
-	"nfctl/internal/mark"
-	"nfctl/internal/nft"
-	"nfctl/internal/pattern"
 	"nfctl/internal/process"
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
+	"nfctl/internal/serve"
 	"nfctl/internal/value"
 )
 
 // A queueRun is a running 'nfctl queue'.
 type queueRun struct {
-	a      *app
-	o      *queueOptions
-	rules  rule.Options
-	set    atomic.Pointer[rule.Set]
+	a *app
+	o *queueOptions
+	serve.Run
 	until  *filter.Program[queue.Packet]
-	needs  rule.Needs // of output and --until
 	lua    *lua.Rules
 	expect *rule.Expects
-	queues []*queue.Queue
-	table  *nft.Table
-	change sync.Mutex  // of rules, and the end
-	marks  *mark.Codes // what the table behind the queues is told
-	asked  []mark.Code // of these, what rules in force may ask
 	stream *stream
 	begun  time.Time
 	write  sync.Mutex // standard output, shared by the queues
@@ -71,18 +61,14 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if !c.Flags().Changed("seed") {
 		o.seed = uint64(rand.Uint32())
 	}
-	r := &queueRun{a: a, o: o, rules: rule.Options{OnUneditable: o.onUnedit, Proto: onlyProto(o.attach),
-		Table: len(o.attach) > 0, Seed: o.seed, MaxFlows: o.maxFlows}}
+	r := &queueRun{a: a, o: o}
+	r.Options, r.Config, r.Decider = &o.Options, o.config, r.decider
+	r.Warn = func(err error) { a.warn("%v", err) }
+	r.Rules = rule.Options{OnUneditable: o.onUnedit, Seed: o.seed, MaxFlows: o.maxFlows}
 	a.extensions(r)
-	set, err := o.rules(r.rules, false)
-	if err != nil {
+	if err := r.Read(); err != nil {
 		return err
 	}
-	r.set.Store(set)
-	if r.marks, err = r.codes(set); err != nil {
-		return err
-	}
-	r.asked = set.Codes(o.dflt)
 	if o.stream.until != "" {
 		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
 			return named("--until", err)
@@ -92,9 +78,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	silent := a.quiet || process.Discards(a.out) || o.write.path == "-"
-	r.needs = o.needs(&out, silent, r.until)
+	r.Needs = o.needs(&out, silent, r.until)
 	if r.capture != nil {
-		r.needs = r.needs.Add(r.capture.needs(onlyProto(o.attach)))
+		r.Needs = r.Needs.Add(r.capture.needs(serve.OnlyProto(o.Attach)))
 	}
 	extra := format.Options{Stream: true, Hex: o.payload == "hex", ASCII: o.payload == "ascii", Layers: a.verbose > 0,
 		Color: a.colored()}
@@ -104,18 +90,27 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if _, err := format.New(format.Packets, out, extra); err != nil {
 		return &usageError{err}
 	}
+	named, set := c.Flags().Changed("num"), r.Set()
 	if o.check {
-		return r.check(c.Flags().Changed("num"))
+		rows, err := r.Check(named)
+		if err != nil {
+			return err
+		}
+		return printAll(a, format.Needs, rows...)
 	}
 	if err := a.notReady(o.ready); err != nil {
 		return err
 	}
 	defer a.ready.End()
-	if err := r.open(c.Flags().Changed("num")); err != nil {
+	if err := r.Open(named); err != nil {
 		return err
 	}
-	defer r.close()
-	if err := r.loops(set); err != nil {
+	defer r.Close()
+	if got, asked := r.Queues[0].Buffer(), o.bufferSize(); got < int(min(asked, 1<<30)) {
+		a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN in "+
+			"the first user namespace or a larger net.core.rmem_max", o.Nums[0], got, asked)
+	}
+	if err := r.Loops(set); err != nil {
 		return err
 	}
 	if r.capture != nil {
@@ -134,42 +129,25 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	go r.stream.endWithNamespace(r.a.netns)
 	defer r.stream.stop()
 	var sinks []func() error
-	for i, q := range r.queues {
+	for i, q := range r.Queues {
 		end, err := r.observe(q, out, extra, silent, i == 0)
 		if err != nil {
 			return err
 		}
 		sinks = append(sinks, end)
-		d, err := r.decider(set)
-		if err != nil {
-			return err
-		}
-		q.SetDecider(d)
 	}
-	var ending queue.Ending
-	if len(o.attach) > 0 {
-		r.warnOfSSH(set)
-		if err := r.alone(r.inForce(r.marks)); err != nil {
-			return err
-		}
-		if err := r.undecide(); err != nil { // of a run before that was killed
-			return err
-		}
-		if r.table, err = nft.Attach(o.attach, r.numbers(), r.inForce(r.marks)); err != nil {
-			return err
-		}
-		if err := r.alone(r.inForce(r.marks)); err != nil { // another may have begun at the same time
-			return err
-		}
-		if !r.table.Owned {
-			a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table "+
-				"inet %[1]s'", r.table.Name)
-		}
-		if r.table.Unguarded {
-			a.warn("this kernel's nf_tables cannot look at connections (CONFIG_NFT_CT): where connections are " +
-				"tracked, what rules of this host reject may get no answer while nfctl runs")
-		}
-		ending = r.ending()
+	r.warnOfLogin()
+	ending, err := r.Start()
+	if err != nil {
+		return err
+	}
+	if r.Table != nil && !r.Table.Owned {
+		a.warn("this kernel does not tie table %s to nfctl: after kill -9 delete it with 'nft delete table "+
+			"inet %[1]s'", r.Table.Name)
+	}
+	if r.Table != nil && r.Table.Unguarded {
+		a.warn("this kernel's nf_tables cannot look at connections (CONFIG_NFT_CT): where connections are " +
+			"tracked, what rules of this host reject may get no answer while nfctl runs")
 	}
 	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready
 	signal.Notify(hup, unix.SIGHUP)
@@ -181,16 +159,16 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every verdict
 	}
 	if a.verbose > 0 {
-		a.warn("queue %s: bound, receive buffer %d bytes", numbers(o.nums), r.queues[0].Buffer())
+		a.warn("queue %s: bound, receive buffer %d bytes", value.QueueRanges(o.Nums), r.Queues[0].Buffer())
 		if set.Draws() {
 			a.warn("chance draws by --seed %d", o.seed)
 		}
 		r.segments(set)
-	} else if o.gso && !r.queues[0].GSO() {
+	} else if o.gso && !r.Queues[0].GSO() {
 		a.warn("--gso: large segments are cut all the same: this kernel loses datagrams of many segments when they " +
 			"were edited")
 	}
-	err = queue.Serve(r.stream, ending, r.queues...)
+	err = queue.Serve(r.stream, ending, r.Queues...)
 	for _, end := range sinks {
 		err = errors.Join(err, end())
 	}
@@ -202,22 +180,10 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	return r.stream.result()
 }
 
-// onlyProto returns the one transport protocol that all rules of --attach queue, or
-// 0: they queue more than one, or others' rules do.
-func onlyProto(specs []nft.Spec) (proto uint8) {
-	for _, s := range specs {
-		if s.Pattern == nil || s.Pattern.Has&pattern.Proto == 0 || proto != 0 && s.Pattern.Proto != proto {
-			return 0
-		}
-		proto = s.Pattern.Proto
-	}
-	return proto
-}
-
 // segments says why large segments are cut before they are queued, if they are.
 func (r *queueRun) segments(set *rule.Set) {
 	const cut = "queue %s: large segments are cut before they are queued, which is slower for TCP: "
-	nums := numbers(r.o.nums)
+	nums := value.QueueRanges(r.Nums)
 	switch n := set.Apart(); {
 	case r.o.noGSO:
 	case n > 0 && !r.o.gso && set.Counts(n):
@@ -225,78 +191,10 @@ func (r *queueRun) segments(set *rule.Set) {
 	case n > 0 && !r.o.gso:
 		r.a.warn(cut+"rule %d (%s) judges each datagram of UDP by itself, and may meet some; behind a flow of TCP it "+
 			"would not, and --gso keeps them", nums, n, set.Name(n))
-	case r.needs.Apart && !r.needs.Uncut && !r.o.gso:
+	case r.Needs.Apart && !r.Needs.Uncut && !r.o.gso:
 		r.a.warn(cut+"--until judges each datagram of UDP by itself; --gso keeps them", nums)
-	case !r.queues[0].GSO():
+	case !r.Queues[0].GSO():
 		r.a.warn(cut+"this kernel cannot leave them whole, or not when rules edit", nums)
-	}
-}
-
-// open binds the queues.
-func (r *queueRun) open(named bool) error {
-	o := r.o
-	conf := o.config(r.set.Load().Needs().Add(r.needs))
-	conf.Codes = r.inForce(r.marks)
-	mark, mask, err := r.set.Load().RepeatMark()
-	if err != nil {
-		return &usageError{err}
-	}
-	for i := range o.attach {
-		o.attach[i].SkipMark, o.attach[i].SkipMask = mark, mask
-	}
-	if len(o.attach) > 0 && !named {
-		q, err := openFree(conf)
-		if err != nil {
-			return err
-		}
-		r.queues, o.nums = []*queue.Queue{q}, []uint16{q.Num()}
-	} else {
-		if !named {
-			o.nums = []uint16{0}
-		}
-		if n := len(o.nums); len(o.attach) > 0 && int(o.nums[n-1]-o.nums[0]) != n-1 {
-			return usagef("--num %s: --attach spreads packets over a range without gaps", numbers(o.nums))
-		}
-		for _, num := range o.nums {
-			conf.Num = num
-			q, err := queue.Open(conf)
-			if err != nil {
-				r.close()
-				return err
-			}
-			r.queues = append(r.queues, q)
-		}
-	}
-	if got := r.queues[0].Buffer(); got < int(min(o.bufferSize(), 1<<30)) {
-		r.a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN "+
-			"in the first user namespace or a larger net.core.rmem_max", o.nums[0], got, o.bufferSize())
-	}
-	return nil
-}
-
-// numbers returns the queues as a range.
-func (r *queueRun) numbers() nft.Queues {
-	return nft.Queues{First: r.o.nums[0], Last: r.o.nums[len(r.o.nums)-1]}
-}
-
-// openFree binds a number that nothing has bound, from the highest downwards:
-// people take low ones.
-func openFree(conf queue.Config) (*queue.Queue, error) {
-	for num := 0xffff; ; num-- {
-		conf.Num = uint16(num)
-		q, err := queue.Open(conf)
-		if num == 0 || !errors.Is(err, queue.ErrBusy) && !errors.Is(err, os.ErrPermission) || num < 0xffff-64 {
-			return q, err
-		}
-	}
-}
-
-func (r *queueRun) close() {
-	for _, q := range r.queues {
-		_ = q.Close()
-	}
-	if r.table != nil {
-		_ = r.table.Close()
 	}
 }
 
@@ -330,7 +228,7 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 				w.add(pkt, d)
 			}
 			met := r.until != nil && r.until.Match(pkt)
-			if !silent && (met || d.Log || !r.set.Load().Logs()) {
+			if !silent && (met || d.Log || !r.Set().Logs()) {
 				k.b = p.Append(k.b, pkt)
 				if k.full() && failed == nil {
 					failed = k.flush()
@@ -392,14 +290,15 @@ func (r *queueRun) watch(hup <-chan os.Signal) {
 		case <-r.stream.Done():
 			return
 		case <-hup:
-			if !slices.ContainsFunc(r.o.sources, func(s ruleSource) bool { return s.file }) {
+			if !r.Again() {
 				r.a.warn("SIGHUP: there is no file of rules to read again")
-			} else if err := r.reload(); err != nil {
+			} else if err := r.Reload(func() bool { return r.stream.Err() != nil }); err != nil {
 				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)
 			} else {
-				r.a.warn("rules reloaded: %d", r.set.Load().Len())
+				r.warnOfLogin()
+				r.a.warn("rules reloaded: %d", r.Set().Len())
 				if r.a.verbose > 0 {
-					r.segments(r.set.Load())
+					r.segments(r.Set())
 				}
 			}
 		case <-early:
@@ -408,102 +307,33 @@ func (r *queueRun) watch(hup <-chan os.Signal) {
 	}
 }
 
+// warnOfLogin warns when the rules drop the packets of the user's own connection.
+func (r *queueRun) warnOfLogin() {
+	if text := r.LockedOut(); text != "" {
+		r.a.warn("%s", text)
+	}
+}
+
 func (r *queueRun) hints() {
 	var seen, withCT uint64
-	for _, q := range r.queues {
+	for _, q := range r.Queues {
 		st := q.Stats()
 		seen, withCT = seen+st.Total.Packets, withCT+st.WithCT
 	}
 	switch {
-	case seen == 0 && len(r.o.attach) == 0:
+	case seen == 0 && len(r.Attach) == 0:
 		r.a.hint("no packet has come to queue %s yet; a rule must send them, as 'iptables -A OUTPUT -p tcp --dport 22 "+
-			"-j NFQUEUE --queue-num %d', or nfctl's own: --attach output", numbers(r.o.nums), r.o.nums[0])
-	case seen > 0 && withCT == 0 && (r.o.ct || r.set.Load().Needs().Conntrack):
+			"-j NFQUEUE --queue-num %d', or nfctl's own: --attach output", value.QueueRanges(r.Nums), r.Nums[0])
+	case seen > 0 && withCT == 0 && (r.o.ct || r.Set().Needs().Conntrack):
 		r.a.hint("packets come without their connections: nothing in this network namespace tracks connections until " +
 			"a rule asks for them (ct state, NAT)")
 	}
 }
 
-// loops finds rules that hand packets back to the one queue that they come from.
-// With several queues a condition may tell one from the other.
-func (r *queueRun) loops(set *rule.Set) error {
-	if len(r.o.nums) != 1 {
-		return nil
-	}
-	if text := set.Loops(r.o.nums[0]); text != "" {
-		return usagef("rule '%s': packets would come to queue %d again, for ever: want the number of another queue",
-			text, r.o.nums[0])
-	}
-	return nil
-}
-
-// reload reads the rules anew. Either all queues get the new rules or none.
-func (r *queueRun) reload() error {
-	r.change.Lock()
-	defer r.change.Unlock()
-	if r.stream.Err() != nil {
-		return errors.New("nfctl is ending")
-	}
-	set, err := r.o.rules(r.rules, true)
-	if err != nil {
-		return err
-	}
-	set.Continue(r.set.Load())
-	if err := r.loops(set); err != nil {
-		return err
-	}
-	if len(r.o.attach) > 0 {
-		_, repeats, err := set.RepeatMark()
-		skip := &r.o.attach[0]
-		if err == nil && repeats != 0 && (skip.SkipMask == 0 || !set.Bears(skip.SkipMark, skip.SkipMask)) {
-			err = errors.New("repeat with a mark that --attach's rule does not leave out: start nfctl anew")
-		}
-		if err != nil {
-			return err
-		}
-	}
-	codes, err := r.codes(set)
-	if err != nil {
-		return err
-	}
-	if err := r.alone(r.inForce(codes)); err != nil {
-		return err
-	}
-	deciders := make([]queue.Decider, len(r.queues))
-	for i := range deciders {
-		if deciders[i], err = r.decider(set); err != nil {
-			return err
-		}
-	}
-	conf := r.o.config(set.Needs().Add(r.needs))
-	conf.Codes = r.inForce(codes)
-	if conf.Codes != nil {
-		if r.marks == nil || !slices.Equal(codes.List, r.marks.List) {
-			if err := r.table.Update(r.o.attach, r.numbers(), codes); err != nil {
-				return err
-			}
-		}
-		r.marks = codes
-		r.asked = append(r.asked, set.Codes(r.o.dflt)...)
-	}
-	for i, q := range r.queues {
-		if err := q.Reload(deciders[i], conf); err != nil {
-			return fmt.Errorf("from queue %d on: %w", q.Num(), err)
-		}
-	}
-	r.set.Store(set)
-	r.asked = set.Codes(r.o.dflt)
-	if err := r.undecide(); err != nil { // by the rules before
-		r.a.warn("flows that the rules before decided: %v", err)
-	}
-	r.warnOfSSH(set)
-	return nil
-}
-
 // totals prints what became of the packets.
 func (r *queueRun) totals() {
 	secs := time.Since(r.begun).Seconds()
-	for _, q := range r.queues {
+	for _, q := range r.Queues {
 		s := q.Stats()
 		var b []byte
 		line := func(format string, args ...any) { b = fmt.Appendf(b, "nfctl: "+format+"\n", args...) }
@@ -539,7 +369,7 @@ func (r *queueRun) totals() {
 			line("queue %d: %s met nothing", s.Queue, plural(uint64(idle), "rule"))
 		}
 		if len(s.Rules) > 0 {
-			line("queue %d: default %s: %s%s", s.Queue, r.o.dflt, plural(s.Default.Packets, "packet"),
+			line("queue %d: default %s: %s%s", s.Queue, r.Default, plural(s.Default.Packets, "packet"),
 				length(s.Default.Bytes))
 		}
 		// Of packets lost behind the last that came only the kernel knows.
@@ -570,13 +400,13 @@ func (r *queueRun) totals() {
 		r.a.warn("lua: scripts failed on %d packets and were cut off on %d, which passed to the next rule", failed, cut)
 	}
 	r.a.expectTotals(r.expect)
-	if n := r.set.Load().Forgotten(); n > 0 {
+	if n := r.Set().Forgotten(); n > 0 {
 		r.a.warn("rules forgot %d flows or values of fields for others, see --max-flows", n)
 	}
-	if n := r.set.Load().Faults(); n > 0 {
+	if n := r.Set().Faults(); n > 0 {
 		r.a.warn("%d expressions could not be computed and did not match", n)
 	}
-	if n := r.set.Load().Uncomputed(); n > 0 {
+	if n := r.Set().Uncomputed(); n > 0 {
 		r.a.warn("%d fields were left as they were: what they were to be set to could not be computed", n)
 	}
 }

@@ -416,3 +416,23 @@ func NumberIn(what, s string, lo, hi uint64) (uint64, error) {
 	}
 	return n, nil
 }
+
+// QueueRanges writes sorted queue numbers as Queues reads them: "0-3,7".
+func QueueRanges(nums []uint16) string {
+	var b []byte
+	for i := 0; i < len(nums); {
+		j := i
+		for j+1 < len(nums) && nums[j+1] == nums[j]+1 {
+			j++
+		}
+		if len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Append(b, nums[i])
+		if j > i {
+			b = fmt.Appendf(b, "-%d", nums[j])
+		}
+		i = j + 1
+	}
+	return string(b)
+}

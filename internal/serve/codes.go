@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"fmt"
@@ -13,10 +13,10 @@ import (
 
 // codes returns what the rules ask of the table of --attach, nil when nothing: what the
 // rules in force may ask keeps its number.
-func (r *queueRun) codes(set *rule.Set) (*mark.Codes, error) {
-	o, u := r.o, set.Uses()
+func (r *Run) codes(set *rule.Set) (*mark.Codes, error) {
+	u := set.Uses()
 	where := func(n int) string { return fmt.Sprintf("rule %d ('%s')", n, set.Name(n)) }
-	if len(o.attach) == 0 {
+	if len(r.Attach) == 0 {
 		switch {
 		case u.Flow > 0:
 			return nil,
@@ -33,8 +33,8 @@ func (r *queueRun) codes(set *rule.Set) (*mark.Codes, error) {
 		}
 		return nil, nil
 	}
-	for i := range o.attach {
-		s := &o.attach[i]
+	for i := range r.Attach {
+		s := &r.Attach[i]
 		switch {
 		case u.Reject > 0 && s.Hook == nft.Postrouting:
 			return nil,
@@ -50,28 +50,41 @@ func (r *queueRun) codes(set *rule.Set) (*mark.Codes, error) {
 			return nil, usagef("--attach '%s': no priority is left for what is done behind the queue", s.Text)
 		}
 	}
-	before := &mark.Codes{Mask: o.flowMark}
+	before := &mark.Codes{Mask: r.FlowMark}
 	if r.marks != nil {
 		before = r.marks.Only(r.asked)
 	}
-	codes, err := before.Add(set.Codes(o.dflt))
+	codes, err := before.Add(set.Codes(r.Default))
 	if err != nil && len(r.asked) > 0 {
 		err = fmt.Errorf("together with the rules in force, of which packets may be under way, %w", err)
 	}
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, &table.UsageError{Err: err}
 	}
 	if len(codes.List) == 0 {
 		return nil, nil
 	}
 	if err := set.Clashes(codes); err != nil {
-		return nil, &usageError{err}
+		return nil, &table.UsageError{Err: err}
 	}
 	return codes, nil
 }
 
+// A MarksError says that another nfctl uses the same bits of marks.
+type MarksError struct {
+	Bits  uint32
+	Table string // the other's
+	Hint  string // what to do about it
+}
+
+func (e *MarksError) Error() string {
+	return fmt.Sprintf("bits %#x of marks are another nfctl's, whose table is %s: each would take the other's "+
+		"for its own",
+		e.Bits, e.Table)
+}
+
 // alone returns an error when another nfctl uses the same bits of marks.
-func (r *queueRun) alone(codes *mark.Codes) error {
+func (r *Run) alone(codes *mark.Codes) error {
 	if codes == nil {
 		return nil
 	}
@@ -85,10 +98,10 @@ func (r *queueRun) alone(codes *mark.Codes) error {
 	}
 	for i := range others {
 		o := &others[i]
-		if r.table != nil && o.Name == r.table.Name && slices.Contains(r.table.Families, o.Families[0]) {
+		if r.Table != nil && o.Name == r.Table.Name && slices.Contains(r.Table.Families, o.Families[0]) {
 			continue
 		}
-		bits := o.Clash(r.o.attach, codes)
+		bits := o.Clash(r.Attach, codes)
 		if bits == 0 {
 			continue
 		}
@@ -102,22 +115,21 @@ func (r *queueRun) alone(codes *mark.Codes) error {
 		if o.Owner == 0 {
 			hint += fmt.Sprintf("; if that nfctl was killed, 'nft delete table inet %s'", o.Name)
 		}
-		return &statusError{code: exitExists, err: fmt.Errorf("bits %#x of marks are another nfctl's, whose "+
-			"table is %s: each would take the other's for its own", bits, o.Name), hint: hint}
+		return &MarksError{Bits: bits, Table: o.Name, Hint: hint}
 	}
 	return nil
 }
 
 // inForce are codes as the kernel is given them: not in a dry run.
-func (r *queueRun) inForce(c *mark.Codes) *mark.Codes {
-	if r.o.dryRun {
+func (r *Run) inForce(c *mark.Codes) *mark.Codes {
+	if r.DryRun {
 		return nil
 	}
 	return c
 }
 
 // undecide takes back what was decided for flows, by these rules or a run before.
-func (r *queueRun) undecide() error {
+func (r *Run) undecide() error {
 	if c := r.inForce(r.marks); c != nil && c.Flow() {
 		_, err := table.ClearMarks(c.FlowMask())
 		return err
@@ -126,13 +138,13 @@ func (r *queueRun) undecide() error {
 }
 
 // ending returns the end of the queues with the table.
-func (r *queueRun) ending() queue.Ending {
+func (r *Run) ending() queue.Ending {
 	return queue.Ending{DeleteRules: func() error {
 		r.change.Lock() // a reload that is under way ends first; none begins after this
 		defer r.change.Unlock()
-		return r.table.DeleteRules()
+		return r.Table.DeleteRules()
 	}, Close: func() error {
-		if err := r.table.Close(); err != nil {
+		if err := r.Table.Close(); err != nil {
 			return err
 		}
 		return r.undecide()

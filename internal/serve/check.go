@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"fmt"
@@ -6,29 +6,30 @@ import (
 
 	"nfctl/internal/format"
 	"nfctl/internal/queue"
+	"nfctl/internal/table"
 )
 
-// check prints what the rules ask of the kernel. Nothing is bound, and the kernel is
-// not asked what it has.
-func (r *queueRun) check(named bool) error {
-	o, set := r.o, r.set.Load()
-	if !named && len(o.attach) == 0 {
-		o.nums = []uint16{0}
+// Check returns what the rules ask of the kernel. Nothing is bound, and the kernel is
+// not asked what it has. named says that Nums were.
+func (r *Run) Check(named bool) ([]format.Need, error) {
+	set := r.Set()
+	if !named && len(r.Attach) == 0 {
+		r.Nums = []uint16{0}
 	}
-	if err := r.loops(set); err != nil {
-		return err
+	if err := r.Loops(set); err != nil {
+		return nil, err
 	}
 	mark, mask, err := set.RepeatMark()
 	if err != nil {
-		return &usageError{err}
+		return nil, &table.UsageError{Err: err}
 	}
 	// firstRule returns the first rule without which something is not asked.
 	firstRule := func(asks func(*queue.Config) bool) int {
-		if without := o.config(r.needs); asks(&without) {
+		if without := r.Config(r.Needs); asks(&without) {
 			return 0
 		}
 		for n := 1; n <= set.Len(); n++ {
-			if c := o.config(set.NeedsOf(n).Add(r.needs)); asks(&c) {
+			if c := r.Config(set.NeedsOf(n).Add(r.Needs)); asks(&c) {
 				return n
 			}
 		}
@@ -43,7 +44,7 @@ func (r *queueRun) check(named bool) error {
 		rows = append(rows, row)
 	}
 	add("rules", 0, "%d", set.Len())
-	conf := o.config(set.Needs().Add(r.needs))
+	conf := r.Config(set.Needs().Add(r.Needs))
 	switch conf.CopyRange {
 	case 0:
 		add("copy", 0, "nothing of the packets, only what comes with them")
@@ -68,12 +69,12 @@ func (r *queueRun) check(named bool) error {
 	}
 	if mask != 0 {
 		who := fmt.Sprintf("the rule that queues must leave it out (nft: meta mark & %#x != %#x)", mask, mark)
-		if len(o.attach) > 0 {
+		if len(r.Attach) > 0 {
 			who = "--attach's rule leaves it out"
 		}
 		add("repeat", set.Repeats(), "packets come again with mark %#x/%#x: %s", mark, mask, who)
 	}
-	for _, s := range o.attach {
+	for _, s := range r.Attach {
 		text := ""
 		if s.First > 0 {
 			text = ", and packets counted (net.netfilter.nf_conntrack_acct)"
@@ -90,11 +91,18 @@ func (r *queueRun) check(named bool) error {
 		}
 		add("marks", first, "%s of packets' marks, of the %d of --flow-mark %#x, between the queue and the chain "+
 			"behind it: %s to tell apart",
-			plural(uint64(bits.Len(uint(n))), "bit"), bits.OnesCount32(c.Mask), c.Mask, plural(uint64(n), "end"))
+			plural(bits.Len(uint(n)), "bit"), bits.OnesCount32(c.Mask), c.Mask, plural(n, "end"))
 		if c.Flow() {
 			add("connmarks", u.Flow, "bits %#x of connections' marks, for verdicts on flows", c.FlowMask())
 		}
 	}
 	add("privileges", 0, "CAP_NET_ADMIN")
-	return printAll(r.a, format.Needs, rows...)
+	return rows, nil
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

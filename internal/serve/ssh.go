@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"bytes"
@@ -65,22 +65,23 @@ func isOwn(a netip.Addr) bool {
 	return false
 }
 
-// warnOfSSH warns when rules would drop the packets of the user's own connection
-// that --attach queues.
-func (r *queueRun) warnOfSSH(set *rule.Set) {
-	if len(r.o.attach) == 0 || r.o.dryRun {
-		return
+// LockedOut says in words that the rules would drop the packets of the user's own
+// connection, which Attach queues; "" when they do not.
+func (r *Run) LockedOut() string {
+	if len(r.Attach) == 0 || r.DryRun {
+		return ""
 	}
+	set := r.Set()
 	client, server, ok := sshConnection()
 	if !ok || !isOwn(server.Addr()) {
-		return
+		return ""
 	}
-	for _, s := range r.o.attach {
+	for _, s := range r.Attach {
 		p, ok := segmentAt(s.Hook, client, server)
 		if !ok || !queues(&s, p) {
 			continue
 		}
-		v, n := set.Foresee(p, r.o.dflt)
+		v, n := set.Foresee(p, r.Default)
 		if v != queue.Drop && v != queue.Reject {
 			continue
 		}
@@ -92,11 +93,10 @@ func (r *queueRun) warnOfSSH(set *rule.Set) {
 		if v == queue.Reject {
 			verb = "rejects"
 		}
-		r.a.warn("%s %s your own SSH connection, tcp %v > %v, at %s: an --accept in front of it keeps it, --duration "+
-			"60s ends nfctl in any case",
-			what, verb, client, server, s.Hook)
-		return
+		return fmt.Sprintf("%s %s your own SSH connection, tcp %v > %v, at %s: an --accept in front of it keeps it, "+
+			"--duration 60s ends nfctl in any case", what, verb, client, server, s.Hook)
 	}
+	return ""
 }
 
 // segmentAt makes a segment of a TCP connection as it passes a hook of the server's
