@@ -41,6 +41,7 @@ var arrows = map[string]string{
 	"internal/table":   "nl ct format nft filter pattern field value",
 	"internal/attrs":   "ct format table pattern value",
 	"internal/serve":   "queue rule nft mark format table pattern value",
+	"internal/stream":  "nl",
 	"internal/say":     "",
 	"internal/process": "",
 	"internal/lua":     "attrs nl ct queue packet format rule table field value lazy",
@@ -186,43 +187,29 @@ func TestImportsRefuse(t *testing.T) {
 }
 
 // cmd/nfctl has the words; what it would need for more is elsewhere. Of internal/nl it
-// knows errors and namespaces, not sockets, and the goroutines that it starts are
-// those of streams, signals and messages.
+// knows errors and namespaces, not sockets, and the one goroutine that it starts waits
+// for SIGHUP.
 var (
-	commandsUse = []string{"EnterNamespace", "ErrStop", "Foreign", "NamespaceDir", "NamespaceGone", "OpError"}
-	commandsRun = []string{"endWithNamespace", "endWithReader", "wait", "watch", "write"}
-	commandsGo  = []string{"interruptible"} // start a function literal
+	commandsUse = []string{"EnterNamespace", "ErrStop", "Foreign", "NamespaceDir", "OpError"}
+	commandsRun = []string{"watch"}
 )
 
 // beyondWords are the places of a file of cmd/nfctl that do more than words want.
 func beyondWords(f *ast.File, fset *token.FileSet) (found []string) {
-	for _, d := range f.Decls {
-		name := ""
-		if fn, ok := d.(*ast.FuncDecl); ok {
-			name = fn.Name.Name
-		}
-		ast.Inspect(d, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.SelectorExpr:
-				if x, ok := n.X.(*ast.Ident); ok && x.Name == "nl" && !slices.Contains(commandsUse, n.Sel.Name) {
-					found = append(found, fset.Position(n.Pos()).String()+": nl."+n.Sel.Name)
-				}
-			case *ast.GoStmt:
-				switch fun := n.Call.Fun.(type) {
-				case *ast.SelectorExpr:
-					if slices.Contains(commandsRun, fun.Sel.Name) {
-						return true
-					}
-				case *ast.FuncLit:
-					if slices.Contains(commandsGo, name) {
-						return true
-					}
-				}
-				found = append(found, fset.Position(n.Pos()).String()+": go")
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "nl" && !slices.Contains(commandsUse, n.Sel.Name) {
+				found = append(found, fset.Position(n.Pos()).String()+": nl."+n.Sel.Name)
 			}
-			return true
-		})
-	}
+		case *ast.GoStmt:
+			if fun, ok := n.Call.Fun.(*ast.SelectorExpr); ok && slices.Contains(commandsRun, fun.Sel.Name) {
+				return true
+			}
+			found = append(found, fset.Position(n.Pos()).String()+": go")
+		}
+		return true
+	})
 	return found
 }
 
@@ -246,8 +233,7 @@ func TestCommandsHaveWords(t *testing.T) {
 	}
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, "planted.go", `package p
-func f() { nl.Dial(); go func() {}(); go f(); go s.load(); go s.wait(); _ = nl.ErrStop }
-func interruptible() { go func() {}() }`, parser.SkipObjectResolution)
+func f() { nl.Dial(); go func() {}(); go f(); go s.load(); go s.watch(); _ = nl.ErrStop }`, parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,15 +42,14 @@ func (a *app) conntrack(c *cobra.Command, args []string) error {
 			return nl.EnterNamespace(name, a.args)
 		},
 		Stream: func(totals func()) (context.Context, func(), error) {
-			st := streamFlags{}.start(a, c.Context(), totals, endPatience)
-			go st.endWithNamespace(a.netns)
-			go st.endWithReader(a.out)
+			st := (&streamFlags{}).start(a, c.Context(), totals, endPatience)
+			st.EndWithReader(a.out)
 			if err := a.readyNow(""); err != nil {
-				st.stop()
+				st.Stop()
 				return nil, nil, err
 			}
 			a.lessPrivileges(process.SeeOwners...)
-			return st, func() { st.stop(); a.ready.End() }, nil
+			return st, func() { st.Stop(); a.ready.End() }, nil
 		},
 	})
 	if status == exitOK {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/stream"
 )
 
 func newCt(a *app) *cobra.Command {
@@ -58,42 +57,17 @@ func plural(n uint64, what string) string {
 // ends: soon, when it only reads; at a second signal, when it changes something, and
 // then it says how much it has changed. noun is what the command is about, done what it
 // does to them: "deleted"; "" when it only reads.
-func (a *app) interruptible(c *cobra.Command, noun, done string) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(c.Context())
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
-	stopped := make(chan struct{})
-	go func() {
-		var late <-chan time.Time
-		for n := 1; ; n++ {
-			var sig os.Signal
-			select {
-			case sig = <-signals:
-			case <-stopped:
-				return
-			}
-			cancel()
-			if n == 1 && done == "" {
-				late = time.After(endPatience)
-				select {
-				case <-late:
-				case <-stopped:
-					return
-				}
-			} else if n == 1 {
-				continue
-			}
-			if done != "" {
-				a.total("%s %s so far", amount(noun, a.changed.flows.Load(), a.changed.expects.Load()), done)
-			}
-			a.line("nfctl: interrupted: output was not read to its end")
-			a.exit(128 + int(sig.(unix.Signal)))
+func (a *app) interruptible(c *cobra.Command, noun, done string) (context.Context, func()) {
+	patience := time.Duration(0)
+	if done == "" {
+		patience = endPatience
+	}
+	return stream.Interruptible(c.Context(), patience, func(status int) {
+		if done != "" {
+			a.total("%s %s so far", amount(noun, a.changed.flows.Load(), a.changed.expects.Load()), done)
 		}
-	}()
-	return ctx, sync.OnceFunc(func() {
-		signal.Stop(signals)
-		close(stopped)
-		cancel()
+		a.line("nfctl: interrupted: output was not read to its end")
+		a.exit(status)
 	})
 }
 

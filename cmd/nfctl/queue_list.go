@@ -55,8 +55,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 	var before []queue.Info
 	then := time.Now()
 	st := o.stream.start(a, ctx, func() {}, endPatience)
-	go st.endWithNamespace(a.netns)
-	defer st.stop()
+	defer st.Stop()
 	for {
 		list, err := queue.List()
 		if errors.Is(err, os.ErrPermission) {
@@ -71,7 +70,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 			queue.Rate(list, before, now.Sub(then).Seconds())
 		}
 		before, then = list, now
-		st.take()
+		st.Take()
 		for i := range list {
 			k.b = p.Append(k.b, &list[i])
 			if list[i].Owner.PID == 0 && o.interval == 0 {
@@ -95,7 +94,7 @@ func (a *app) queueList(ctx context.Context, o *queueListOptions) error {
 		}
 		select {
 		case <-st.Done():
-			return cmp.Or(finishPrint(p, k), st.result())
+			return cmp.Or(finishPrint(p, k), o.stream.result(st))
 		case <-time.After(o.interval):
 		}
 	}

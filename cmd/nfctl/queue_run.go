@@ -22,6 +22,7 @@ import (
 	"nfctl/internal/queue"
 	"nfctl/internal/rule"
 	"nfctl/internal/serve"
+	"nfctl/internal/stream"
 	"nfctl/internal/value"
 )
 
@@ -33,7 +34,7 @@ type queueRun struct {
 	until  *filter.Program[queue.Packet]
 	lua    *lua.Rules
 	expect *rule.Expects
-	stream *stream
+	stream *stream.Stream
 	begun  time.Time
 	write  sync.Mutex // standard output, shared by the queues
 
@@ -126,8 +127,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 
 	r.begun = time.Now()
 	r.stream = o.stream.start(a, c.Context(), r.totals, 0)
-	go r.stream.endWithNamespace(r.a.netns)
-	defer r.stream.stop()
+	defer r.stream.Stop()
 	var sinks []func() error
 	for i, q := range r.Queues {
 		end, err := r.observe(q, out, extra, silent, i == 0)
@@ -177,7 +177,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err != nil {
 		return err
 	}
-	return r.stream.result()
+	return r.o.stream.result(r.stream)
 }
 
 // segments says why large segments are cut before they are queued, if they are.
@@ -219,9 +219,9 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	}
 	ended := false
 	failed := error(nil)
-	if !silent || r.stream.flags.count > 0 || r.until != nil || w != nil {
+	if !silent || r.o.stream.count > 0 || r.until != nil || w != nil {
 		q.OnPacket = func(pkt *queue.Packet, d *queue.Decision) {
-			if ended || !r.stream.take() {
+			if ended || !r.stream.Take() {
 				return
 			}
 			if w != nil {
@@ -236,7 +236,7 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 			}
 			if met {
 				ended = true
-				r.stream.met()
+				r.stream.Met()
 			}
 		}
 	}
@@ -246,8 +246,8 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 				pkt.Queue, d.Rule, pkt.ID, pkt.Why, r.o.onUnedit)
 		})
 	}
-	if r.stream.flags.idle > 0 {
-		q.OnBatch = func(int) { r.stream.touch() }
+	if r.o.stream.idle > 0 {
+		q.OnBatch = func(int) { r.stream.Touch() }
 	}
 	if !silent || w != nil {
 		q.OnIdle = func() error {

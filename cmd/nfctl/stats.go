@@ -77,8 +77,7 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 		return err
 	}
 	st := o.stream.start(a, c.Context(), func() {}, endPatience)
-	defer st.stop()
-	go st.endWithNamespace(a.netns)
+	defer st.Stop()
 	if o.interval > 0 && !o.keep {
 		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every request
 	}
@@ -95,7 +94,7 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 			return err
 		}
 		now := time.Now()
-		if st.take() && !a.quiet {
+		if st.Take() && !a.quiet {
 			for _, line := range format.StatLines(cpus, before, now.Sub(at)) {
 				k.b = p.Append(k.b, &line)
 			}
@@ -115,5 +114,5 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 		}
 		break
 	}
-	return cmp.Or(finishPrint(p, k), st.result())
+	return cmp.Or(finishPrint(p, k), o.stream.result(st))
 }

@@ -13,6 +13,7 @@ import (
 	"nfctl/internal/format"
 	"nfctl/internal/nl"
 	"nfctl/internal/process"
+	"nfctl/internal/stream"
 	"nfctl/internal/table"
 )
 
@@ -23,7 +24,7 @@ type watchRun struct {
 	opt    ct.WatchOptions
 	h      ct.Handler
 	k      sink
-	stream *stream
+	stream *stream.Stream
 	silent bool
 	news   bool // something was shown since the last rest
 
@@ -60,7 +61,7 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 		if !all && !notBy(by(t)) || c.Show != nil && !c.Show(t) {
 			return nil
 		}
-		if !w.stream.take() {
+		if !w.stream.Take() {
 			return nl.ErrStop
 		}
 		w.news = true
@@ -68,14 +69,14 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 		if !w.silent {
 			w.k.b = p.Append(w.k.b, t)
 			if w.k.full() {
-				w.stream.touch()
+				w.stream.Touch()
 				if err := w.k.flush(); err != nil {
 					return err
 				}
 			}
 		}
 		if c.Until != nil && c.Until(t) {
-			w.stream.met()
+			w.stream.Met()
 			return nl.ErrStop
 		}
 		if n == w.o.stream.count {
@@ -114,7 +115,7 @@ func causedBy[T any]() func(*T) *ct.By {
 // rest hands on what was gathered: there is nothing more to read.
 func (w *watchRun) rest() error {
 	if w.news {
-		w.stream.touch()
+		w.stream.Touch()
 		w.news = false
 	}
 	if w.silent {
@@ -198,11 +199,10 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		patience = 20 * endPatience
 	}
 	w.stream = w.o.stream.start(w.a, ctx, w.summary, patience)
-	defer w.stream.stop()
-	go w.stream.endWithNamespace(w.a.netns)
+	defer w.stream.Stop()
 	if !w.silent {
 		w.k.b = w.begin(w.k.b)
-		go w.stream.endWithReader(w.a.out)
+		w.stream.EndWithReader(w.a.out)
 	}
 	if err := w.a.readyNow(w.o.ready); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if err = errors.Join(err, w.failed()); err != nil {
 		return err
 	}
-	return w.stream.result()
+	return w.o.stream.result(w.stream)
 }
 
 // needs are the capabilities that the watch cannot go on without. Events come
