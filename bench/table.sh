@@ -23,6 +23,8 @@ queue, two queues on two cores: verdicts a second|rules.halves.64|nfctl-two|rate
 queue, two queues on two cores: CPU a million packets|rules.halves.64|nfctl-two|cpu|c-batch-two|-|s 1
 queue, flood: loss|flood.64|nfctl|lost|go-florianl|< 0.5 %|% 1
 queue, one TCP stream, MTU 1500|tcp|nfctl|gbit|c-gso|>= 1|Gbit/s 1
+queue, flows accepted once: one TCP stream of single packets|flow|flow|gbit|conntrack|>= 0.95|Gbit/s 1
+queue, each packet of that stream|flow|every|gbit|c-batch|>= 1|Gbit/s 1
 queue, latency at 1000/s, p50|lat|nfctl|p50|c-lib|<= 1.3|us 1
 queue, latency at 1000/s, p99|lat|nfctl|p99|c-lib|<= 1.5|us 1
 queue: peak RSS|paced.64|nfctl|rss|go-florianl|<= 8 MiB|MiB 0.0009765625

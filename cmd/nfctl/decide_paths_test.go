@@ -88,6 +88,9 @@ func TestDecideBehindNAT(t *testing.T) {
 			if hook := strings.Fields(attach)[0]; hook == "forward" && local || hook == "input" && !local {
 				continue
 			}
+			if testing.Short() && attach != "prerouting priority -150" && attach != "postrouting" {
+				continue
+			}
 			t.Run(nat.name+" "+attach, func(t *testing.T) {
 				t.Parallel()
 				client, router, server := threeHosts(t)
@@ -130,7 +133,10 @@ func TestDecideInZones(t *testing.T) {
 		"the reply alone":    "add rule inet z c iifname veth1 ct reply zone set 9; add rule inet z c iifname veth0 ct zone set 9",
 		"the original alone": "add rule inet z c iifname veth1 ct original zone set 7",
 	} {
-		for _, attach := range []string{"prerouting priority -150", "forward", "postrouting"} {
+		for _, attach := range []string{"forward", "prerouting priority -150", "postrouting"} {
+			if testing.Short() && attach != "forward" {
+				continue
+			}
 			t.Run(name+" "+attach, func(t *testing.T) {
 				t.Parallel()
 				client, router, server := threeHosts(t)
