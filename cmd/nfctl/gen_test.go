@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,8 +14,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"nfctl/internal/attrs"
+	"nfctl/internal/filter"
 	"nfctl/internal/format"
 	"nfctl/internal/gentest"
+	"nfctl/internal/pattern"
+	"nfctl/internal/rule"
 )
 
 // TestGenerated holds what is made from the commands: docs/man, docs/reference.md,
@@ -41,6 +46,13 @@ func TestGenerated(t *testing.T) {
 	}
 	file("docs/reference.md", reference(root))
 	gentest.Between(t, "docs/output.md", "formats", formatTable(a, root))
+	for _, p := range []struct{ page, title, text string }{
+		{"docs/flows.md", "Flows in words", pattern.Help}, {"docs/expressions.md", "Expressions", filter.Help},
+	} {
+		file(p.page, fmt.Appendf(nil, "# %s\n\nAlso `nfctl help %s`; generated from it (`make gen`).\n\n%s", p.title,
+			strings.TrimSuffix(filepath.Base(p.page), ".md"), markdown(p.text)))
+	}
+	gentest.Between(t, "docs/rules.md", "language", markdown(rule.Help()))
 	for _, dir := range []string{"docs/man", "completions"} {
 		list, err := os.ReadDir("../../" + dir)
 		if err != nil {
@@ -210,8 +222,78 @@ func manPage(c *cobra.Command) []byte {
 
 func manTopic(p topic, a *app, root *cobra.Command) []byte {
 	b := manHead("nfctl-"+p.name, p.short)
-	b = verbatim(append(b, ".SH DESCRIPTION\n"...), string(p.text(a, root)))
+	b = append(b, ".SH DESCRIPTION\n"...)
+	var plain []string // paragraphs under one heading
+	end := func() {
+		if len(plain) > 0 {
+			b = verbatim(b, strings.Join(plain, "\n\n"))
+			plain = nil
+		}
+	}
+	for part := range strings.SplitSeq(strings.Trim(string(p.text(a, root)), "\n"), "\n\n") {
+		if isHeading(part) {
+			end()
+			b = fmt.Appendf(b, ".SH %s\n", part)
+			continue
+		}
+		plain = append(plain, part)
+	}
+	end()
 	return append(b, ".SH SEE ALSO\n.BR nfctl (1)\n"...)
+}
+
+// isHeading reports whether a paragraph of a topic is a heading: a line in capitals.
+func isHeading(part string) bool {
+	return !strings.ContainsAny(part, "\n0123456789") && strings.ToUpper(part) == part &&
+		part[0] >= 'A' && part[0] <= 'Z'
+}
+
+// Markdown's own characters, and command lines in quotes.
+var (
+	ownOfMarkdown = strings.NewReplacer(`\`, `\\`, "*", `\*`, "<", "&lt;", "_", `\_`, "`", "\\`", "[", `\[`)
+	inQuotes      = regexp.MustCompile(`'(nfctl [^']+|tcp [^']+|ct [a-z]+)'`)
+)
+
+// markdown makes Markdown of a topic's text: its indented paragraphs are blocks.
+func markdown(text string) []byte {
+	var b []byte
+	inBlock := false
+	for part := range strings.SplitSeq(strings.Trim(text, "\n"), "\n\n") {
+		switch block := strings.HasPrefix(part, " "); {
+		case block && !inBlock:
+			b = append(b, "\n```text\n"...)
+		case !block && inBlock:
+			b = append(b, "```\n\n"...)
+		case len(b) > 0:
+			b = append(b, '\n')
+		}
+		inBlock = strings.HasPrefix(part, " ")
+		switch {
+		case inBlock:
+			indent := "  "
+			if strings.HasPrefix(part, "    ") {
+				indent = "    "
+			}
+			for line := range strings.Lines(part) {
+				b = append(b, strings.TrimPrefix(strings.TrimRight(line, "\n"), indent)...)
+				b = append(b, '\n')
+			}
+		case isHeading(part):
+			b = fmt.Appendf(b, "## %s%s\n", part[:1], strings.ToLower(part[1:]))
+		default:
+			at := 0
+			for _, m := range inQuotes.FindAllStringIndex(part, -1) {
+				b = append(b, ownOfMarkdown.Replace(part[at:m[0]])...)
+				b = append(append(append(b, '`'), part[m[0]+1:m[1]-1]...), '`')
+				at = m[1]
+			}
+			b = append(append(b, ownOfMarkdown.Replace(part[at:])...), '\n')
+		}
+	}
+	if inBlock {
+		b = append(b, "```\n"...)
+	}
+	return b
 }
 
 // reference is a page of all commands with their flags, exit statuses and

@@ -10,7 +10,9 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
 	"nfctl/internal/filter"
+	"nfctl/internal/pattern"
 	"nfctl/internal/queue"
+	"nfctl/internal/rule"
 	"nfctl/internal/value"
 )
 
@@ -21,11 +23,20 @@ type topic struct {
 }
 
 var topics = []topic{
+	{"rules", "what rules of queues say: actions, whens, set, replace", just(func() []byte { return []byte(rule.Help()) })},
+	{"flows", "flows in words, as 'tcp 10.0.0.0/8 > :22'", just(func() []byte { return []byte(pattern.Help) })},
 	{"fields", "names in expressions, --fields, --template and JSON", just(helpFields)},
 	{"expressions", "the language of --filter, --until and rules", just(func() []byte { return []byte(filter.Help) })},
 	{"output", "formats of -o, and which command knows which", helpOutput},
 	{"timeouts", "how long flows are idle: what the kernel tells, and what not", just(func() []byte { return []byte(helpTimeouts) })},
 	{"exit-codes", "what exit statuses mean", just(helpExitCodes)},
+}
+
+func topicNames() (names []string) {
+	for _, t := range topics {
+		names = append(names, t.name)
+	}
+	return names
 }
 
 func just(text func() []byte) func(*app, *cobra.Command) []byte {
@@ -36,11 +47,10 @@ func just(text func() []byte) func(*app, *cobra.Command) []byte {
 // because it says of an unknown command that it is one and ends with 0.
 func newHelp(a *app, root *cobra.Command) *cobra.Command {
 	long := "Help on a command, or on one of:\n\n"
-	var names []string
 	for _, t := range topics {
 		long += fmt.Sprintf("  %-12s %s\n", t.name, t.short)
-		names = append(names, t.name)
 	}
+	names := topicNames()
 	return &cobra.Command{
 		Use:   "help [COMMAND | " + strings.Join(names, " | ") + "]",
 		Short: "Help on a command, or on " + strings.Join(names, ", "),
@@ -126,12 +136,15 @@ Flags:
 Global flags:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if not .HasParent}}
 
-More: nfctl help fields, expressions, output, timeouts, exit-codes{{end}}
+More: nfctl help {{topics}}{{end}}
 `
 
 // setHelp gives a command and those below it the form of help.
 func setHelp(root *cobra.Command) {
-	templateFuncs.Do(func() { cobra.AddTemplateFunc("runs", runs) })
+	templateFuncs.Do(func() {
+		cobra.AddTemplateFunc("runs", runs)
+		cobra.AddTemplateFunc("topics", func() string { return strings.Join(topicNames(), ", ") })
+	})
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 }

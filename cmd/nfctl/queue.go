@@ -58,17 +58,17 @@ Rules are tried in the order of the command line, and the first that decides
 wins; --default decides the rest. Each packet is printed with its verdict and
 rule, the totals follow on standard error at the end and at SIGUSR1.
 
-A rule is 'ACTION... [WHEN...] [PATTERN] [if EXPRESSION]'. At most one of its actions
-decides:
+A rule is 'ACTION... [WHEN...] [FLOW] [if EXPRESSION]': 'nfctl help rules' has them with
+examples. At most one of its actions decides:
 
-` + actionHelp(true) + `
+` + rule.ActionHelp(true) + `
 The others go on to the next rule:
 
-` + actionHelp(false) + `
-A WHEN chooses some of the packets that pattern and expression match; of several,
+` + rule.ActionHelp(false) + `
+A WHEN chooses some of the packets that flow and expression match; of several,
 each is asked about what those before it chose:
 
-` + whenHelp() + `
+` + rule.WhenHelp() + `
 Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queue)
 or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
 When the queue is full packets are dropped, or pass with --fail-open; when nobody
@@ -183,26 +183,6 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	c.AddCommand(newQueueList(a))
 	a.prints(c, format.Generic, paths(queue.Fields))
 	return c
-}
-
-// actionHelp lists the actions of rules that decide, or the others.
-func actionHelp(deciding bool) string {
-	var b []byte
-	for _, act := range rule.Actions() {
-		if act.Decides == deciding {
-			b = fmt.Appendf(b, "  %s\n      %s\n", strings.TrimSpace(act.Word+" "+act.Args), act.Doc)
-		}
-	}
-	return string(b)
-}
-
-// whenHelp lists the whens of rules.
-func whenHelp() string {
-	var b []byte
-	for _, w := range rule.Whens() {
-		b = fmt.Appendf(b, "  %s %s\n      %s\n", w.Word, w.Args, w.Doc)
-	}
-	return string(b)
 }
 
 // ruleFlag adds a flag each use of which is one rule.
