@@ -67,7 +67,7 @@ var modules = []struct{ prefix, users string }{
 	{"github.com/spf13/pflag", "cmd/nfctl"},
 	{"github.com/expr-lang/expr", "internal/filter"},
 	{"github.com/yuin/gopher-lua", "internal/lua"},
-	{"github.com/gopacket/gopacket", "internal/packet"},
+	{"github.com/gopacket/gopacket", "internal/packet internal/capture"},
 	{"golang.org/x/net", "internal/packet"},
 	{"github.com/mdlayher/netlink", "internal/nl internal/ct internal/queue internal/nft"},
 	{"github.com/ti-mo/netfilter", "internal/nl internal/ct internal/queue internal/nft"},

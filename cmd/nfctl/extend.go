@@ -13,7 +13,7 @@ import (
 func (a *app) extensions(r *queueRun) {
 	r.lua = &lua.Rules{Timeout: r.o.lua, Out: a.err, Warn: func(text string) { a.warn("lua: %s", text) }}
 	r.Rules.Lua = r.lua.Open
-	r.expect = &rule.Expects{DryRun: r.DryRun, Warn: func(err error) {
+	r.expect = &rule.Expects{DryRun: r.DryRun || r.Rules.Simulated, Warn: func(err error) {
 		a.warn("expect: %v", err)
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			a.warn("hint: a rule must give the connection a helper at its birth: iptables -t raw -A " +

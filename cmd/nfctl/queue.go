@@ -40,6 +40,7 @@ type queueOptions struct {
 
 	payload string
 	write   writeOptions
+	read    readOptions
 	ready   string
 	lua     time.Duration
 	stream  streamFlags
@@ -78,10 +79,11 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
   nfctl queue --attach 'forward udp > :53' --rule 'replace "evil" "good"'
   nfctl queue --attach 'input udp > :53' --rule 'drop limit over 20/s per ip.src'
   nfctl queue --num 0 --rules rules.txt -q
-  nfctl queue --attach input -q -w in.pcapng --write-if 'verdict == "drop"' --rules rules.txt`,
-		Args: func(_ *cobra.Command, args []string) error {
+  nfctl queue --attach input -q -w in.pcapng --write-if 'verdict == "drop"' --rules rules.txt
+  nfctl queue --read in.pcapng --rules new-rules.txt`,
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return nil
+				return o.checkRead(c)
 			}
 			if _, err := value.Queues(args[0]); err == nil {
 				return usagef("unexpected argument %q: the queue's number goes with --num %s", args[0], args[0])
@@ -157,6 +159,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.BoolVar(&o.DryRun, "dry-run", false, "decide and print, but accept everything as it is")
 	f.StringVar(&o.payload, "print-payload", "", "print packets' contents too: `hex` or ascii (in JSON: payload)")
 	o.write.register(f)
+	o.read.register(c)
 	f.BoolVar(&o.meta, "meta", false, "copy nothing of the packets, only what comes with them")
 	varFlag(f, &o.snaplen, "snaplen", "bytes", "", func(s string) (uint64, error) {
 		return value.NumberIn("length", s, 1, queue.MaxCopy)

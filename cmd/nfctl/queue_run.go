@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -65,7 +66,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	r := &queueRun{a: a, o: o}
 	r.Options, r.Config, r.Decider = &o.Options, o.config, r.decider
 	r.Warn = func(err error) { a.warn("%v", err) }
-	r.Rules = rule.Options{OnUneditable: o.onUnedit, Seed: o.seed, MaxFlows: o.maxFlows}
+	r.Rules = rule.Options{OnUneditable: o.onUnedit, Seed: o.seed, MaxFlows: o.maxFlows, Simulated: o.read.path != ""}
 	a.extensions(r)
 	if err := r.Read(); err != nil {
 		return err
@@ -98,6 +99,9 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 			return err
 		}
 		return printAll(a, format.Needs, rows...)
+	}
+	if o.read.path != "" {
+		return r.replay(c, out, extra, silent)
 	}
 	if err := a.notReady(o.ready); err != nil {
 		return err
@@ -335,6 +339,10 @@ func (r *queueRun) totals() {
 	secs := time.Since(r.begun).Seconds()
 	for _, q := range r.Queues {
 		s := q.Stats()
+		who := "queue " + strconv.Itoa(int(s.Queue))
+		if r.o.read.path != "" {
+			who = "capture"
+		}
 		var b []byte
 		line := func(format string, args ...any) { b = fmt.Appendf(b, "nfctl: "+format+"\n", args...) }
 		var words []string
@@ -351,7 +359,7 @@ func (r *queueRun) totals() {
 		if s.Total.Packets > 0 && s.Total.Bytes == 0 { // without a copy the kernel tells no length
 			length = func(uint64) string { return "" }
 		}
-		line("queue %d: %s%s in %.1f s (%.0f/s)%s", s.Queue, plural(s.Total.Packets, "packet"), length(s.Total.Bytes),
+		line("%s: %s%s in %.1f s (%.0f/s)%s", who, plural(s.Total.Packets, "packet"), length(s.Total.Bytes),
 			secs, float64(s.Total.Packets)/max(secs, 1e-3), verdicts)
 		shown, others, idle := chosenRules(s.Rules, r.a.quiet)
 		for _, c := range shown {
@@ -359,17 +367,17 @@ func (r *queueRun) totals() {
 			if c.Former {
 				former = "former "
 			}
-			line("queue %d: %srule %d (%s): %s%s", s.Queue, former, c.Number, c.RuleName, plural(c.Packets, "packet"),
+			line("%s: %srule %d (%s): %s%s", who, former, c.Number, c.RuleName, plural(c.Packets, "packet"),
 				length(c.Bytes))
 		}
 		if others.Packets > 0 {
-			line("queue %d: other rules: %s%s", s.Queue, plural(others.Packets, "packet"), length(others.Bytes))
+			line("%s: other rules: %s%s", who, plural(others.Packets, "packet"), length(others.Bytes))
 		}
 		if idle > 0 {
-			line("queue %d: %s met nothing", s.Queue, plural(uint64(idle), "rule"))
+			line("%s: %s met nothing", who, plural(uint64(idle), "rule"))
 		}
 		if len(s.Rules) > 0 {
-			line("queue %d: default %s: %s%s", s.Queue, r.Default, plural(s.Default.Packets, "packet"),
+			line("%s: default %s: %s%s", who, r.Default, plural(s.Default.Packets, "packet"),
 				length(s.Default.Bytes))
 		}
 		// Of packets lost behind the last that came only the kernel knows.
@@ -385,11 +393,11 @@ func (r *queueRun) totals() {
 			{s.Vanishing, "at most vanished as well"},
 		} {
 			if c.n > 0 {
-				line("queue %d: %d %s", s.Queue, c.n, c.text)
+				line("%s: %d %s", who, c.n, c.text)
 			}
 		}
 		if r.o.failOpen {
-			line("queue %d: with --fail-open, packets that passed unseen cannot be counted", s.Queue)
+			line("%s: with --fail-open, packets that passed unseen cannot be counted", who)
 		}
 		_, _ = r.a.err.Write(b)
 	}

@@ -112,7 +112,8 @@ type captureSink struct {
 	w       *captured
 	k       sink
 	pending int // packets in it
-	failed  error
+	failed  bool
+	untold  error
 }
 
 func (w *captured) sink(r *queueRun) *captureSink {
@@ -120,34 +121,43 @@ func (w *captured) sink(r *queueRun) *captureSink {
 }
 
 func (s *captureSink) add(p *queue.Packet, d *queue.Decision) {
-	if s.failed != nil || s.w.when != nil && !s.w.when.Match(p) {
+	if s.failed || s.w.when != nil && !s.w.when.Match(p) {
 		return
 	}
 	s.k.b = s.w.shape.Append(s.k.b, p, d)
 	s.pending++
 	if s.k.full() {
-		_ = s.flush()
+		s.write()
 	}
 }
 
-// flush writes what was gathered. A failure is remembered: nothing more is written.
+// flush writes what was gathered. A failure is told once, and nothing more is written.
 func (s *captureSink) flush() error {
 	if s == nil {
 		return nil
 	}
+	s.write()
+	err := s.untold
+	s.untold = nil
+	return err
+}
+
+func (s *captureSink) write() {
 	n := s.pending
-	if s.pending = 0; s.failed == nil && n > 0 {
-		var broken writeError
-		if s.failed = s.k.flush(); errors.As(s.failed, &broken) {
-			n = 0
-			var full *rotate.Error
-			if errors.As(broken.err, &full) {
-				n = full.Records
-			}
-		}
-		s.w.n.Add(uint64(n))
+	if s.pending = 0; s.failed || n == 0 {
+		return
 	}
-	return s.failed
+	err := s.k.flush()
+	var broken writeError
+	if errors.As(err, &broken) {
+		n = 0
+		var full *rotate.Error
+		if errors.As(broken.err, &full) {
+			n = full.Records
+		}
+	}
+	s.w.n.Add(uint64(n))
+	s.failed, s.untold = err != nil, err
 }
 
 // close ends the file.

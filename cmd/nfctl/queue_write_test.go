@@ -197,7 +197,7 @@ func TestQueueWriteReadByOthers(t *testing.T) {
 			}
 			want := "accept output out lo" // and the user, where there is a socket
 			if f[6] == "1" {               // it is written as it came
-				want = "drop rule 3 (" + rules + ":5) output out lo mark 0x10 uid "
+				want = "drop rule 3 (" + rules + ":5) output out lo uid 0 gid 0 marked 0x10"
 				if f[4]+f[5] != "64" {
 					t.Errorf("packet %d: %s", i+1, l)
 				}

@@ -124,6 +124,8 @@ func (w *Writer) Append(b []byte, p *queue.Packet, d *queue.Decision) []byte {
 // appendComment appends as much as is known of a packet beside its bytes:
 //
 //	drop rule 3 (FILE:LINE) forward in eth0 out eth1 mark 0x10 uid 1000
+//
+// with marked 0x11 behind, when a rule has marked it. fromComment reads it.
 func appendComment(b []byte, p *queue.Packet) []byte {
 	b = p.Verdict.Append(b)
 	if p.Flow {
@@ -139,14 +141,21 @@ func appendComment(b []byte, p *queue.Packet) []byte {
 	b = queue.Hooks.Append(append(b, ' '), uint64(p.Hook))
 	b = appendDev(b, " in ", p.In, p.InName())
 	b = appendDev(b, " out ", p.Out, p.OutName())
-	if p.Mark != 0 {
-		b = value.AppendHex(append(b, " mark "...), uint64(p.Mark))
+	mark := p.Mark
+	if p.Kept != nil {
+		mark = p.Kept.Mark
+	}
+	if mark != 0 {
+		b = value.AppendHex(append(b, " mark "...), uint64(mark))
 	}
 	if p.Has&queue.HasUID != 0 {
 		b = strconv.AppendUint(append(b, " uid "...), uint64(p.UID), 10)
 	}
 	if p.Has&queue.HasGID != 0 {
 		b = strconv.AppendUint(append(b, " gid "...), uint64(p.GID), 10)
+	}
+	if p.Mark != mark {
+		b = value.AppendHex(append(b, " marked "...), uint64(p.Mark))
 	}
 	if p.Why != "" {
 		b = append(append(append(b, " ("...), p.Why...), ')')
@@ -223,7 +232,7 @@ type Keeper struct {
 
 // Decide decides as the Decider in it does.
 func (k *Keeper) Decide(p *queue.Packet, d *queue.Decision) {
-	k.kept = queue.Kept{}
+	k.kept = queue.Kept{Mark: p.Mark}
 	if k.Edits {
 		k.buf = append(k.buf[:0], p.Data...)
 		k.kept.Data, k.kept.Length = k.buf, p.Length

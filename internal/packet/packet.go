@@ -439,3 +439,17 @@ func (h *Headers) PayloadLen() (int, bool) {
 	}
 	return to - from, true
 }
+
+// TotalLength returns the length of a packet by its IP header, in bytes; 0: it is not
+// there, or the header does not say it.
+func TotalLength(data []byte) int {
+	switch {
+	case len(data) >= 20 && data[0]>>4 == 4:
+		return int(binary.BigEndian.Uint16(data[2:]))
+	case len(data) >= 40 && data[0]>>4 == 6:
+		if n := int(binary.BigEndian.Uint16(data[4:])); n > 0 {
+			return 40 + n
+		}
+	}
+	return 0
+}

@@ -91,6 +91,7 @@ type Packet struct {
 type Kept struct {
 	Data   []byte   // as it came; nil: rules change nothing
 	Length uint32   // of it then
+	Mark   uint32   // of it then
 	Rule   RuleName // that decided
 }
 
@@ -126,19 +127,25 @@ func (p *Packet) Truncated() bool {
 	return p.Has&HasPayload == 0 || p.Has&HasLength != 0 && int(p.Length) > len(p.Data)
 }
 
+// reset makes p a packet of which nothing is known.
+func (p *Packet) reset() {
+	p.Has = 0
+	p.Mark, p.Priority, p.SkbInfo, p.CtInfo = 0, 0, 0, 0
+	p.In, p.Out, p.PhysIn, p.PhysOut = 0, 0, 0, 0
+	p.HwAddr, p.L2, p.SecCtx, p.Data, p.ctRaw = nil, nil, nil, nil, nil
+	p.Length = 0
+	p.Undecoded = false
+	p.parsed, p.ctState, p.Decided, p.Why, p.Kept = false, 0, false, "", nil
+}
+
 // decode reads a message of the kernel. It is false when not even the packet's
 // id is there; Undecoded says that something else was wrong. whole is false for
 // a message whose end is missing.
 func (p *Packet) decode(m *nl.Msg, whole bool) bool {
 	p.Queue = m.ResID()
 	p.Family = m.Family()
-	p.Has = 0
-	p.Mark, p.Priority, p.SkbInfo, p.CtInfo = 0, 0, 0, 0
-	p.In, p.Out, p.PhysIn, p.PhysOut = 0, 0, 0, 0
-	p.HwAddr, p.L2, p.SecCtx, p.Data, p.ctRaw = nil, nil, nil, nil, nil
-	p.Length = 0
+	p.reset()
 	p.Undecoded = !whole
-	p.parsed, p.ctState, p.Decided, p.Why, p.Kept = false, 0, false, "", nil
 	found := false
 	words := messageWords.Get()
 	b := m.Body()

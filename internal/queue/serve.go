@@ -322,6 +322,21 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	}
 	w.lastID, w.haveID = p.ID, true
 
+	if !w.decide() {
+		return nil // it comes again
+	}
+	w.code(d)
+	w.answers.add(p.ID, d)
+	if len(w.answers.out) >= sendAt {
+		return w.send()
+	}
+	return nil
+}
+
+// decide decides on the packet at hand, and counts it. False: it is given back, to come
+// again.
+func (w *worker) decide() bool {
+	q, p, d, n := w.q, &w.p, &w.d, &w.q.local
 	*d = Decision{Verdict: w.dflt, Matched: d.Matched[:0]}
 	if p.Undecoded {
 		n[cUndecoded]++
@@ -331,7 +346,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	}
 	if d.Why != nil && errors.Is(d.Why, packet.ErrOffload) && w.finishFirst() {
 		n[cReturned]++
-		return nil
+		return false
 	}
 	p.Verdict, p.Flow, p.Rule, p.Decided = d.Verdict, d.Flow, d.Rule, true
 	k := d.Verdict.Kind()
@@ -377,12 +392,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 	if q.conf.DryRun {
 		*d = Decision{Verdict: Accept, Matched: d.Matched}
 	}
-	w.code(d)
-	w.answers.add(p.ID, d)
-	if len(w.answers.out) >= sendAt {
-		return w.send()
-	}
-	return nil
+	return true
 }
 
 // code turns what the kernel does not do for a verdict into a code in the packet's mark,
@@ -455,7 +465,7 @@ func (w *worker) given(id uint32) bool {
 func (w *worker) finishFirst() bool {
 	q := w.q
 	switch {
-	case q.conf.GSO:
+	case q.conf.GSO || q.conn == nil:
 		return false
 	case !q.conf.Apart:
 		q.conf.Apart = true

@@ -84,7 +84,7 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		s.steps = append(s.steps, st)
 		i++
 	}
-	if slices.ContainsFunc(rules, func(r Rule) bool { return r.flow && r.verdict != queue.Accept }) {
+	if slices.ContainsFunc(rules, func(r Rule) bool { return r.flow && (o.Simulated || r.verdict != queue.Accept) }) {
 		s.ended = newEnded(o.MaxFlows)
 	}
 	return s, nil
@@ -267,7 +267,7 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 	if d.Flow && p.Headers().ICMPError() {
 		d.Flow = false
 	}
-	if d.Flow && d.Verdict != queue.Accept {
+	if d.Flow && (d.Verdict != queue.Accept || e.set.opts.Simulated) {
 		e.set.ended.remember(p, d.Rule)
 	}
 	if e.set.needs.Edits {

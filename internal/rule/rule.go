@@ -113,6 +113,10 @@ type Options struct {
 	// connections.
 	Table bool
 
+	// Simulated says that no kernel gives a flow's verdict to its later packets: the
+	// engine does, as long as it remembers the flow.
+	Simulated bool
+
 	// Lua and Expect read the arguments of the actions of these names; nil: the
 	// action is refused. Expect is given all words up to "if", quoted ones with
 	// their quotes, and says how many of them are its arguments.

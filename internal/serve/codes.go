@@ -16,6 +16,9 @@ import (
 func (r *Run) codes(set *rule.Set) (*mark.Codes, error) {
 	u := set.Uses()
 	where := func(n int) string { return fmt.Sprintf("rule %d ('%s')", n, set.Name(n)) }
+	if r.Rules.Simulated { // the rules' own memory does it
+		return nil, nil
+	}
 	if len(r.Attach) == 0 {
 		switch {
 		case u.Flow > 0:

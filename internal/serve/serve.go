@@ -78,7 +78,7 @@ func (r *Run) Again() bool {
 
 // Read reads the rules, and what they ask of the table.
 func (r *Run) Read() error {
-	r.Rules.Proto, r.Rules.Table = OnlyProto(r.Attach), len(r.Attach) > 0
+	r.Rules.Proto, r.Rules.Table = OnlyProto(r.Attach), len(r.Attach) > 0 || r.Rules.Simulated
 	set, err := r.read(false)
 	if err != nil {
 		return err
