@@ -100,7 +100,7 @@ func (r *queueRun) replay(c *cobra.Command, out format.Output, extra format.Opti
 	}
 	r.begun = time.Now()
 	r.stream = o.stream.start(r.a, c.Context(), r.totals, endPatience)
-	defer r.stream.stop()
+	defer r.stream.Stop()
 	end, err := r.observe(q, out, extra, silent, true)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (r *queueRun) replay(c *cobra.Command, out format.Output, extra format.Opti
 	if err != nil {
 		return err
 	}
-	return r.stream.result()
+	return r.o.stream.result(r.stream)
 }
 
 // played returns what gives the capture's packets to the queue.
