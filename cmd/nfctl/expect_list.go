@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -98,29 +96,5 @@ func newExpectCount(a *app) *cobra.Command {
 	expectKind.register(c, o)
 	o.registerFailEmpty(c)
 	a.prints(c, format.Generic, paths(format.Counts.Fields), paths(ct.ExpectFields))
-	return c
-}
-
-func newExpectStats(a *app) *cobra.Command {
-	o := &ctStatsOptions{}
-	var doc strings.Builder
-	for _, k := range ct.ExpectCounters {
-		fmt.Fprintf(&doc, "  %-8s %s\n", k.Name, k.Doc)
-	}
-	c := &cobra.Command{
-		Use:   "stats",
-		Short: "Print the kernel's counters of expectations, for each processor and together",
-		Long: `Prints what the kernel counts of expectations, for each processor and all together.
-With --interval it prints again and again, with what each grew by a second.
-
-` + doc.String(),
-		Example: "  nfctl expect stats\n  nfctl expect stats --interval 1s -o json",
-		Args:    noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.stats(c, o, format.ExpectStats(), ct.ExpectCounters, (*ct.Conn).ExpectStats)
-		},
-	}
-	o.register(c.Flags())
-	a.prints(c, format.Generic, paths(format.ExpectStats().Fields))
 	return c
 }

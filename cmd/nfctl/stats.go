@@ -4,62 +4,73 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
 )
 
-// ctStatsOptions are the flags of 'nfctl ct stats'.
-type ctStatsOptions struct {
+// statsOptions are the flags of 'nfctl ct stats' and 'nfctl expect stats', and what each
+// is about.
+type statsOptions struct {
+	counters []ct.Counter
+	subject  func() *format.Subject[format.Stats]
+	read     func(*ct.Conn) ([]ct.CPUStats, error)
+
 	interval time.Duration
 	keep     bool
 	stream   streamFlags
 }
 
 func newCtStats(a *app) *cobra.Command {
-	o := &ctStatsOptions{}
-	var doc strings.Builder
-	for _, k := range ct.StatsCounters {
-		fmt.Fprintf(&doc, "  %-15s %s\n", k.Name, k.Doc)
-	}
-	c := &cobra.Command{
-		Use:   "stats",
-		Short: "Print the kernel's counters, for each processor and together",
-		Long: `Prints the counters that the kernel keeps of connection tracking, for each
+	return newStats(a, &statsOptions{counters: ct.StatsCounters, subject: format.FlowStats, read: (*ct.Conn).Stats},
+		&cobra.Command{
+			Short: "Print the kernel's counters, for each processor and together",
+			Long: `Prints the counters that the kernel keeps of connection tracking, for each
 processor and all together. With --interval it prints again and again, with what
-each grew by a second. The kernel's counters wrap at 32 bits.
-
-` + doc.String(),
-		Example: `  nfctl ct stats
+each grew by a second. The kernel's counters wrap at 32 bits.`,
+			Example: `  nfctl ct stats
   nfctl ct stats --interval 1s`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return a.ctStats(c, o) },
-	}
-	o.register(c.Flags())
-	a.prints(c, format.Generic, paths(format.FlowStats().Fields))
-	return c
+		})
 }
 
-func (o *ctStatsOptions) register(f *pflag.FlagSet) {
+func newExpectStats(a *app) *cobra.Command {
+	return newStats(a, &statsOptions{counters: ct.ExpectCounters, subject: format.ExpectStats,
+		read: (*ct.Conn).ExpectStats},
+		&cobra.Command{
+			Short: "Print the kernel's counters of expectations, for each processor and together",
+			Long: `Prints what the kernel counts of expectations, for each processor and all together.
+With --interval it prints again and again, with what each grew by a second.`,
+			Example: "  nfctl expect stats\n  nfctl expect stats --interval 1s -o json",
+		})
+}
+
+// newStats adds to c what both have.
+func newStats(a *app, o *statsOptions, c *cobra.Command) *cobra.Command {
+	width := 0
+	for _, k := range o.counters {
+		width = max(width, len(k.Name)+1)
+	}
+	c.Long += "\n\n"
+	for _, k := range o.counters {
+		c.Long += fmt.Sprintf("  %-*s %s\n", width, k.Name, k.Doc)
+	}
+	c.Use, c.Args = "stats", noArgs
+	c.RunE = func(c *cobra.Command, _ []string) error { return a.stats(c, o) }
+	f := c.Flags()
 	f.SortFlags = false
 	durationFlag(f, &o.interval, "interval", "print again after this time, with what the counters grew by a second")
 	o.stream.repeats(f)
 	keepPrivilegesFlag(f, &o.keep)
-}
-
-func (a *app) ctStats(c *cobra.Command, o *ctStatsOptions) error {
-	return a.stats(c, o, format.FlowStats(), ct.StatsCounters, (*ct.Conn).Stats)
+	a.prints(c, format.Generic, paths(o.subject().Fields))
+	return c
 }
 
 // stats prints counters, once or again and again.
-func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[format.Stats], counters []ct.Counter,
-	read func(*ct.Conn) ([]ct.CPUStats, error)) error {
+func (a *app) stats(c *cobra.Command, o *statsOptions) error {
 	if err := o.stream.repeated(o.interval); err != nil {
 		return err
 	}
@@ -72,7 +83,7 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 		return err
 	}
 	defer conn.Close()
-	p, k, err := printTo(a, s, out, format.Options{})
+	p, k, err := printTo(a, o.subject(), out, format.Options{})
 	if err != nil {
 		return err
 	}
@@ -84,9 +95,9 @@ func (a *app) stats(c *cobra.Command, o *ctStatsOptions, s *format.Subject[forma
 	var before []ct.CPUStats
 	var at time.Time
 	for {
-		cpus, err := read(conn)
+		cpus, err := o.read(conn)
 		if errors.Is(err, unix.EPERM) { // any user may read some of them in /proc
-			if some, e := ct.ProcStats(counters); e == nil {
+			if some, e := ct.ProcStats(o.counters); e == nil {
 				cpus, err = some, nil
 			}
 		}

@@ -48,7 +48,7 @@ func Build(args []string) (*ct.Flow, error) {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	complete(f)
+	completeTuples(f)
 	return f, nil
 }
 
@@ -66,9 +66,9 @@ func setAny(f *ct.Flow, at *ct.Attr[ct.Flow], text string) error {
 	return err
 }
 
-// complete gives the tuples that have addresses their family, and both directions
+// completeTuples gives the tuples that have addresses their family, and both directions
 // one protocol, unless something else was said.
-func complete(f *ct.Flow) {
+func completeTuples(f *ct.Flow) {
 	for _, t := range [][2]*ct.Tuple{{&f.Orig, &f.Reply}, {&f.Reply, &f.Orig}} {
 		if from, to := t[0], t[1]; from.Has(ct.TupleProto) && !to.Has(ct.TupleProto) &&
 			(to.Src.IsValid() || to.Dst.IsValid()) {

@@ -105,8 +105,7 @@ func Encode(name, text string) (stored []byte, err error) {
 }
 
 func notStored(name string) error {
-	return &table.UsageError{Err: fmt.Errorf(
-		"attribute %s: it is not kept as bytes; 'nfctl attr show %[1]s' says what it is", name)}
+	return table.Usagef("attribute %s: it is not kept as bytes; 'nfctl attr show %[1]s' says what it is", name)
 }
 
 // Decode appends the text of a value that bytes in hexadecimal hold, as

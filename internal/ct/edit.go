@@ -72,7 +72,7 @@ func (f *Flow) family() uint8 { return cmp.Or(f.Orig.family(), f.Reply.family())
 // naming returns the tuple that the kernel is to find the entry by: the original one
 // or, where that does not name it, the reply's.
 func (f *Flow) naming() *Tuple {
-	if !f.Orig.named() && f.Reply.named() {
+	if !f.Orig.identified() && f.Reply.identified() {
 		return &f.Reply
 	}
 	return &f.Orig
@@ -93,11 +93,11 @@ func (f *Flow) appendKey(b []byte, withID bool) []byte {
 	return b
 }
 
-// named reports whether a request about f names one entry. One that does not
+// identified reports whether a request about f names one entry. One that does not
 // must not be sent: to delete nothing in particular is to delete everything.
-func (f *Flow) named() bool { return f.naming().named() }
+func (f *Flow) identified() bool { return f.naming().identified() }
 
-func (t *Tuple) named() bool { return t.Src.IsValid() && t.Dst.IsValid() && t.Has(TupleProto) }
+func (t *Tuple) identified() bool { return t.Src.IsValid() && t.Dst.IsValid() && t.Has(TupleProto) }
 
 var errNotNamed = errors.New("the flow needs a protocol, a source and a destination")
 
@@ -196,7 +196,7 @@ func flowName(f *Flow) string {
 // are set to zero after they were read. An entry that is not there is
 // unix.ENOENT.
 func (c *Conn) Get(f, got *Flow, zero bool) error {
-	if !f.named() {
+	if !f.identified() {
 		return nl.Error("get", flowName(f), errNotNamed)
 	}
 	err := c.get(f, got, zero)
@@ -259,7 +259,7 @@ func keep(f *Flow) { *f = *f.Clone() }
 // Create makes the entry f: see AppendCreate. Labels that the kernel dropped
 // without a word are ErrLabelsDropped; the entry is there then.
 func (c *Conn) Create(f *Flow, orUpdate bool) error {
-	if !f.named() {
+	if !f.identified() {
 		return nl.Error("create", flowName(f), errNotNamed)
 	}
 	c.req = f.AppendCreate(c.req[:0], orUpdate)
@@ -346,7 +346,7 @@ func labelsStored(want, got *Flow) error {
 // Update changes the entry f, as it was read, to what change has: see
 // AppendUpdate.
 func (c *Conn) Update(f, change *Flow) error {
-	if !f.named() {
+	if !f.identified() {
 		return nl.Error("update", flowName(f), errNotNamed)
 	}
 	c.req = f.AppendUpdate(c.req[:0], change)
@@ -365,7 +365,7 @@ func (c *Conn) Update(f, change *Flow) error {
 // Delete deletes the entry f: see AppendDelete. unix.ENOENT: it is not there, or
 // another entry is there in its place.
 func (c *Conn) Delete(f *Flow) error {
-	if !f.named() {
+	if !f.identified() {
 		return nl.Error("delete", flowName(f), errNotNamed)
 	}
 	c.req = f.AppendDelete(c.req[:0])
@@ -476,7 +476,7 @@ func (b *Batch) Get(f *Flow, zero bool) error {
 func (b *Batch) add(op string, f *Flow) error { return b.send(op, f, b.buf) }
 
 func (b *Batch) send(op string, f *Flow, req []byte) error {
-	if !f.named() {
+	if !f.identified() {
 		return nl.Error(op, flowName(f), errNotNamed)
 	}
 	// Add first: it may send what is there, and forget it.

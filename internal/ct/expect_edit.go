@@ -55,9 +55,9 @@ func (c *Conn) Expects(ctx context.Context, family uint8, master *Flow, f func(*
 	return res, nl.Error("list", "expectations", err)
 }
 
-// named reports whether e says what is expected. The source may be any, which the
+// identified reports whether e says what is expected. The source may be any, which the
 // kernel takes as zero.
-func (e *Expect) named() bool { return e.Tuple.Dst.IsValid() && e.Tuple.Has(TupleProto) }
+func (e *Expect) identified() bool { return e.Tuple.Dst.IsValid() && e.Tuple.Has(TupleProto) }
 
 func expectName(e *Expect) string { return string(AppendTuple([]byte("expectation "), &e.Tuple)) }
 
@@ -99,7 +99,7 @@ var errExpectNotNamed = errors.New("the expectation needs a protocol and a desti
 // GetExpect reads the expectation that e's tuple (and zone and id, where known)
 // matches into got. One that is not there is unix.ENOENT.
 func (c *Conn) GetExpect(e, got *Expect) error {
-	if !e.named() {
+	if !e.identified() {
 		return nl.Error("get", expectName(e), errExpectNotNamed)
 	}
 	c.req = nl.AppendHeader(c.req[:0], nl.Type(nl.SubsysExpect, msgGet), 0, e.Tuple.family(), 0)
@@ -120,7 +120,7 @@ func (c *Conn) GetExpect(e, got *Expect) error {
 // DeleteExpect deletes the expectation with e's tuple, zone and, when e has one,
 // id: another with the same tuple is left alone (unix.ENOENT).
 func (c *Conn) DeleteExpect(e *Expect) error {
-	if !e.named() {
+	if !e.identified() {
 		return nl.Error("delete", expectName(e), errExpectNotNamed)
 	}
 	err := c.deleteExpect(e)
@@ -160,7 +160,7 @@ func (c *Conn) FlushExpects() error {
 // UpdateExpect sets the timeout of the expectation e, as it was read, which is
 // all that the kernel lets anyone change.
 func (c *Conn) UpdateExpect(e *Expect, timeout uint32) error {
-	if !e.named() {
+	if !e.identified() {
 		return nl.Error("update", expectName(e), errExpectNotNamed)
 	}
 	u := *e
@@ -200,7 +200,7 @@ type ExpectCreated struct {
 // refused with unix.EEXIST.
 func (c *Conn) CreateExpect(e *Expect, orUpdate bool) (ExpectCreated, error) {
 	var res ExpectCreated
-	if !e.named() {
+	if !e.identified() {
 		return res, nl.Error("create", expectName(e), errExpectNotNamed)
 	}
 	before, err := c.expectsOf(e)
@@ -356,7 +356,7 @@ func (e *Expect) masterFlow() *Flow {
 func (c *Conn) expectsOf(e *Expect) (map[uint32]*Expect, error) {
 	out := map[uint32]*Expect{}
 	m := e.masterFlow()
-	if !m.named() {
+	if !m.identified() {
 		return out, nil
 	}
 	_, err := c.Expects(context.Background(), 0, m, func(x *Expect) error {

@@ -62,7 +62,7 @@ func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T
 		return boolean(compare(op, truth(a), truth(b)))
 	case a.numeric() && b.numeric():
 		c.sameNames(a, b)
-		if a.named() != b.named() || a.isTime() != b.isTime() && (a.typ == tNum && b.typ == tNum) {
+		if a.isName() != b.isName() || a.isTime() != b.isTime() && (a.typ == tNum && b.typ == tNum) {
 			c.fail(b.node, c.word(b.node), "is "+b.what()+", "+c.word(a.node)+" is "+a.what(), "")
 		}
 		return boolean(c.compareNum(op, a, b))
@@ -76,7 +76,7 @@ func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T
 			n, ok2 := y(t)
 			return ok1 && ok2 && (m == n) != not
 		})
-	case (a.typ == tText || b.typ == tText) && (a.typ == tText || a.named()) && (b.typ == tText || b.named()):
+	case (a.typ == tText || b.typ == tText) && (a.typ == tText || a.isName()) && (b.typ == tText || b.isName()):
 		x, y := c.toText(a, op), c.toText(b, op)
 		return boolean(compareTexts(op, &x, &y))
 	}
@@ -84,7 +84,7 @@ func (c *compiler[T]) compare(n ast.Node, op string, a, b *operand[T]) operand[T
 	panic("unreachable")
 }
 
-func (o *operand[T]) named() bool {
+func (o *operand[T]) isName() bool {
 	return o.typ == tNum && o.row != nil && o.row.Kind == field.Enum && o.row.Names != nil
 }
 
@@ -227,7 +227,7 @@ func (c *compiler[T]) literal(op string, a, b *operand[T]) operand[T] {
 	case a.numeric() && a.typ != tNum && b.numeric():
 		return boolean(c.compareNum(op, a, b))
 	case b.typ == tText: // the element of a list
-		if a.typ != tText && !a.named() {
+		if a.typ != tText && !a.isName() {
 			c.fail(a.node, c.word(a.node), "is "+a.what()+", "+c.word(b.node)+" is a text", "")
 		}
 		x := c.toText(a, op)
@@ -258,7 +258,7 @@ func (c *compiler[T]) literal(op string, a, b *operand[T]) operand[T] {
 	if !ok || set.Mask != 0 {
 		c.fail(b.node, c.literalText(b), "stands for more than one value", "one value after "+op)
 	}
-	if a.named() && b.typ == tLit {
+	if a.isName() && b.typ == tLit {
 		c.fail(b.node, b.text, "is a name, and names are not ordered", "there are ==, != and in")
 	}
 	limit := a.row.Limit()

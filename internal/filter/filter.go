@@ -34,15 +34,7 @@ func Compile[T any](reg *field.Registry[T], text string) (p *Program[T], err err
 		return nil, err
 	}
 	c := &compiler[T]{reg: reg, runes: []rune(text), faults: new(atomic.Uint64)}
-	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case *Error: // c.fail's way out of a deep tree
-			p, err = nil, e
-		default:
-			panic(e)
-		}
-	}()
+	defer caught(&p, &err)
 	p = &Program[T]{text: text, faults: c.faults, exact: true}
 	var tests []func(*T) bool
 	for _, n := range chain(tree.Node, isAnd) {
@@ -77,3 +69,15 @@ func (p *Program[T]) Conds() (conds []field.Cond, exact bool) { return p.conds, 
 // Fields returns the paths that the expression uses, each once: fields, and
 // groups whose presence it asks for.
 func (p *Program[T]) Fields() []string { return slices.Clone(p.fields) }
+
+// caught is c.fail's way out of a deep tree: deferred by whom compiles p, it makes an
+// error of it.
+func caught[P any](p **P, err *error) {
+	switch e := recover().(type) {
+	case nil:
+	case *Error:
+		*p, *err = nil, e
+	default:
+		panic(e)
+	}
+}

@@ -27,15 +27,7 @@ func CompileInteger[T any](reg *field.Registry[T], text string) (p *Integer[T], 
 		return nil, err
 	}
 	c := &compiler[T]{reg: reg, runes: []rune(text)}
-	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case *Error: // c.fail's way out of a deep tree
-			p, err = nil, e
-		default:
-			panic(e)
-		}
-	}()
+	defer caught(&p, &err)
 	return &Integer[T]{c.integer(tree.Node), c.used}, nil
 }
 

@@ -101,7 +101,7 @@ func (c *compiler[T]) toText(o *operand[T], op string) operand[T] {
 }
 
 func (c *compiler[T]) wantNumber(o *operand[T], op string) {
-	if o.numeric() && !o.named() {
+	if o.numeric() && !o.isName() {
 		return
 	}
 	valid := ""

@@ -92,7 +92,7 @@ func ofHeaders(h *packet.Headers) (Key, bool) {
 
 func ofConnection(f *ct.Flow) Key {
 	t := &f.Orig
-	x, y := end{words(t.Src), t.Sport}, end{words(t.Dst), t.Dport}
+	x, y := end{halves(t.Src), t.Sport}, end{halves(t.Dst), t.Dport}
 	if t.Has(ct.TupleID) {
 		x.port, y.port = t.ID, t.ID
 	}
@@ -103,8 +103,8 @@ func ofConnection(f *ct.Flow) Key {
 	return key(&x, &y, cmp.Or(f.Zone, t.Zone), t.Proto, version)
 }
 
-// words returns an address as ofHeaders has it.
-func words(a netip.Addr) [2]uint64 {
+// halves returns an address as ofHeaders has it.
+func halves(a netip.Addr) [2]uint64 {
 	if a.Is4() {
 		b := a.As4()
 		return [2]uint64{uint64(binary.NativeEndian.Uint32(b[:]))}
@@ -118,7 +118,7 @@ func OfNumber(n uint64) Key { return Key{a: [2]uint64{n}, rest: ofNumber} }
 
 // OfAddr returns the Key of an address.
 func OfAddr(a netip.Addr) Key {
-	return Key{a: words(a), b: [2]uint64{uint64(a.BitLen())}, rest: ofAddr}
+	return Key{a: halves(a), b: [2]uint64{uint64(a.BitLen())}, rest: ofAddr}
 }
 
 // seeds are of the two halves by which texts are told apart.

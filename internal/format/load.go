@@ -369,7 +369,7 @@ func natPort(s string) (addr, port string, ok bool) {
 
 // finishSaved works out what a line leaves to be understood.
 func finishSaved(f *ct.Flow) error {
-	if err := complete(f); err != nil {
+	if err := completeSaved(f); err != nil {
 		return err
 	}
 	// A line gives the address of a translation in place of the reply's, and
@@ -389,9 +389,9 @@ func finishSaved(f *ct.Flow) error {
 	return nil
 }
 
-// complete fills in the family, and the reply tuple where it was not given, and
+// completeSaved fills in the family, and the reply tuple where it was not given, and
 // drops what the kernel would refuse or ignore.
-func complete(f *ct.Flow) error {
+func completeSaved(f *ct.Flow) error {
 	o, r := &f.Orig, &f.Reply
 	if !o.Src.IsValid() || !o.Dst.IsValid() || !o.Has(ct.TupleProto) {
 		return &value.Error{What: "flow", Text: string(ct.AppendTuple(nil, o)),
@@ -598,7 +598,7 @@ func finishJSON(f *ct.Flow) error {
 		f.Present &^= ct.HasZone
 	}
 	f.AskNAT()
-	return complete(f)
+	return completeSaved(f)
 }
 
 // object reads the object at s[i:], which is valid JSON, and returns where it

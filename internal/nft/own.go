@@ -122,10 +122,7 @@ func (o *Own) read(exprs []byte) {
 	const ofCT = 1 << 31
 	for e := range nl.Attrs(exprs) {
 		name, data := expression(e.Data)
-		num := map[uint16]uint32{}
-		for a := range nl.Attrs(data) {
-			num[a.Type], _ = a.U32()
-		}
+		num := numbersIn(data)
 		switch name {
 		case "meta":
 			if _, sets := num[unix.NFTA_META_SREG]; sets && num[unix.NFTA_META_KEY] == unix.NFT_META_MARK {

@@ -117,6 +117,15 @@ const (
 	ctRelated                                uint32 = 1 << 2 // NF_CT_STATE_BIT(IP_CT_RELATED): a refusal's state
 )
 
+// numbersIn returns the numbers among an expression's attributes.
+func numbersIn(data []byte) map[uint16]uint32 {
+	num := map[uint16]uint32{}
+	for a := range nl.Attrs(data) {
+		num[a.Type], _ = a.U32()
+	}
+	return num
+}
+
 // look reads a rule's expressions, as nft and iptables-nft write them.
 func look(exprs []byte) looked {
 	l := looked{refusal: true}
@@ -125,10 +134,7 @@ func look(exprs []byte) looked {
 	direction, status := false, false
 	for e := range nl.Attrs(exprs) {
 		name, data := expression(e.Data)
-		num := map[uint16]uint32{}
-		for a := range nl.Attrs(data) {
-			num[a.Type], _ = a.U32()
-		}
+		num := numbersIn(data)
 		switch name {
 		case "meta":
 			loaded, key, mask = name, num[unix.NFTA_META_KEY], 0

@@ -84,7 +84,7 @@ func (h *Headers) pseudoEnds() (src, dst []byte) {
 			dst = finalStop(x, dst)
 		case ProtoDstOpts:
 			// Mobile IPv6's home address option (RFC 6275, 6.3).
-			if home := option(x[2:], 0xc9); len(home) == 16 {
+			if home := findOption(x[2:], 0xc9); len(home) == 16 {
 				src = home
 			}
 		}

@@ -71,8 +71,8 @@ func icmpHasID(proto, typ uint8) bool {
 	return typ == 0 || typ == 8 || typ >= 13 && typ <= 18
 }
 
-// named reads numbers and ranges of them, or words.
-func named(n *value.Names) func(string) (value.Set, error) {
+// namesOf reads numbers and ranges of them, or words.
+func namesOf(n *value.Names) func(string) (value.Set, error) {
 	numbers := value.Numbers(n.What, n.Max)
 	return func(s string) (value.Set, error) {
 		if set, err := numbers(s); err == nil {
@@ -279,7 +279,7 @@ func rows() []row {
 			Path:  "ip.dscp",
 			Kind:  field.Uint,
 			Max:   63,
-			Parse: named(dscpNames),
+			Parse: namesOf(dscpNames),
 			Doc:   "differentiated services code point, as ef or 46",
 			Num:   func(h *Headers) (uint64, bool) { t, ok := h.tclass(); return uint64(t >> 2), ok },
 		},
@@ -381,7 +381,7 @@ func rows() []row {
 			Path:  "icmp.type",
 			Kind:  field.Uint,
 			Max:   255,
-			Parse: named(icmpTypes),
+			Parse: namesOf(icmpTypes),
 			Doc:   "message type, as 8 or echo-request",
 			Num:   u8(ProtoICMP, 0),
 		},
@@ -405,7 +405,7 @@ func rows() []row {
 			Path:  "icmpv6.type",
 			Kind:  field.Uint,
 			Max:   255,
-			Parse: named(icmpv6Types),
+			Parse: namesOf(icmpv6Types),
 			Doc:   "message type, as 128 or echo-request",
 			Num:   u8(ProtoICMPv6, 0),
 		},

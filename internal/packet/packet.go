@@ -157,15 +157,15 @@ func jumbo(data []byte) int {
 		return 0
 	}
 	opt := data[42:min(len(data), 40+(int(data[41])+1)*8)]
-	if v := option(opt, 0xc2); len(v) == 4 && binary.BigEndian.Uint32(v) > 0xffff {
+	if v := findOption(opt, 0xc2); len(v) == 4 && binary.BigEndian.Uint32(v) > 0xffff {
 		return int(binary.BigEndian.Uint32(v))
 	}
 	return 0
 }
 
-// option returns the value of the first option of a type in the options of a
+// findOption returns the value of the first option of a type in the options of a
 // hop-by-hop or destination options header, or nil.
-func option(opt []byte, typ byte) []byte {
+func findOption(opt []byte, typ byte) []byte {
 	for len(opt) >= 2 {
 		if opt[0] == 0 { // Pad1 has no length
 			opt = opt[1:]

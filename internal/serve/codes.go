@@ -23,13 +23,15 @@ func (r *Run) codes(set *rule.Set) (*mark.Codes, error) {
 		switch {
 		case u.Flow > 0:
 			return nil,
-				usagef("%s: a verdict for a whole flow needs nfctl's own table: --attach '%s'; in a firewall of your "+
+				table.Usagef("%s: a verdict for a whole flow needs nfctl's own table: --attach '%s'; in a firewall "+
+					"of your "+
 					"own it is "+
 					"'connmark 0x1/0x1' in the rule and, in front of the rule that queues, 'nft add rule … ct mark "+
 					"and 0x1 == 0x1 accept' (or drop)", where(u.Flow), "forward")
 		case u.Reject > 0:
 			return nil,
-				usagef("%s: reject needs nfctl's own table: --attach '%s'; in a firewall of your own it is 'mark "+
+				table.Usagef("%s: reject needs nfctl's own table: --attach '%s'; in a firewall of your own it "+
+					"is 'mark "+
 					"0x1/0x1' in the rule and, "+
 					"behind the rule that queues, 'nft add rule … meta mark and 0x1 == 0x1 reject'", where(u.Reject),
 					"input")
@@ -41,16 +43,18 @@ func (r *Run) codes(set *rule.Set) (*mark.Codes, error) {
 		switch {
 		case u.Reject > 0 && s.Hook == nft.Postrouting:
 			return nil,
-				usagef("%s: the kernel cannot reject at postrouting, as --attach '%s' has it: attach to output "+
+				table.Usagef("%s: the kernel cannot reject at postrouting, as --attach '%s' has it: attach to output "+
 					"or forward", where(u.Reject), s.Text)
 		case s.Untracked() && u.Flow > 0:
-			return nil, usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow yet: "+
-				"take a priority above %d", where(u.Flow), s.Text, nft.Conntrack)
+			return nil,
+				table.Usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow yet: "+
+					"take a priority above %d", where(u.Flow), s.Text, nft.Conntrack)
 		case s.Untracked() && u.Connmark > 0:
-			return nil, usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow to "+
-				"mark yet: take a priority above %d", where(u.Connmark), s.Text, nft.Conntrack)
+			return nil,
+				table.Usagef("%s: --attach '%s' is in front of connection tracking, where packets have no flow to "+
+					"mark yet: take a priority above %d", where(u.Connmark), s.Text, nft.Conntrack)
 		case s.Priority == 1<<31-1 && u != rule.Uses{}:
-			return nil, usagef("--attach '%s': no priority is left for what is done behind the queue", s.Text)
+			return nil, table.Usagef("--attach '%s': no priority is left for what is done behind the queue", s.Text)
 		}
 	}
 	before := &mark.Codes{Mask: r.FlowMark}

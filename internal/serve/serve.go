@@ -61,13 +61,6 @@ type Run struct {
 	asked  []mark.Code // of these, what rules in force may ask
 }
 
-// named says which flag an error is about.
-func named(flag string, err error) error { return usagef("%s: %w", flag, err) }
-
-func usagef(format string, args ...any) error {
-	return &table.UsageError{Err: fmt.Errorf(format, args...)}
-}
-
 // Set returns the rules in force.
 func (r *Run) Set() *rule.Set { return r.set.Load() }
 
@@ -102,19 +95,19 @@ func (r *Run) read(again bool) (*rule.Set, error) {
 		if !s.File {
 			one, err := s.Rule(r.Rules)
 			if err != nil {
-				return nil, named(s.Flag, err)
+				return nil, table.Named(s.Flag, err)
 			}
 			all = append(all, one)
 			continue
 		}
 		f, err := openRules(s.Text, again)
 		if err != nil {
-			return nil, named(s.Flag, err)
+			return nil, table.Named(s.Flag, err)
 		}
 		rules, err := rule.ParseFile(f, s.Text, r.Rules)
 		_ = f.Close()
 		if err != nil {
-			return nil, named(s.Flag, err)
+			return nil, table.Named(s.Flag, err)
 		}
 		if all == nil {
 			all = rules // a long list is not to be there twice
@@ -181,7 +174,8 @@ func (r *Run) Open(named bool) error {
 			r.Nums = []uint16{0}
 		}
 		if n := len(r.Nums); len(r.Attach) > 0 && int(r.Nums[n-1]-r.Nums[0]) != n-1 {
-			return usagef("--num %s: --attach spreads packets over a range without gaps", value.QueueRanges(r.Nums))
+			return table.Usagef("--num %s: --attach spreads packets over a range without gaps",
+				value.QueueRanges(r.Nums))
 		}
 		for _, num := range r.Nums {
 			conf.Num = num
@@ -258,7 +252,8 @@ func (r *Run) Loops(set *rule.Set) error {
 		return nil
 	}
 	if text := set.Loops(r.Nums[0]); text != "" {
-		return usagef("rule '%s': packets would come to queue %d again, for ever: want the number of another queue",
+		return table.Usagef("rule '%s': packets would come to queue %d again, for ever: want the number of "+
+			"another queue",
 			text, r.Nums[0])
 	}
 	return nil

@@ -146,7 +146,7 @@ func compile[T any](
 ) (*Choice[T], error) {
 	if o.Labelmap != "" {
 		if err := ct.LoadLabels(o.Labelmap); err != nil {
-			return nil, named("--labelmap", err)
+			return nil, Named("--labelmap", err)
 		}
 	}
 	c := &Choice[T]{fields: map[string]bool{}}
@@ -164,16 +164,16 @@ func compile[T any](
 	for _, g := range o.Given {
 		ff := ct.FindFlag(flags, g.Flag, false)
 		if ff == nil {
-			return nil, usagef("unknown flag --%s", g.Flag)
+			return nil, Usagef("unknown flag --%s", g.Flag)
 		}
 		conds, test, err := readFlag(reg, ff, makers[ff.Name], g.Text)
 		if err != nil {
-			return nil, named("--"+g.Flag, err)
+			return nil, Named("--"+g.Flag, err)
 		}
 		if single(reg, ff) && !strings.HasPrefix(g.Text, "!") {
 			if first, twice := plain[ff.Name]; twice && first != g.Text {
 				return nil,
-					usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %[2]s,%[3]s",
+					Usagef("--%s: given twice, as %q and %q: no object has both; for either, --%[1]s %[2]s,%[3]s",
 						g.Flag, first, g.Text)
 			}
 			plain[ff.Name] = g.Text
@@ -197,7 +197,7 @@ func compile[T any](
 	for _, text := range o.Exprs {
 		p, err := filter.Compile(reg, text)
 		if err != nil {
-			return nil, named("--filter", err)
+			return nil, Named("--filter", err)
 		}
 		conds, exact := p.Conds()
 		if !exact {

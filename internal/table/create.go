@@ -22,10 +22,10 @@ func (o *Entry) New() (*ct.Flow, error) {
 		return nil, &UsageError{err}
 	}
 	if f.Orig.Lacks() != 0 {
-		return nil, usagef("--sport and --dport: a flow of this protocol is made with both")
+		return nil, Usagef("--sport and --dport: a flow of this protocol is made with both")
 	}
 	if f.Has(ct.HasTimeout) && f.Timeout == 0 {
-		return nil, named("--timeout", &value.Error{What: "timeout", Text: "0",
+		return nil, Named("--timeout", &value.Error{What: "timeout", Text: "0",
 			Valid: "a second or more: the entry would be gone at once"})
 	}
 	Defaults(f, ct.LoadTimeouts())

@@ -21,7 +21,7 @@ func WatchFlows(o *Filter, until string) (w Watch[ct.Flow], err error) {
 		return w, err
 	}
 	if c.Looks("idle") {
-		return w, usagef("--filter: idle is known of flows that are listed, not of events: see 'nfctl help timeouts'")
+		return w, Usagef("--filter: idle is known of flows that are listed, not of events: see 'nfctl help timeouts'")
 	}
 	return watchOf(ct.FlowFields, c, until)
 }
@@ -33,7 +33,7 @@ func WatchExpects(o *Filter, until string) (w Watch[ct.Expect], err error) {
 		return w, err
 	}
 	if c.Looks("zone") {
-		return w, usagef("zone: events of expectations do not tell it; 'nfctl expect list' does")
+		return w, Usagef("zone: events of expectations do not tell it; 'nfctl expect list' does")
 	}
 	return watchOf(ct.ExpectFields, c, until)
 }
@@ -45,7 +45,7 @@ func watchOf[T any](reg *field.Registry[T], c *Choice[T], until string) (Watch[T
 	}
 	p, err := filter.Compile(reg, until)
 	if err != nil {
-		return out, named("--until", err)
+		return out, Named("--until", err)
 	}
 	out.Until = p.Match
 	return out, nil

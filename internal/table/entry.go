@@ -24,7 +24,7 @@ type Entry struct {
 func (o *Entry) Read() (*ct.Flow, error) {
 	if o.Labelmap != "" {
 		if err := ct.LoadLabels(o.Labelmap); err != nil {
-			return nil, named("--labelmap", err)
+			return nil, Named("--labelmap", err)
 		}
 	}
 	f := &ct.Flow{}
@@ -53,7 +53,7 @@ func (o *Entry) Read() (*ct.Flow, error) {
 	for _, g := range o.Given {
 		e := ct.FindFlag(ct.FlowFlags, g.Flag, true)
 		if e == nil {
-			return nil, usagef("unknown flag --%s", g.Flag)
+			return nil, Usagef("unknown flag --%s", g.Flag)
 		}
 		said := true // by the words; a zone only where they have it
 		switch e.Name {
@@ -65,7 +65,7 @@ func (o *Entry) Read() (*ct.Flow, error) {
 			said = f.Reply.Has(ct.TupleZone)
 		}
 		if o.Flow != "" && e.Orig && said {
-			return nil, usagef("--%s: the flow in words says that already", g.Flag)
+			return nil, Usagef("--%s: the flow in words says that already", g.Flag)
 		}
 		if len(o.Given) > 0 && e.Name == "label" { // several add up, while each of a line replaces
 			continue
@@ -107,14 +107,14 @@ func (o *Entry) Check(f *ct.Flow) error {
 			continue
 		}
 		if err := ct.CheckProto(attr, f.Orig.Proto); err != nil {
-			return named(name, err)
+			return Named(name, err)
 		}
 		var asked ct.Flow
 		if ct.Find(ct.FlowAttrs(), attr) != status || status.SetText(&asked, text) != nil { // or UNSET
 			continue
 		}
 		if err := ct.CheckStatus(asked.Status, !f.Master.IsZero()); err != nil {
-			return named(name, err)
+			return Named(name, err)
 		}
 	}
 	return nil
@@ -144,7 +144,7 @@ func OnceEach[T any](table []ct.Attr[T], sets []string) error {
 		// Attributes of the two families share a path.
 		key := cmp.Or(at.Path, at.Name)
 		if before, twice := seen[key]; twice {
-			return usagef("%s is set twice: %s and %s", name, before, s)
+			return Usagef("%s is set twice: %s and %s", name, before, s)
 		}
 		seen[key] = s
 	}

@@ -128,7 +128,7 @@ func editExpects(
 // kernel changes the timeout alone: in seconds.
 func ExpectTimeout(sets []string) (uint32, error) {
 	if len(sets) == 0 {
-		return 0, usagef("--set timeout=DURATION is missing: what to change")
+		return 0, Usagef("--set timeout=DURATION is missing: what to change")
 	}
 	if err := OnceEach(ct.ExpectAttrs(), sets); err != nil {
 		return 0, err
@@ -136,7 +136,7 @@ func ExpectTimeout(sets []string) (uint32, error) {
 	var change ct.Expect
 	for _, s := range sets {
 		if err := ct.Set(ct.ExpectAttrs(), &change, s, true); err != nil {
-			return 0, named("--set", err)
+			return 0, Named("--set", err)
 		}
 	}
 	return change.Timeout, nil
@@ -162,7 +162,7 @@ func ExpectKey(text string) (*ct.Expect, error) {
 // (net/netfilter/nf_conntrack_expect.c), so these must be single values.
 func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 	whole := func(what, want string) error {
-		return usagef("flow '%s': %s must be one %s: the kernel compares it whole, and only a source can be left open",
+		return Usagef("flow '%s': %s must be one %s: the kernel compares it whole, and only a source can be left open",
 			p.Text, what, want)
 	}
 	t, m := &e.Tuple, &e.Mask
@@ -184,11 +184,11 @@ func setTuple(e *ct.Expect, p *pattern.Pattern) error {
 	switch src := p.Src.Addrs; {
 	case len(src.Addrs) == 0:
 	case len(src.Addrs) > 1 || src.Not:
-		return usagef("flow '%s': the source must be an address or a prefix: it is compared under one mask", p.Text)
+		return Usagef("flow '%s': the source must be an address or a prefix: it is compared under one mask", p.Text)
 	default:
 		prefix, ok := src.Addrs[0].Prefix()
 		if !ok {
-			return usagef("flow '%s': the source must be an address or a prefix: no mask says that range", p.Text)
+			return Usagef("flow '%s': the source must be an address or a prefix: no mask says that range", p.Text)
 		}
 		t.Src, bits = prefix.Addr(), prefix.Bits()
 	}
@@ -235,7 +235,7 @@ func portMask(p *pattern.Pattern) (port, mask uint16, err error) {
 	r := s.Nums[0]
 	size := r.Hi - r.Lo + 1
 	if len(s.Nums) > 1 || s.Not || size&(size-1) != 0 || r.Lo%size != 0 {
-		return 0, 0, usagef("flow '%s': the source port must be one port, or a range that a mask says, as 1024-2047",
+		return 0, 0, Usagef("flow '%s': the source port must be one port, or a range that a mask says, as 1024-2047",
 			p.Text)
 	}
 	return uint16(r.Lo), uint16(0xffff &^ (size - 1)), nil

@@ -40,7 +40,7 @@ func (z *Zone) Set(e *ct.Expect) error {
 		return nil
 	}
 	if e.Has(ct.ExpectHasZone) && e.Zone != z.Num {
-		return usagef("--zone %d: the flow says zone %d", z.Num, e.Zone)
+		return Usagef("--zone %d: the flow says zone %d", z.Num, e.Zone)
 	}
 	e.Zone, e.Present = z.Num, e.Present|ct.ExpectHasZone
 	return nil
@@ -82,21 +82,21 @@ func (o *NewExpect) Read(args []string) (*ct.Expect, error) {
 	words, master := "", o.Master
 	switch {
 	case len(args) == 1 && o.given("tuple-"):
-		return nil, usagef("unexpected argument %q: --tuple-… says what to expect", args[0])
+		return nil, Usagef("unexpected argument %q: --tuple-… says what to expect", args[0])
 	case len(args) == 1:
 		words = args[0]
 	case o.given("tuple-"):
 		words = o.Flow("tuple-")
 	default:
-		return nil, usagef("what to expect is missing, as 'tcp 10.0.0.1 > 10.0.0.2:5000'")
+		return nil, Usagef("what to expect is missing, as 'tcp 10.0.0.1 > 10.0.0.2:5000'")
 	}
 	switch {
 	case master != "" && o.given("orig-"):
-		return nil, usagef("--master: --orig-… says the same")
+		return nil, Usagef("--master: --orig-… says the same")
 	case o.given("orig-"):
 		master = o.Flow("orig-")
 	case master == "":
-		return nil, usagef("--master is missing: the connection that expects, as 'tcp 10.0.0.1:1000 > 10.0.0.2:21'")
+		return nil, Usagef("--master is missing: the connection that expects, as 'tcp 10.0.0.1:1000 > 10.0.0.2:21'")
 	}
 	if len(args) == 1 && !strings.Contains(words, ">") {
 		return nil, Unquoted(words)
@@ -110,16 +110,16 @@ func (o *NewExpect) Read(args []string) (*ct.Expect, error) {
 	}
 	w, err := pattern.ParseFlow(master)
 	if err != nil {
-		return nil, named("--master", err)
+		return nil, Named("--master", err)
 	}
 	f := ct.FlowOf(w)
 	e.Master = f.Orig
 	if e.Master.Family != e.Tuple.Family {
-		return nil, usagef("flow '%s': a connection and its master are of one address family", words)
+		return nil, Usagef("flow '%s': a connection and its master are of one address family", words)
 	}
 	if f.Has(ct.HasZone) && f.Zone != 0 {
 		if e.Has(ct.ExpectHasZone) && e.Zone != f.Zone {
-			return nil, usagef("flow '%s': a connection and its master are of one zone", words)
+			return nil, Usagef("flow '%s': a connection and its master are of one zone", words)
 		}
 		e.Zone, e.Present = f.Zone, e.Present|ct.ExpectHasZone
 	}
@@ -146,11 +146,11 @@ func (o *NewExpect) masks(e *ct.Expect) error {
 		addr, err := value.Address(text)
 		switch {
 		case err != nil:
-			return named("--"+m.flag, err)
+			return Named("--"+m.flag, err)
 		case addr.Is4() != e.Tuple.Dst.Is4():
-			return usagef("--%s: mask %s is of another address family", m.flag, text)
+			return Usagef("--%s: mask %s is of another address family", m.flag, text)
 		case m.whole && addr != *m.at:
-			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give all ones", m.flag,
+			return Usagef("--%s %s: the kernel compares the destination whole: leave it out or give all ones", m.flag,
 				text)
 		}
 		*m.at = addr
@@ -167,11 +167,11 @@ func (o *NewExpect) masks(e *ct.Expect) error {
 		n, err := value.NumberIn("mask of a port", text, 0, 65535)
 		switch {
 		case err != nil:
-			return named("--"+m.flag, err)
+			return Named("--"+m.flag, err)
 		case !pattern.HasEnds(e.Tuple.Proto):
-			return usagef("--%s: the protocol has no ports", m.flag)
+			return Usagef("--%s: the protocol has no ports", m.flag)
 		case m.whole && uint16(n) != *m.at:
-			return usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag,
+			return Usagef("--%s %s: the kernel compares the destination whole: leave it out or give 65535", m.flag,
 				text)
 		}
 		*m.at = uint16(n)
@@ -184,14 +184,14 @@ func (o *NewExpect) rest(e *ct.Expect) error {
 	if o.Timeout > 0 {
 		secs, err := value.WholeSeconds(o.Timeout)
 		if err != nil {
-			return named("--timeout", err)
+			return Named("--timeout", err)
 		}
 		e.Timeout, e.Present = secs, e.Present|ct.ExpectHasTimeout
 	}
 	if o.MasterTimeout > 0 {
 		secs, err := value.WholeSeconds(o.MasterTimeout)
 		if err != nil {
-			return named("--master-timeout", err)
+			return Named("--master-timeout", err)
 		}
 		o.masterSeconds = secs
 	}
@@ -213,26 +213,26 @@ func (o *NewExpect) rest(e *ct.Expect) error {
 		e.Fn, e.Present = []byte(o.Fn), e.Present|ct.ExpectHasFn
 	}
 	if o.CreateMaster && o.Helper == "" {
-		return usagef("--create-master: --helper NAME says which helper the master is to have")
+		return Usagef("--create-master: --helper NAME says which helper the master is to have")
 	}
 	if (o.NAT == "") != (o.NATDir == "") {
-		return usagef("--nat and --nat-dir go together: --nat 10.0.0.9:5000 --nat-dir orig")
+		return Usagef("--nat and --nat-dir go together: --nat 10.0.0.9:5000 --nat-dir orig")
 	}
 	if o.NAT == "" {
 		return nil
 	}
 	dir, err := ct.DirNames.Parse(o.NATDir)
 	if err != nil {
-		return named("--nat-dir", err)
+		return Named("--nat-dir", err)
 	}
 	p, err := pattern.Parse(string(value.Protocols.Append(nil, uint64(e.Tuple.Proto))) + " > " + o.NAT)
 	addr, ok := p0(p, err)
 	if !ok || p.Has != pattern.Proto || strings.ContainsAny(o.NAT, " >") {
-		return named("--nat", &value.Error{What: "translation", Text: o.NAT,
+		return Named("--nat", &value.Error{What: "translation", Text: o.NAT,
 			Valid: "an address or address:port, as 10.0.0.9:5000 or [fd00::9]:5000"})
 	}
 	if addr.Is4() != e.Tuple.Dst.Is4() {
-		return usagef("--nat: address %s is of another address family", addr)
+		return Usagef("--nat: address %s is of another address family", addr)
 	}
 	e.NATDir, e.Present = uint32(dir), e.Present|ct.ExpectHasNATDir
 	e.NATTuple = ct.Tuple{Family: e.Tuple.Family, Proto: e.Tuple.Proto, Src: addr,

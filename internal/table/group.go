@@ -17,15 +17,15 @@ import (
 // GroupFields finds the fields by which flows are grouped.
 func GroupFields(names []string) (by []*field.Row[ct.Flow], err error) {
 	if len(names) == 0 || slices.Contains(names, "") {
-		return nil, usagef("--group-by: want names of fields, as orig.src,orig.dport")
+		return nil, Usagef("--group-by: want names of fields, as orig.src,orig.dport")
 	}
 	for _, name := range names {
 		r, err := ct.FlowFields.Find(strings.TrimSpace(name))
 		if err != nil {
-			return nil, named("--group-by", err)
+			return nil, Named("--group-by", err)
 		}
 		if r.Path == "kind" || slices.Contains(by, r) {
-			return nil, named("--group-by", &value.Error{What: "field", Text: name,
+			return nil, Named("--group-by", &value.Error{What: "field", Text: name,
 				Valid: "fields of flows, each once"})
 		}
 		by = append(by, r)

@@ -22,17 +22,18 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns the mistake itself.
 func (e *UsageError) Unwrap() error { return e.Err }
 
-func usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+// Usagef makes a UsageError.
+func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
 
-// named says which flag err is about.
-func named(flag string, err error) error { return usagef("%s: %w", flag, err) }
+// Named says which flag err is about.
+func Named(flag string, err error) error { return Usagef("%s: %w", flag, err) }
 
 // BatchSize is how many requests go to the kernel in one send.
 const BatchSize = 100
 
 // Unquoted is the error of an argument that is no flow in words.
 func Unquoted(arg string) error {
-	return usagef("unexpected argument %q: a flow has a '>' in it, and must be quoted, or the shell takes the '>': "+
+	return Usagef("unexpected argument %q: a flow has a '>' in it, and must be quoted, or the shell takes the '>': "+
 		"'tcp 10.0.0.1 > :22'", arg)
 }
 

@@ -28,7 +28,7 @@ func NewChange(sets, labelAdd, labelDel []string) (*Change, error) {
 		return nil, err
 	}
 	if len(sets) == 0 && len(labelAdd) == 0 && len(labelDel) == 0 {
-		return nil, usagef("nothing to change: say what with --set NAME=VALUE, --label-add or --label-del")
+		return nil, Usagef("nothing to change: say what with --set NAME=VALUE, --label-add or --label-del")
 	}
 	c := &Change{sets: sets, labelAdd: labelAdd, labelDel: labelDel, byProto: map[uint8]*ct.Flow{},
 		errs: map[uint8]error{}}
@@ -124,7 +124,7 @@ func (c *Change) idle(f *ct.Flow) bool {
 func (c *Change) Check() error {
 	for _, d := range c.byProto {
 		if err := ct.CheckStatus(d.Status, false); err != nil {
-			return named("--set", err)
+			return Named("--set", err)
 		}
 	}
 	return nil
