@@ -44,6 +44,7 @@ var arrows = map[string]string{
 	"internal/stream":  "nl",
 	"internal/say":     "",
 	"internal/process": "",
+	"internal/child":   "process",
 	"internal/lua":     "attrs nl ct queue packet format rule table field value lazy",
 	"internal/compat":  "table ct format field pattern value lazy",
 	"internal/doctor":  "nl ct queue nft",

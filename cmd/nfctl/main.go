@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"nfctl/internal/child"
 	"nfctl/internal/process"
 	"nfctl/internal/say"
 )
@@ -22,6 +23,10 @@ import (
 var version = "devel"
 
 func main() {
+	if child.Called(os.Args) {
+		child.Serve()
+		return
+	}
 	// A reader that goes away is told by EPIPE, not by a signal: a stream ends
 	// with its totals and status 0.
 	signal.Ignore(unix.SIGPIPE)

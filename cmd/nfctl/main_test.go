@@ -4,10 +4,15 @@ import (
 	"os"
 	"testing"
 
+	"nfctl/internal/child"
 	"nfctl/internal/nstest"
 )
 
 func TestMain(m *testing.M) {
+	if child.Called(os.Args) {
+		child.Serve()
+		return
+	}
 	if os.Getenv(forgeEnv) != "" {
 		os.Exit(forge())
 	}
