@@ -63,6 +63,7 @@ func (a *app) flagCompleters() map[string]completer {
 		"drop-if":      expression,
 		"rule":         a.completeRule,
 		"group-by":     fields,
+		"sort":         fields,
 		"attach":       fixed(nft.Hooks...),
 		"default":      fixed("accept", "drop"),
 		"color":        fixed("auto", "always", "never"),

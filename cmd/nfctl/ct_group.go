@@ -20,14 +20,20 @@ func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output,
 	if _, err := format.New(subject, out, format.Options{}); err != nil {
 		return &usageError{err}
 	}
-	list, res, err := table.Groups(ctx, choose, d, by)
+	var order *table.Order[format.Group]
+	if o.sort != "" {
+		if order, err = table.ParseOrder(subject.Fields, o.sort); err != nil {
+			return err
+		}
+	}
+	list, res, err := table.Groups(ctx, choose, d, by, order)
 	if err != nil {
 		return err
 	}
 	a.dumpNote(res)
 	groups := uint64(len(list))
-	if o.top > 0 && groups > o.top {
-		list = list[:o.top]
+	if most := cmp.Or(o.top, o.limit); most > 0 && groups > most {
+		list = list[:most]
 	}
 	p, k, err := printTo(a, subject, out, format.Options{})
 	if err != nil {

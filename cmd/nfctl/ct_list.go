@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +18,8 @@ type ctListOptions struct {
 	zero               bool
 	groupBy            []string
 	top                uint64
+	sort               string
+	limit              uint64
 }
 
 func newCtList(a *app) *cobra.Command {
@@ -25,27 +28,35 @@ func newCtList(a *app) *cobra.Command {
 		Use:   "list [FLOW]",
 		Short: "List flows",
 		Long: `Lists the flows of the connection tracking table, all or those that a flow in
-words, flags and expressions choose. The order is the kernel's.
+words, flags and expressions choose. The order is the kernel's, or --sort's: what
+lacks the field comes last, and flows that are alike in it are in the order of their
+addresses. With --limit only the first are kept in memory; without it, all.
 
 The kernel is asked to leave out what it can; what it sends is checked again, so
 that the result does not depend on the kernel's version.
 
 --group-by counts flows, packets and bytes for each combination of some fields;
 packets and bytes are those of both directions, of flows that have counters
-(net.netfilter.nf_conntrack_acct=1).`,
+(net.netfilter.nf_conntrack_acct=1). An address may be cut to its network:
+orig.src/24 for IPv4, orig.src/64 for IPv6, orig.src/24/64 for both. --sort then takes
+those fields, count, packets and bytes.`,
 		Example: `  nfctl ct list 'tcp > :443'
   nfctl ct list -p udp --status UNREPLIED -o json
   nfctl ct list --src-nat 192.0.2.1:5000
   nfctl ct list --filter 'orig.bytes > "1MiB" and age < 60'
-  nfctl ct list --group-by orig.src,orig.dport --top 20`,
+  nfctl ct list --sort bytes:desc --limit 20
+  nfctl ct list --group-by orig.src,orig.dport --top 20
+  nfctl ct list --group-by orig.src/24 --sort bytes:desc --limit 10`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.ctList(c, o, args, "")
 		},
 	}
 	f := c.Flags()
 	flowKind.register(c, &o.choosing)
-	f.StringSliceVar(&o.groupBy, "group-by", nil, "count flows by these `fields`: orig.src,orig.dport")
-	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the `N` groups with the most flows")
+	f.StringVar(&o.sort, "sort", "", "list in the order of these `fields`: bytes:desc,orig.src")
+	f.Uint64Var(&o.limit, "limit", 0, "list only the first `N`")
+	f.StringSliceVar(&o.groupBy, "group-by", nil, "count flows by these `fields`: orig.src/24,orig.dport")
+	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the first `N` groups: without --sort those\nwith the most flows")
 	f.BoolVar(&o.zero, "zero", false, "set the counters of what is listed to zero")
 	f.BoolVar(&o.dying, "dying", false, "list flows that ended but are still held")
 	f.BoolVar(&o.unconfirmed, "unconfirmed", false,
@@ -97,8 +108,7 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 		return err
 	}
 	d := table.DumpOptions(choose)
-	d.Idle = d.Idle || a.wants("idle") ||
-		slices.Contains(o.groupBy, "idle")
+	d.Idle = d.Idle || a.wants("idle") || o.wants("idle")
 	switch {
 	case o.dying:
 		d.Table = ct.Dying
@@ -117,6 +127,9 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 	}
 	how := table.Listing{Dump: d, Zero: o.zero}
 	how.InOrder = out.Format == format.Table // its columns are aligned over all flows
+	if o.sort != "" || o.limit > 0 {
+		return ended(ctx, a.ctSorted(ctx, o, out, choose, how))
+	}
 	return flowKind.list(ctx, a, out, &o.choosing,
 		func(reader func() func(*ct.Flow) error, failed func(error)) (uint64, ct.DumpResult, error) {
 			how.Reader, how.Failed = reader, failed
@@ -131,6 +144,14 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 		})
 }
 
+// wants reports whether flows are sorted or grouped by a field.
+func (o *ctListOptions) wants(field string) bool {
+	return slices.ContainsFunc(append(strings.Split(o.sort, ","), o.groupBy...), func(text string) bool {
+		name, _, _ := strings.Cut(text, ":")
+		return strings.TrimSpace(name) == field
+	})
+}
+
 func (o *ctListOptions) check() error {
 	switch {
 	case o.dying && o.unconfirmed:
@@ -139,6 +160,10 @@ func (o *ctListOptions) check() error {
 		return usagef("--zero goes with the table, not with --dying or --unconfirmed")
 	case o.zero && len(o.groupBy) > 0:
 		return usagef("--zero does not go with --group-by")
+	case o.zero && o.limit > 0:
+		return usagef("--zero does not go with --limit")
+	case o.top > 0 && o.limit > 0:
+		return usagef("--top and --limit say the same of groups: one of them")
 	case o.top > 0 && len(o.groupBy) == 0:
 		return usagef("--top goes with --group-by")
 	}

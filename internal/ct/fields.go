@@ -57,3 +57,27 @@ func withParts[T any](rows []field.Row[T], has map[string]func(*T) bool) []field
 	}
 	return rows
 }
+
+// Networks returns a field of flows that is the network of an address: of so many bits
+// for each family, 0 for the address itself.
+func Networks(of *field.Row[Flow], bits4, bits6 int) *field.Row[Flow] {
+	r := *of
+	r.Kind, r.IP, r.Parse, r.Need, r.Max = field.String, nil, nil, 0, 0
+	r.Data = func(f *Flow) ([]byte, bool) {
+		a, ok := of.IP(f)
+		if !ok {
+			return nil, false
+		}
+		bits := bits4
+		if a.Is6() {
+			bits = bits6
+		}
+		if p, err := a.Prefix(bits); bits > 0 && err == nil {
+			f.text = p.AppendTo(f.text[:0])
+		} else {
+			f.text = a.AppendTo(f.text[:0])
+		}
+		return f.text, true
+	}
+	return &r
+}

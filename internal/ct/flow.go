@@ -411,6 +411,21 @@ func cloneUnknown(u []Unknown) []Unknown {
 	return out
 }
 
+// Copy makes f a copy of another flow that shares no memory with it, and uses f's own
+// memory again.
+func (f *Flow) Copy(of *Flow) {
+	helper, info, ctx, comm, unknown := f.Helper, f.HelperInfo, f.Secctx, f.By.Comm, f.Unknown
+	*f = *of
+	f.Helper = append(helper[:0], of.Helper...)
+	f.HelperInfo = append(info[:0], of.HelperInfo...)
+	f.Secctx = append(ctx[:0], of.Secctx...)
+	f.By.Comm = append(comm[:0], of.By.Comm...)
+	f.Unknown, f.text = unknown[:0], nil
+	for _, u := range of.Unknown {
+		f.Unknown = append(f.Unknown, Unknown{u.Type, clone(u.Data)})
+	}
+}
+
 // State returns the number of the flow's protocol state in StateNames, and
 // false when the flow has none. States of several protocols with the same word
 // share the number.
@@ -424,6 +439,16 @@ func (f *Flow) State() (uint64, bool) {
 		return stateOf(dccpStates.Get(), f.DCCPState), true
 	}
 	return 0, false
+}
+
+// Packets returns the packets of both directions, where one of them is counted.
+func (f *Flow) Packets() (uint64, bool) {
+	return f.OrigCounters.Packets + f.ReplyCounters.Packets, f.Present&(HasOrigPackets|HasReplyPackets) != 0
+}
+
+// Bytes returns the bytes of both directions, where one of them is counted.
+func (f *Flow) Bytes() (uint64, bool) {
+	return f.OrigCounters.Bytes + f.ReplyCounters.Bytes, f.Present&(HasOrigBytes|HasReplyBytes) != 0
 }
 
 // SrcNAT returns where the flow's source is translated to: the address and port

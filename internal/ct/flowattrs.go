@@ -728,6 +728,23 @@ func flowAttrs() []Attr[Flow] {
 			Doc:    "seconds since the last packet, in lists, where the time left tells: see 'nfctl help timeouts'",
 			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return uint64(f.Idle), f.Has(HasIdle) }},
 		},
+		Attr[Flow]{
+			Path:   "packets",
+			Hidden: true,
+			Kind:   field.Uint,
+			Bits:   64,
+			Doc:    "packets of both directions",
+			access: access[Flow]{num: (*Flow).Packets},
+		},
+		Attr[Flow]{
+			Path:   "bytes",
+			Hidden: true,
+			Kind:   field.Uint,
+			Bits:   64,
+			Parse:  value.Sizes,
+			Doc:    "bytes of both directions, from the IP header on",
+			access: access[Flow]{num: (*Flow).Bytes},
+		},
 
 		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig",
 			"CTA_PROTOINFO/CTA_PROTOINFO_TCP/CTA_PROTOINFO_TCP_WSCALE_ORIGINAL",

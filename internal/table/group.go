@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nfctl/internal/ct"
@@ -14,23 +15,53 @@ import (
 	"nfctl/internal/value"
 )
 
-// GroupFields finds the fields by which flows are grouped.
+// GroupFields finds the fields by which flows are grouped: names, of addresses with the
+// length of a network behind it, as orig.src/24; one over 32 is for IPv6 addresses, and
+// orig.src/24/64 is for both. Addresses of a family without a length stay whole.
 func GroupFields(names []string) (by []*field.Row[ct.Flow], err error) {
 	if len(names) == 0 || slices.Contains(names, "") {
 		return nil, Usagef("--group-by: want names of fields, as orig.src,orig.dport")
 	}
-	for _, name := range names {
-		r, err := ct.FlowFields.Find(strings.TrimSpace(name))
+	for _, text := range names {
+		name, lengths, cut := strings.Cut(strings.TrimSpace(text), "/")
+		r, err := ct.FlowFields.Find(name)
 		if err != nil {
 			return nil, Named("--group-by", err)
 		}
-		if r.Path == "kind" || slices.Contains(by, r) {
-			return nil, Named("--group-by", &value.Error{What: "field", Text: name,
+		same := func(o *field.Row[ct.Flow]) bool { return o.Path == r.Path }
+		if r.Path == "kind" || slices.ContainsFunc(by, same) {
+			return nil, Named("--group-by", &value.Error{What: "field", Text: text,
 				Valid: "fields of flows, each once"})
+		}
+		if cut {
+			bits4, bits6, err := networkBits(lengths)
+			if err != nil || r.Kind != field.Addr {
+				return nil, Named("--group-by", &value.Error{What: "field", Text: text,
+					Valid: "behind an address /24 for IPv4, /64 for IPv6, or /24/64 for both"})
+			}
+			r = ct.Networks(r, bits4, bits6)
 		}
 		by = append(by, r)
 	}
 	return by, nil
+}
+
+// networkBits reads the lengths behind a field's name.
+func networkBits(text string) (bits4, bits6 int, err error) {
+	for i, word := range strings.SplitN(text, "/", 2) {
+		n, err := strconv.ParseUint(word, 10, 8)
+		switch {
+		case err != nil || n == 0 || n > 128:
+			return 0, 0, strconv.ErrRange
+		case i == 0 && n <= 32:
+			bits4 = int(n)
+		case bits6 == 0:
+			bits6 = int(n)
+		default:
+			return 0, 0, strconv.ErrRange
+		}
+	}
+	return bits4, bits6, nil
 }
 
 // A group is a group of flows and what tells it from others.
@@ -60,9 +91,11 @@ func (w *grouper) flow(f *ct.Flow) error {
 		w.groups[g.key] = g
 	}
 	g.Count++
-	g.Counted = g.Counted || f.Present&(ct.HasOrigCounters|ct.HasReplyCounters) != 0
-	g.Packets += f.OrigCounters.Packets + f.ReplyCounters.Packets
-	g.Bytes += f.OrigCounters.Bytes + f.ReplyCounters.Bytes
+	packets, counted := f.Packets()
+	bytes, _ := f.Bytes()
+	g.Counted = g.Counted || counted
+	g.Packets += packets
+	g.Bytes += bytes
 	return nil
 }
 
@@ -100,10 +133,10 @@ func appendKey(b []byte, r *field.Row[ct.Flow], f *ct.Flow) []byte {
 	return append(b, 0)
 }
 
-// Groups counts the flows that were chosen by the values of some fields. The groups
-// with the most flows come first, of these those with the most bytes.
+// Groups counts the flows that were chosen by the values of some fields. Without an
+// order the groups with the most flows come first, of these those with the most bytes.
 func Groups(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions,
-	by []*field.Row[ct.Flow]) ([]format.Group, ct.DumpResult, error) {
+	by []*field.Row[ct.Flow], order *Order[format.Group]) ([]format.Group, ct.DumpResult, error) {
 	var workers []*grouper
 	_, res, err := List(ctx, c, Listing{Dump: d, Reader: func() func(*ct.Flow) error {
 		w := &grouper{by: by, groups: map[string]*group{}}
@@ -129,6 +162,11 @@ func Groups(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions,
 		sorted = append(sorted, g)
 	}
 	slices.SortFunc(sorted, func(a, b *group) int {
+		if order != nil {
+			if c := order.Compare(&a.Group, &b.Group); c != 0 {
+				return c
+			}
+		}
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.key, b.key))
 	})
 	list := make([]format.Group, len(sorted))
