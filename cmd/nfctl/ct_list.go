@@ -56,7 +56,8 @@ those fields, count, packets and bytes.`,
 	f.StringVar(&o.sort, "sort", "", "list in the order of these `fields`: bytes:desc,orig.src")
 	f.Uint64Var(&o.limit, "limit", 0, "list only the first `N`")
 	f.StringSliceVar(&o.groupBy, "group-by", nil, "count flows by these `fields`: orig.src/24,orig.dport")
-	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the first `N` groups: without --sort those\nwith the most flows")
+	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the first `N` groups: without --sort those\n"+
+		"with the most flows")
 	f.BoolVar(&o.zero, "zero", false, "set the counters of what is listed to zero")
 	f.BoolVar(&o.dying, "dying", false, "list flows that ended but are still held")
 	f.BoolVar(&o.unconfirmed, "unconfirmed", false,

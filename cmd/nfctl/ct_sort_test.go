@@ -114,7 +114,8 @@ func TestCtSort(t *testing.T) {
 	group := func(args ...string) string {
 		return jq(t, ns.Run(nf, append([]string{"ct", "list", "-o", "json"}, args...)...), "map(del(.kind))")
 	}
-	const members = "{count: length, packets: map(.p) | add, bytes: map(.s) | add} | with_entries(select(.value != null))"
+	const members = "{count: length, packets: map(.p) | add, bytes: map(.s) | add} | " +
+		"with_entries(select(.value != null))"
 	byPort := sum + "group_by(.orig.dport) | map({orig: {dport: .[0].orig.dport}} + (" + members + "))"
 	if got, want := group("--group-by", "orig.dport", "--sort", "orig.dport"), jq(t, all, byPort); got != want {
 		t.Errorf("by port: %swant %s", got, want)
