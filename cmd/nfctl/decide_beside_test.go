@@ -174,7 +174,7 @@ func TestForgedMarks(t *testing.T) {
 			sent := 0
 			for _, host := range []string{"10.0.1.2", "fd01::2"} {
 				for code := range uint32(16) {
-					if testing.Short() && code > 5 && code < 15 {
+					if testing.Short() && code > 2 && code < 15 {
 						continue
 					}
 					forged := code<<28 | 0x77
@@ -452,5 +452,27 @@ func TestManyMarksAreCleared(t *testing.T) {
 	t.Logf("ready after %v", best)
 	if best > time.Second {
 		t.Errorf("%v", best)
+	}
+}
+
+// TestDecideOverwritten: a rule of the host that writes whole marks of connections takes
+// what was decided away, and nfctl says so.
+func TestDecideOverwritten(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "nft")
+	ns := nstest.New(t)
+	addr := ns.UDPEcho("127.0.0.1:7000")
+	ns.Run("nft", "add table inet t; add chain inet t c { type filter hook postrouting priority 0; }; "+
+		"add rule inet t c ct mark set meta mark")
+	p := startQueue(t, ns, "--attach", "output udp >", "--rule", "accept flow", "-o", "json")
+	c, err := ns.Dial("udp", addr, nstest.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echoes(t, c, 3000)
+	nstest.Until(t, "all packets come up", func() bool { return len(cameUp(p)) == 6 })
+	want := "rules in inet table t, chain c, write bits 0xffffffff of connections' marks: what was decided"
+	if !strings.Contains(p.Stderr(), want) {
+		t.Errorf("%s", p.Stderr())
 	}
 }

@@ -202,6 +202,50 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// TestOverwrittenVerdicts: chains whose rules write the bits in which verdicts on flows
+// stand are named, and no others.
+func TestOverwrittenVerdicts(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "iptables", "nft")
+	ns := nstest.Enter(t)
+	ns.Run("nft", "add table inet t; add chain inet t out { type filter hook output priority 3; }; add chain "+
+		"inet t in { "+
+		"type filter hook input priority 3; }")
+	overwritten := func() []Finding { return find(Examine(), "verdicts on flows") }
+	spec, err := nft.Parse("output udp >")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := nft.Attach([]nft.Spec{spec}, nft.Queues{}, &mark.Codes{Mask: 0xf0000000,
+		List: []mark.Code{{Verdict: mark.AcceptFlow}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	for _, c := range []struct {
+		rule string
+		bits string // "": not named
+	}{
+		{"iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark", "0xffffffff"},
+		{"iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark --mask 0xff", ""},
+		{"iptables -t mangle -A POSTROUTING -j CONNMARK --restore-mark", ""},
+		{"iptables -t mangle -A POSTROUTING -j CONNMARK --set-xmark 0x3/0xc0000003", "0xc0000003"},
+		{"nft add rule inet t out ct mark set 5", "0xffffffff"},
+		{"nft add rule inet t out ct mark set meta mark", "0xffffffff"},
+		{"nft add rule inet t out ct mark set ct mark and 0x00ffffff or 0x3", "0xff000003"},
+		{"nft add rule inet t out ct mark set ct mark or 0x3", ""},
+		{"nft add rule inet t in ct mark and 0xf == 3 meta mark set ct mark", ""},
+	} {
+		ns.Run("sh", "-c", c.rule)
+		got := overwritten()
+		if c.bits == "" && len(got) != 0 || c.bits != "" && (len(got) != 1 || got[0].Status != Warn ||
+			!strings.Contains(got[0].Text, "write bits "+c.bits+" ")) {
+			t.Errorf("%s: %+v, want bits %q", c.rule, got, c.bits)
+		}
+		ns.Run("sh", "-c", "iptables -t mangle -F; nft 'flush chain inet t out; flush chain inet t in'")
+	}
+}
+
 // TestOwnTables: each table of nfctl's own is told of, with its bits of marks, and two that
 // use the same.
 func TestOwnTables(t *testing.T) {

@@ -88,7 +88,7 @@ func (d *doctor) match(list []queue.Info, feeders []nft.Feeder, legacy []string)
 			open = append(open[:8], "…")
 		}
 		check := "fed queue " + strings.Join(open, ",")
-		where := fmt.Sprintf("a rule in %s table %s, chain %s", familyName(f.Family), f.Table, f.Chain)
+		where := fmt.Sprintf("a rule in %s table %s, chain %s", nft.FamilyName(f.Family), f.Table, f.Chain)
 		if f.Bypass {
 			d.add(OK, check, "", "%s feeds it and nobody has bound it: its packets pass (bypass)", where)
 		} else {
@@ -123,75 +123,17 @@ func (d *doctor) refusals(feeders []nft.Feeder) {
 		}
 		said[c] = true
 		hint := fmt.Sprintf("in front of it: nft insert rule %s %s %s 'ct direction reply ct status & confirmed == "+
-			"0 accept'", familyName(f.Family), f.Table, f.Chain)
+			"0 accept'", nft.FamilyName(f.Family), f.Table, f.Chain)
 		if program := map[uint8]string{unix.NFPROTO_IPV4: "iptables",
 			unix.NFPROTO_IPV6: "ip6tables"}[f.Family]; program != "" && f.Chain == strings.ToUpper(f.Chain) {
 			hint = fmt.Sprintf("in front of it: %s -t %s -I %s -m conntrack --ctdir REPLY ! --ctstatus CONFIRMED "+
 				"-j ACCEPT", program, f.Table, f.Chain)
 		}
 		d.add(Warn, "refusals", hint, "a rule in %s table %s, chain %s queues what rules that reject send back; where "+
-			"connections are tracked the kernel drops that instead: who was to be refused waits", familyName(f.Family),
+			"connections are tracked the kernel drops that instead: who was to be refused waits",
+			nft.FamilyName(f.Family),
 			f.Table, f.Chain)
 	}
-}
-
-// own tells of the tables of nfctl's own that are in force: where they are, what they feed,
-// which bits of marks they use, and of two that use the same.
-func (d *doctor) own(feeders []nft.Feeder) {
-	list, err := nft.Owns()
-	if err != nil {
-		d.unknown("tables of nfctl", err)
-		return
-	}
-	for i := range list {
-		o := &list[i]
-		var families, places, queues []string
-		for _, f := range o.Families {
-			families = append(families, familyName(f))
-		}
-		for _, c := range o.Chains {
-			places = append(places, fmt.Sprintf("%s priority %d", c.Hook, c.Priority))
-		}
-		for _, f := range feeders {
-			if f.Table == o.Name && slices.Contains(o.Families, f.Family) {
-				q := fmt.Sprint(f.First)
-				if f.Last != f.First {
-					q += fmt.Sprintf("-%d", f.Last)
-				}
-				queues = append(queues, q)
-			}
-		}
-		text := fmt.Sprintf("in force (%s) at %s", strings.Join(families, ", "), strings.Join(places, ", "))
-		if slices.Sort(queues); len(queues) > 0 {
-			text += ", feeds queue " + strings.Join(slices.Compact(queues), ", ")
-		}
-		for _, m := range []struct {
-			bits uint32
-			what string
-		}{
-			{o.Marks, "uses bits %#x of packets' marks"}, {o.Tested, "keeps verdicts on flows in bits %#x of connections' marks"},
-			{o.Written &^ o.Tested, "sets bits %#x of connections' marks"},
-		} {
-			if m.bits != 0 {
-				text += ", " + fmt.Sprintf(m.what, m.bits)
-			}
-		}
-		status, hint := OK, ""
-		for k := range list[:i] {
-			if bits := o.Tested & list[k].Tested; bits != 0 {
-				status, hint = Warn, "end one of them, and start it anew with other bits (--flow-mark)"
-				text += fmt.Sprintf("; table %s uses bits %#x too: each takes the other's verdicts for its own",
-					list[k].Name, bits)
-			}
-		}
-		d.add(status, "table "+o.Name, hint, "%s", text)
-	}
-}
-
-func familyName(f uint8) string {
-	names := map[uint8]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
-		unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge"}
-	return names[f]
 }
 
 // legacyTables are the tables of the old iptables that are in use, as "ip filter".

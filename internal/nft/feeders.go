@@ -176,12 +176,8 @@ func queueStatement(data []byte) (f Feeder, ok bool) {
 	return f, true
 }
 
-// queueTarget reads the xt target NFQUEUE: struct xt_NFQ_info, of which later
-// revisions have a count of queues and flags (linux/netfilter/xt_NFQUEUE.h).
-func queueTarget(data []byte) (f Feeder, ok bool) {
-	var name string
-	var rev uint32
-	var info []byte
+// target reads a target of iptables.
+func target(data []byte) (name string, rev uint32, info []byte) {
 	for a := range nl.Attrs(data) {
 		switch a.Type {
 		case unix.NFTA_TARGET_NAME:
@@ -192,6 +188,13 @@ func queueTarget(data []byte) (f Feeder, ok bool) {
 			info = a.Data
 		}
 	}
+	return name, rev, info
+}
+
+// queueTarget reads the xt target NFQUEUE: struct xt_NFQ_info, of which later
+// revisions have a count of queues and flags (linux/netfilter/xt_NFQUEUE.h).
+func queueTarget(data []byte) (f Feeder, ok bool) {
+	name, rev, info := target(data)
 	if name != "NFQUEUE" || len(info) < 2 {
 		return f, false
 	}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -114,6 +115,97 @@ func readChain(m *nl.Msg) (p place, c OwnChain, base bool) {
 		}
 	}
 	return p, c, base
+}
+
+// A Marker is a chain of others whose rules write connections' marks.
+type Marker struct {
+	Family       uint8 // NFPROTO_…
+	Table, Chain string
+	Bits         uint32 // those that they write
+}
+
+func (m Marker) String() string {
+	return fmt.Sprintf("rules in %s table %s, chain %s, write bits %#x of connections' marks", FamilyName(m.Family),
+		m.Table,
+		m.Chain, m.Bits)
+}
+
+// FamilyName is what nft(8) calls an NFPROTO_….
+func FamilyName(f uint8) string {
+	names := map[uint8]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
+		unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge"}
+	return names[f]
+}
+
+// Markers returns the chains of nf_tables, but nfctl's own, whose rules write some of these bits of
+// connections' marks: rules of nft and, of iptables-nft, those with the target CONNMARK.
+func Markers(bits uint32) ([]Marker, error) {
+	rules, err := kernelRules()
+	var list []Marker
+	for i := range rules {
+		r := &rules[i]
+		w := written(r.exprs)
+		if w&bits == 0 || strings.HasPrefix(r.table, prefix) {
+			continue
+		}
+		if n := len(list); n > 0 && list[n-1].Family == r.family && list[n-1].Table == r.table &&
+			list[n-1].Chain == r.chain {
+			list[n-1].Bits |= w
+			continue
+		}
+		list = append(list, Marker{Family: r.family, Table: r.table, Chain: r.chain, Bits: w})
+	}
+	return list, err
+}
+
+// written returns the bits of connections' marks that a rule writes.
+func written(exprs []byte) (bits uint32) {
+	const all = ^uint32(0)
+	keeps := uint32(0) // bits of the connection's mark that are in register 1 as they were
+	for e := range nl.Attrs(exprs) {
+		name, data := expression(e.Data)
+		num := map[uint16]uint32{}
+		for a := range nl.Attrs(data) {
+			num[a.Type], _ = a.U32()
+		}
+		switch name {
+		case "ct":
+			_, sets := num[unix.NFTA_CT_SREG]
+			mark := num[unix.NFTA_CT_KEY] == unix.NFT_CT_MARK
+			switch {
+			case sets && mark:
+				bits |= ^keeps
+			case !sets && mark:
+				keeps = all
+			case !sets:
+				keeps = 0
+			}
+		case "bitwise":
+			if m := dataOf(data, unix.NFTA_BITWISE_MASK); len(m) == 4 {
+				keeps &= binary.NativeEndian.Uint32(m)
+			}
+		case "target":
+			bits |= connmarkTarget(data)
+		case "meta", "payload", "immediate":
+			keeps = 0
+		}
+	}
+	return bits
+}
+
+// connmarkTarget returns the bits that the xt target CONNMARK writes: struct
+// xt_connmark_tginfo1, ctmark, ctmask, nfmask, mode (linux/netfilter/xt_connmark.h).
+func connmarkTarget(data []byte) uint32 {
+	const restore = 2 // XT_CONNMARK_RESTORE: the packet's mark, not the connection's
+	name, rev, info := target(data)
+	mode := 12
+	if rev >= 2 { // struct xt_connmark_tginfo2 has two bytes for a shift in front of it
+		mode = 14
+	}
+	if name != "CONNMARK" || len(info) <= mode || info[mode] == restore {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(info[4:])
 }
 
 // read finds which bits of marks a rule of nfctl's looks at and changes.

@@ -127,6 +127,23 @@ func (r *Run) alone(codes *mark.Codes) error {
 	return nil
 }
 
+// overwritten warns of rules of this host that write the bits in which verdicts on flows
+// stand.
+func (r *Run) overwritten() {
+	c := r.inForce(r.marks)
+	if c == nil || !c.Flow() {
+		return
+	}
+	list, err := nft.Markers(c.FlowMask())
+	if err != nil {
+		r.Warn(err)
+	}
+	for _, m := range list {
+		r.Warn(fmt.Errorf("%s: what was decided for a flow is lost there, and its packets come up again: "+
+			"give them a mask without %#x, or nfctl other bits by --flow-mark", m, c.FlowMask()))
+	}
+}
+
 // inForce are codes as the kernel is given them: not in a dry run.
 func (r *Run) inForce(c *mark.Codes) *mark.Codes {
 	if r.DryRun {

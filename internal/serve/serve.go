@@ -232,6 +232,7 @@ func (r *Run) Start() (end queue.Ending, err error) {
 	if err := r.alone(r.inForce(r.marks)); err != nil { // another may have begun at the same time
 		return end, err
 	}
+	r.overwritten()
 	return r.ending(), nil
 }
 
@@ -319,5 +320,6 @@ func (r *Run) Reload(ended func() bool) error {
 	if err := r.undecide(); err != nil { // by the rules before
 		r.Warn(fmt.Errorf("flows that the rules before decided: %w", err))
 	}
+	r.overwritten()
 	return nil
 }
