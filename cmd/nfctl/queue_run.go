@@ -385,6 +385,10 @@ func (r *queueRun) totals() {
 			n    uint64
 			text string
 		}{
+			{s.HeldAll, "had to wait"}, {s.Held, "wait still"}, {s.Late, "dropped: they would have had to wait longer than their rule says"},
+			{s.HeldFull, "lost: as many copies wait as may, see --max-len"}, {s.Local, "of local senders waited in the kernel, which counts them as not sent: TCP is slow then"},
+			{s.Duplicated, "went twice"}, {s.Undoubled, "could not be copied and went once"}, {s.CopyFailed, "copies were not taken by the kernel"},
+			{s.Strangers, "of others came to the queue of those that wait, decided by default"},
 			{s.Flows, "decided for the rest of their flows"}, {s.Marked, "marked"}, {s.Edited, "edited"}, {s.Uneditable, "not editable"},
 			{s.Returned, "came twice, since what a tunnel carries had to be finished before they could be edited; large segments are cut from then on"}, {s.Undecoded, "malformed messages, decided by default"},
 			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},

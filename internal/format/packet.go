@@ -87,6 +87,10 @@ func packetText(_ *Output, opt Options) func([]byte, *queue.Packet) []byte {
 			if p.Rule > 0 {
 				b = strconv.AppendInt(append(b, " rule "...), int64(p.Rule), 10)
 			}
+			if p.Held > 0 {
+				b = append(b, " held "...)
+				b = append(b, time.Duration(p.Held).Round(time.Microsecond).String()...)
+			}
 			if p.Why != "" {
 				b = append(append(append(b, " ("...), p.Why...), ')')
 			}

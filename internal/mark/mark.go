@@ -25,6 +25,17 @@ const (
 	RejectFlow
 	Reject // the packet alone is refused
 	Drop   // the packet alone is dropped, behind what is written to its connection
+
+	// Translated is said by the table: the destination of the packet, which this host
+	// sends, is not the one that its sender gave.
+	Translated
+
+	// Those from here on are said of copies that nfctl sends, which pass output first. They
+	// are not queued up to a hook, where the packet was that they are copies of.
+	CopyOutput
+	CopyPostrouting
+	CopyPrerouting
+	CopyInput
 )
 
 // A Code is one meaning: a verdict, and bits for the connection's mark.

@@ -20,6 +20,8 @@ type Feeder struct {
 	// send back too. The kernel drops such packets instead, where it tracks
 	// connections.
 	Refusals bool
+	// Sends says that it queues what this host sends, at output or postrouting.
+	Sends bool
 }
 
 // A kernelRule is a rule as the kernel lists it.
@@ -41,12 +43,13 @@ func Feeders() ([]Feeder, error) {
 	if err != nil {
 		return nil, err
 	}
-	losing := unguarded(rules, bases)
+	losing, sends := unguarded(rules, bases), queueing(rules, bases)
 	var out []Feeder
 	for i, r := range rules {
 		for e := range nl.Attrs(r.exprs) {
 			if f, ok := feeder(e.Data); ok {
 				f.Family, f.Table, f.Chain, f.Refusals = r.family, r.table, r.chain, losing[i]
+				f.Sends = sends[i]
 				out = append(out, f)
 			}
 		}
@@ -71,6 +74,29 @@ func kernelRules() (rules []kernelRule, err error) {
 		rules = append(rules, rule)
 	})
 	return rules, nl.Error("list", "nf_tables rules", err)
+}
+
+// queueing returns which of the rules, as of list, queue what comes to base chains.
+func queueing(rules []kernelRule, bases []place) map[int]bool {
+	out, seen := map[int]bool{}, map[place]bool{}
+	for next := slices.Clone(bases); len(next) > 0; next = next[1:] {
+		at := next[0]
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
+		for i, r := range rules {
+			if r.place != at {
+				continue
+			}
+			l := look(r.exprs)
+			out[i] = l.queues
+			if l.to != "" {
+				next = append(next, place{at.family, at.table, l.to})
+			}
+		}
+	}
+	return out
 }
 
 // answering returns the base chains that what this host sends back passes.

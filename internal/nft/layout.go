@@ -27,7 +27,8 @@ type chain struct {
 // share one, so that none undoes what another's packets were told, and each has a
 // second one behind the queue, at the next priority:
 //
-//	in front: clear our bits in the packet's mark, whoever set them;
+//	in front: let pass copies of packets that were here before, in which nfctl set our bits;
+//	          clear our bits in the packet's mark, whoever set them;
 //	          let pass what rejects answer; do with decided flows what was decided;
 //	          queue
 //	behind:   put the code's bits into the connection's mark; drop or reject; clear
@@ -35,6 +36,7 @@ type layout struct {
 	t     *Table
 	codes *mark.Codes
 	list  []chain
+	last  map[Hook]int32 // the priority of a hook's last chain
 }
 
 // families returns in which tables a spec has its rules.
@@ -54,6 +56,13 @@ func (l *layout) chains(specs []Spec, q Queues) {
 	// One table for all where one spec is of both families, so that their chains
 	// stand in one order.
 	inet := l.codes != nil && !l.t.way.pair && slices.ContainsFunc(specs, func(s Spec) bool { return s.Family == 0 })
+	l.last = map[Hook]int32{}
+	for i := range specs {
+		s := &specs[i]
+		if p, ok := l.last[s.Hook]; !ok || s.Priority > p {
+			l.last[s.Hook] = s.Priority
+		}
+	}
 	for i := range specs {
 		s := &specs[i]
 		for _, f := range l.families(s, inet) {
@@ -116,6 +125,7 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 		r = r.meta(unix.NFT_META_MARK).mask(native(s.SkipMask)).cmp(unix.NFT_CMP_NEQ, native(s.SkipMark&s.SkipMask))
 	}
 	r = r.meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_NEQ, native(0))
+	c.rules = append(c.rules, l.copies(s.Hook, s.Priority == l.last[s.Hook])...)
 	c.rules = append(c.rules, r.clear(l.codes.Mask))
 	if s.SkipMask != 0 { // and that can only be one for its connection's mark
 		for i, m := range l.codes.List {
@@ -124,6 +134,7 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 			}
 		}
 	}
+	c.rules = append(c.rules, l.translated(s)...)
 	if s.Hook != Forward {
 		c.rules = append(c.rules, refusal())
 		if l.codes.Has(mark.Reject, mark.RejectFlow) {
@@ -143,6 +154,57 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 	return c
 }
 
+// copyWay is where copies come by, in order: their codes are in the same order.
+var copyWay = []Hook{Output, Postrouting, Prerouting, Input}
+
+// copies lets pass copies that are not to be queued at a hook yet. The code of those for
+// which it is the last hook is gone from the mark behind it.
+func (l *layout) copies(at Hook, last bool) (rules []rule) {
+	here := slices.Index(copyWay, at)
+	for i, m := range l.codes.List {
+		if m.Verdict < mark.CopyOutput || here < 0 || here > int(m.Verdict-mark.CopyOutput) {
+			continue
+		}
+		r := rule(nil).meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_EQ,
+			native(l.codes.Number(i)))
+		if last && here == int(m.Verdict-mark.CopyOutput) {
+			r = r.clear(l.codes.Mask)
+		}
+		rules = append(rules, r.verdict(nfAccept, ""))
+	}
+	return rules
+}
+
+// natDestination is NF_IP_PRI_NAT_DST (linux/netfilter_ipv4.h).
+const natDestination = -100
+
+// ctSourceTranslated, ctDestinationTranslated are the bits IPS_SRC_NAT and IPS_DST_NAT
+// (linux/netfilter/nf_conntrack_common.h); ctOriginal is IP_CT_DIR_ORIGINAL.
+const ctOriginal, ctSourceTranslated, ctDestinationTranslated = 0, 1 << 4, 1 << 5
+
+// translated has packets bear a code that this host sends to another destination than
+// their sender gave:
+//
+//	ct direction original ct status & dnat != 0 meta mark set …
+//	ct direction reply ct status & snat != 0 meta mark set …
+//
+// A copy of them would be of another connection.
+func (l *layout) translated(s *Spec) (rules []rule) {
+	i := slices.IndexFunc(l.codes.List, func(m mark.Code) bool { return m.Verdict == mark.Translated })
+	if i < 0 || s.Hook != Output && s.Hook != Postrouting || s.Hook == Output && s.Priority < natDestination {
+		return nil
+	}
+	for _, d := range []struct {
+		direction byte
+		status    uint32
+	}{{ctOriginal, ctDestinationTranslated}, {ctReply, ctSourceTranslated}} {
+		r := rule(nil).ct(unix.NFT_CT_DIRECTION).cmp(unix.NFT_CMP_EQ, []byte{d.direction})
+		r = r.ct(unix.NFT_CT_STATUS).mask(native(d.status)).cmp(unix.NFT_CMP_NEQ, native(0))
+		rules = append(rules, r.set(l.codes.Mask, l.codes.Number(i)))
+	}
+	return rules
+}
+
 // Chains that refuse: packets of refused flows, and packets of which that was said.
 const refuseFlow, refusePacket = "refuse-flow", "refuse-packet"
 
@@ -159,9 +221,10 @@ func (l *layout) behind(c *chain) {
 	b := chain{place: l.at(c.family, c.chain+behindSuffix), base: true, hook: c.hook, priority: c.priority + 1}
 	bears := l.bears
 	b.rules = append(b.rules, bears(0).verdict(nfAccept, ""))
+	b.rules = append(b.rules, l.copies(c.hook, false)...)
 	var ends []rule
 	for i, m := range l.codes.List {
-		if m == (mark.Code{}) {
+		if m == (mark.Code{}) || m.Verdict >= mark.Translated {
 			continue
 		}
 		n := l.codes.Number(i)
@@ -253,8 +316,11 @@ func (r rule) verdict(code int32, chain string) rule {
 }
 
 // clear clears bits of the packet's mark.
-func (r rule) clear(mask uint32) rule {
-	return r.meta(unix.NFT_META_MARK).mask(native(^mask)).expr("meta", func(b []byte) []byte {
+func (r rule) clear(mask uint32) rule { return r.set(mask, 0) }
+
+// set sets bits of the packet's mark.
+func (r rule) set(mask, bits uint32) rule {
+	return r.meta(unix.NFT_META_MARK).bits(native(^mask), native(bits)).expr("meta", func(b []byte) []byte {
 		b = nl.AppendU32(b, unix.NFTA_META_SREG, unix.NFT_REG_1)
 		return nl.AppendU32(b, unix.NFTA_META_KEY, unix.NFT_META_MARK)
 	})

@@ -37,8 +37,12 @@ type Receiver struct {
 	errno unix.Errno
 	woken atomic.Bool
 
+	fd     unix.PollFd // of RecvWithin
+	within unix.Timespec
+
 	// Made once: a closure made at each call would be an allocation.
 	now   func(uintptr)      // do not wait
+	ready func(uintptr)      // wait within some time
 	block func(uintptr)      // wait in the kernel
 	poll  func(uintptr) bool // one try before poll(2)
 }
@@ -94,6 +98,18 @@ func (c *Conn) NewReceiver(buffers, size int) (*Receiver, error) {
 		r.hdrs[i].hdr.Name, r.hdrs[i].hdr.Namelen = (*byte)(unsafe.Pointer(&r.from[i])), addressLen
 	}
 	r.now = func(fd uintptr) { r.recv(fd, unix.MSG_DONTWAIT) }
+	r.ready = func(fd uintptr) {
+		r.fd = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+		// The scheduler is told only where the other processors wait so too.
+		if rawWaiters.Add(1) > max(1, int32(runtime.GOMAXPROCS(0))-1) {
+			_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&r.fd)), 1,
+				uintptr(unsafe.Pointer(&r.within)), 0, 0, 0)
+		} else {
+			_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&r.fd)), 1,
+				uintptr(unsafe.Pointer(&r.within)), 0, 0, 0)
+		}
+		rawWaiters.Add(-1)
+	}
 	r.block = func(fd uintptr) { r.recv(fd, unix.MSG_WAITFORONE) }
 	r.poll = func(fd uintptr) bool { r.recv(fd, unix.MSG_DONTWAIT); return r.errno != unix.EAGAIN }
 	return r, nil
@@ -206,6 +222,19 @@ func (r *Receiver) Recv(timeout time.Duration) (int, error) {
 func (r *Receiver) Pause(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(min(d, rawWait)))
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
+// RecvWithin is Recv for one who has something to do at a time: it waits for d to the
+// microsecond, at most 10 ms, and Wake does not end it.
+func (r *Receiver) RecvWithin(d time.Duration) (int, error) {
+	r.n = 0
+	if d > 0 && !r.woken.Swap(false) {
+		r.within = unix.NsecToTimespec(int64(min(d, rawWait)))
+		if err := r.c.rc.Control(r.ready); err != nil {
+			return 0, closed(err)
+		}
+	}
+	return r.try()
 }
 
 // Wake makes the Recv under way, or the next one that would wait, return at once

@@ -294,6 +294,15 @@ func (h *Headers) Unreached() bool {
 // Fragment reports that the packet is a part of a larger one.
 func (h *Headers) Fragment() bool { return h.state&stFragment != 0 }
 
+// Body returns where in Data what the IP headers carry begins and ends; 0 and 0 where
+// that is not known.
+func (h *Headers) Body() (from, to int) {
+	if h.body == 0 {
+		return 0, 0
+	}
+	return int(h.body), max(int(h.body), int(h.end))
+}
+
 // Proto returns the protocol that the packet carries: what IPv4's header says,
 // or what follows IPv6's hop-by-hop, routing, fragment and destination options
 // headers. It is known for all fragments. An authentication header counts as

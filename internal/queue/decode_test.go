@@ -211,7 +211,7 @@ func TestAnswers(t *testing.T) {
 		n := 1 + r.IntN(20)
 		pending := map[uint32]bool{}
 		want := map[uint32]Decision{}
-		a.begin()
+		a.begin(false)
 		for i := range n {
 			id := uint32(i + 1)
 			pending[id] = true

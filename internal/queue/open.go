@@ -55,8 +55,13 @@ type Config struct {
 	// and connection marks go that way. Nil: there is none.
 	Codes *mark.Codes
 
+	// Hold says that decisions may have packets wait, see Queue.Prepare; nil: none does.
+	Hold *Hold
+
 	// DryRun accepts every packet as it is, whatever was decided.
 	DryRun bool
+
+	whoever bool // who holds a queue that is taken need not be told, which takes long
 }
 
 // flags are the features that a queue can be asked for (NFQA_CFG_F_*).
@@ -156,6 +161,7 @@ type Queue struct {
 	gso    bool
 	early  [][]byte // messages that came while the queue was being set up
 	bound  bool
+	room   *room // where packets wait; nil: none does
 
 	reload atomic.Pointer[reload]
 	ended  atomic.Bool // the service
@@ -241,7 +247,7 @@ func (q *Queue) bind() error {
 			}
 		}
 	}
-	if errors.Is(err, unix.EPERM) {
+	if errors.Is(err, unix.EPERM) && !q.conf.whoever {
 		if busy := q.busy(); busy != nil {
 			return busy
 		}
@@ -412,6 +418,9 @@ func (q *Queue) Close() error {
 	if q.proc != nil {
 		_ = q.proc.Close()
 		q.proc = nil
+	}
+	if q.room != nil {
+		q.room.close()
 	}
 	return err
 }

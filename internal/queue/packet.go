@@ -76,6 +76,9 @@ type Packet struct {
 	Why     string // why another verdict was given than the rule's own; "" mostly
 	DryRun  bool   // the verdict was not given, but accept
 	Kept    *Kept  // nil: nobody asked for more
+	Held    int64  // how long it waits before it goes on, nanoseconds
+
+	now int64 // see Now
 
 	spare   [maxSpare]uint32 // numbers of rows without a field of their own
 	headers packet.Headers
@@ -135,7 +138,7 @@ func (p *Packet) reset() {
 	p.HwAddr, p.L2, p.SecCtx, p.Data, p.ctRaw = nil, nil, nil, nil, nil
 	p.Length = 0
 	p.Undecoded = false
-	p.parsed, p.ctState, p.Decided, p.Why, p.Kept = false, 0, false, "", nil
+	p.parsed, p.ctState, p.Decided, p.Why, p.Held, p.Kept = false, 0, false, "", 0, nil
 }
 
 // decode reads a message of the kernel. It is false when not even the packet's

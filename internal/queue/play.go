@@ -33,6 +33,7 @@ func (q *Queue) Play(ctx context.Context, next func(*Packet) error, waiting func
 			if err = next(&w.p); err != nil {
 				break
 			}
+			w.p.now = max(w.p.Time, 1) // rates go by the packets' own time
 			w.decide()
 			if waiting() {
 				break

@@ -14,6 +14,7 @@ var errEnded = errors.New("the queue is no longer served")
 type reload struct {
 	decider Decider
 	conf    Config
+	room    *room // or what the one that there is lacks
 	seq     uint32
 	done    chan error
 }
@@ -29,6 +30,13 @@ func (q *Queue) Reload(d Decider, c Config) error {
 		return nl.Error("reload", q.object(), errEnded)
 	}
 	r := &reload{decider: d, conf: c, done: make(chan error, 1)}
+	room, err := q.prepare(&c, q.room)
+	if err != nil {
+		return err
+	}
+	if room != q.room {
+		r.room = room
+	}
 	if !q.reload.CompareAndSwap(nil, r) {
 		return nl.Error("reload", q.object(), unix.EBUSY)
 	}
@@ -45,6 +53,7 @@ func (w *worker) askReload(r *reload) error {
 	q := w.q
 	w.asked = r
 	was, now := q.conf, q.conf
+	now.MaxLen = max(was.MaxLen, r.conf.MaxLen)
 	now.CopyRange = min(max(was.CopyRange, r.conf.CopyRange), MaxCopy)
 	now.Conntrack = was.Conntrack || r.conf.Conntrack
 	now.Connmark = was.Connmark || r.conf.Connmark
@@ -52,7 +61,7 @@ func (w *worker) askReload(r *reload) error {
 	now.SecCtx = was.SecCtx || r.conf.SecCtx
 	now.Edits = was.Edits || r.conf.Edits
 	now.Apart = was.Apart || r.conf.Apart
-	now.Codes = r.conf.Codes
+	now.Codes, now.Hold = r.conf.Codes, r.conf.Hold
 	r.conf = now
 	var bits, mask uint32
 	for _, f := range flags {
@@ -63,7 +72,7 @@ func (w *worker) askReload(r *reload) error {
 			}
 		}
 	}
-	if mask == 0 && now.CopyRange == was.CopyRange {
+	if mask == 0 && now.CopyRange == was.CopyRange && now.MaxLen == was.MaxLen {
 		w.answerReload(nil)
 		return nil
 	}
@@ -77,6 +86,9 @@ func (w *worker) askReload(r *reload) error {
 		q.recv = recv
 		q.recvMu.Unlock()
 		b = appendParams(b, now.CopyRange)
+	}
+	if now.MaxLen != was.MaxLen {
+		b = nl.AppendU32(b, cfgMaxLen, now.MaxLen)
 	}
 	if mask != 0 {
 		b = appendFlags(b, bits, mask)
@@ -95,17 +107,15 @@ func (w *worker) answerReload(err error) {
 		c.CopyRange, c.Conntrack, c.Connmark, c.UIDGID, c.SecCtx = r.conf.CopyRange, r.conf.Conntrack, r.conf.Connmark,
 			r.conf.UIDGID, r.conf.SecCtx
 		c.Edits, c.Apart = r.conf.Edits, r.conf.Apart || c.Apart
+		c.Hold, c.MaxLen = r.conf.Hold, r.conf.MaxLen
+		w.enter(r.room)
 		c.Codes = r.conf.Codes // those before keep their numbers
 		w.q.SetDecider(r.decider)
-	} else if errors.Is(err, unix.EOPNOTSUPP) {
-		for _, f := range flags {
-			if f.want(&r.conf) && !f.want(&w.q.conf) {
-				err = w.q.lacks(f.name, f.need, !r.conf.Conntrack)
-				break
-			}
-		}
 	} else {
-		err = nl.Error("reload", w.q.object(), err)
+		if r.room != nil {
+			r.room.close()
+		}
+		err = w.refused(r, err)
 	}
 	// The batch under way is decided by the old rules to its end: only when that has
 	// been answered nothing more comes of them.
@@ -116,6 +126,19 @@ func (w *worker) answerReload(err error) {
 	if !w.deciding {
 		w.tellReloaded()
 	}
+}
+
+// refused says what of a reload the kernel refused.
+func (w *worker) refused(r *reload, err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		for _, f := range flags {
+			if f.want(&r.conf) && !f.want(&w.q.conf) {
+				return w.q.lacks(f.name, f.need, !r.conf.Conntrack)
+			}
+		}
+		return err
+	}
+	return nl.Error("reload", w.q.object(), err)
 }
 
 // tellReloaded ends a reload.

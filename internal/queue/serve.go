@@ -100,6 +100,8 @@ type worker struct {
 	mayReturn int  // packets that may still be given back to the queue: see finishFirst
 	deciding  bool // a batch is under way
 	reloaded  func()
+
+	translated bool // the table says so of the packet: see mark.Translated
 }
 
 // work serves q until it is to end, and unbinds it. abandon is told of what went
@@ -136,6 +138,7 @@ func newWorker(q *Queue) *worker {
 	}
 	w.p.names = &q.names
 	w.p.DryRun = q.conf.DryRun
+	w.enter(q.room)
 	return w
 }
 
@@ -158,7 +161,7 @@ func (w *worker) loop() error {
 	var until time.Time
 	left := int(q.conf.MaxLen)/slots + 2 // batches that the queue can hold
 	for {
-		n, err := q.recv.Recv(wait)
+		n, err := w.recv(wait)
 		if err != nil && !errors.Is(err, nl.ErrOverrun) {
 			return err
 		}
@@ -173,6 +176,11 @@ func (w *worker) loop() error {
 			if err := w.finish(); err != nil {
 				return err
 			}
+		} else if err := w.arrive(); err != nil {
+			return err
+		}
+		if err := w.release(); err != nil {
+			return err
 		}
 		if n < slots {
 			w.idle()
@@ -209,8 +217,9 @@ func (w *worker) loop() error {
 func (w *worker) begin() {
 	now := time.Now().UnixNano()
 	w.q.names.now = now
+	w.p.now = monotonic()
 	w.rules = w.q.sets.acquire()
-	w.answers.begin()
+	w.answers.begin(w.q.room != nil && w.q.room.inFirst > 0)
 	w.decided, w.lost = 0, 0
 	w.deciding = true
 }
@@ -219,6 +228,10 @@ func (w *worker) begin() {
 func (w *worker) finish() error {
 	w.answers.finish()
 	err := w.send()
+	if err == nil {
+		err = w.arrive()
+	}
+	w.publishHeld()
 	w.deciding = false
 	w.tellReloaded()
 	w.flushCount()
@@ -235,13 +248,16 @@ func (w *worker) finish() error {
 }
 
 func (w *worker) send() error {
-	a := &w.answers
-	if len(a.out) == 0 {
+	if len(w.answers.out) == 0 {
 		return nil
 	}
+	return sendAnswers(w.q.conn, &w.answers)
+}
+
+func sendAnswers(c *nl.Conn, a *answers) error {
 	var err error
 	for range sendTries {
-		err = w.q.conn.SendQuick(a.out)
+		err = c.SendQuick(a.out)
 		if err == nil || !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
 			break
 		}
@@ -326,7 +342,9 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 		return nil // it comes again
 	}
 	w.code(d)
-	w.answers.add(p.ID, d)
+	if !w.hold(p, d) {
+		w.answers.add(p.ID, d)
+	}
 	if len(w.answers.out) >= sendAt {
 		return w.send()
 	}
@@ -338,6 +356,7 @@ func (w *worker) packet(m *nl.Msg, whole bool) error {
 func (w *worker) decide() bool {
 	q, p, d, n := w.q, &w.p, &w.d, &w.q.local
 	*d = Decision{Verdict: w.dflt, Matched: d.Matched[:0]}
+	w.fromTable(p)
 	if p.Undecoded {
 		n[cUndecoded]++
 		p.Why = "malformed message of the kernel"
@@ -349,6 +368,7 @@ func (w *worker) decide() bool {
 		return false
 	}
 	p.Verdict, p.Flow, p.Rule, p.Decided = d.Verdict, d.Flow, d.Rule, true
+	p.Held = max(d.Due-p.now, 0)
 	k := d.Verdict.Kind()
 	if k >= Kinds {
 		k = KindDrop
@@ -374,6 +394,9 @@ func (w *worker) decide() bool {
 	}
 	if d.Flow {
 		n[cFlows]++
+	}
+	if d.Late {
+		n[cLate]++
 	}
 	if p.Has&(HasPayload|HasLength) == HasPayload|HasLength && int(p.Length) > len(p.Data) {
 		n[cTruncated]++
@@ -523,6 +546,10 @@ func (w *worker) verdictFailed(m *nl.Msg) {
 		return
 	}
 	count, behind := uint64(port&0xffff), uint64(port>>16)
+	if r := w.q.room; r != nil && e == int32(unix.ENOENT) { // counted as it did not come
+		known := min(r.debt, count)
+		r.debt, count = r.debt-known, count-known
+	}
 	switch {
 	case e != int32(unix.ENOENT):
 		n[cRefused] += count

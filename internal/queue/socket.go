@@ -257,7 +257,7 @@ func (s *Socket) Answer(d *Decision) error {
 	}
 	a := &q.answers
 	if !q.open {
-		a.begin()
+		a.begin(false)
 		q.open = true
 	}
 	if q.held {

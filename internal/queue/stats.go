@@ -49,6 +49,17 @@ type Stats struct {
 	Refused    uint64 // verdicts that the kernel refused for another reason
 	LastError  error  // that reason
 
+	// Of packets that wait (Decision.Due).
+	Held       uint64 // that wait now
+	HeldAll    uint64 // that had to wait
+	HeldFull   uint64 // of local senders, dropped: as many copies as may be waited
+	Late       uint64 // dropped since they would have had to wait too long
+	Duplicated uint64 // copies that were to go beside their packet
+	Undoubled  uint64 // that were to go twice and could not be copied
+	Local      uint64 // of local senders, that waited in the kernel
+	CopyFailed uint64 // copies that the kernel did not take
+	Strangers  uint64 // others' packets in the queue of those that wait, decided by default
+
 	// Of the kernel's list; known when Kernel is.
 	Kernel      bool
 	Depth       uint32 // packets waiting
@@ -74,6 +85,15 @@ const (
 	cVanishing
 	cRefused
 	cErrno
+	cHeld
+	cHeldAll
+	cHeldFull
+	cLate
+	cDuplicated
+	cLocal
+	cUndoubled
+	cCopyFailed
+	cStrangers
 	cKinds                          // packets of each kind
 	cBytes    = cKinds + int(Kinds) // bytes of each kind
 	nCounters = cBytes + int(Kinds)
@@ -198,7 +218,9 @@ func (q *Queue) Stats() Stats {
 	s := Stats{Queue: q.conf.Num, Marked: n[cMarked], Edited: n[cEdited], Uneditable: n[cUneditable],
 		Returned: n[cReturned], Truncated: n[cTruncated],
 		Undecoded: n[cUndecoded], Unread: n[cUnread], WithCT: n[cWithCT], Flows: n[cFlows], SocketLost: n[cSocketLost],
-		Vanished: n[cVanished], Vanishing: n[cVanishing], Refused: n[cRefused]}
+		Vanished: n[cVanished], Vanishing: n[cVanishing], Refused: n[cRefused],
+		Held: n[cHeld], HeldAll: n[cHeldAll], HeldFull: n[cHeldFull], Late: n[cLate], Duplicated: n[cDuplicated],
+		Undoubled: n[cUndoubled], Local: n[cLocal], CopyFailed: n[cCopyFailed], Strangers: n[cStrangers]}
 	if n[cErrno] != 0 {
 		s.LastError = errno(n[cErrno])
 	}

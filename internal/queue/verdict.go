@@ -102,6 +102,14 @@ type Decision struct {
 	// is valid until the next packet is decided.
 	Data []byte
 
+	// Due is when the packet goes on, by Packet.Now: it waits until then (see
+	// Config.Hold), behind those of its flow that wait. 0: it goes at once. For verdicts
+	// by which packets go on.
+	Due       int64
+	Unordered bool // it goes when it is due, whatever of its flow waits
+	Duplicate bool // a copy goes after it
+	Late      bool // it was dropped since it would have had to wait too long
+
 	// Matched are the rules that acted on the packet and did not decide, from 1.
 	// They are counted too.
 	Matched []int
@@ -230,19 +238,25 @@ type answers struct {
 		setMark bool
 	}
 
+	single         bool     // this batch is answered one by one: packets wait among its own
 	dropLast       bool     // this batch drops at its end, with one verdict
 	dropped        []uint32 // ids that it is to drop
 	drops, goingOn int      // of this batch
 }
 
 // begin starts a batch: which way it takes follows from what the last one held.
-func (a *answers) begin() {
-	a.dropLast = a.drops > a.goingOn
+func (a *answers) begin(single bool) {
+	a.single = single
+	a.dropLast = a.drops > a.goingOn && !single
 	a.drops, a.goingOn = 0, 0
 }
 
 // add answers packet id by d.
 func (a *answers) add(id uint32, d *Decision) {
+	if a.single {
+		a.one(id, d)
+		return
+	}
 	if d.Verdict == Drop {
 		a.drops++
 		if a.dropLast {

@@ -26,6 +26,7 @@ type actionRow struct {
 	Action
 	needs   Needs         // of packets that the rule is tried on
 	verdict queue.Verdict // where it decides and read gives no other
+	waits   bool          // packets have to wait for it
 	flows   bool          // with the word flow behind it holds for the rest of the flow
 	// read takes the arguments behind the word; nil: there are none.
 	read func(p *parser, r *Rule, o Options) error
@@ -46,6 +47,12 @@ var actionTable = [...]actionRow{
 	{Action: Action{"replace", `[regex] "A" "B" [pad "C" | resize]`, "put B in the place of each A in the payload, with regex of what A matches; pad keeps the length, with resize TCP payloads may change theirs", false},
 		needs: Needs{CopyRange: queue.MaxCopy, Edits: true, Apart: true}, read: readReplace},
 	{Action: Action{"option", "strip OPTION,…", "overwrite TCP options with no-operations: " + optionNames + " or numbers", false}, needs: edits, read: readOption},
+	{Action: Action{"delay", "D [jitter J] [reorder]", "let the packet wait for D, as 100ms, and J more or less; packets of a flow keep their order unless reorder", false},
+		needs: Needs{CopyRange: headerCopy}, waits: true, read: readDelay},
+	{Action: Action{"rate", "R [burst SIZE] [wait D]", "let packets go as by a link of R, as 500kbit or 1mbit, at once up to SIZE after a pause; what would wait longer than D is dropped", false},
+		needs: Needs{CopyRange: headerCopy}, waits: true, read: readRate},
+	{Action: Action{"duplicate", "", "send a copy after the packet", false}, needs: Needs{CopyRange: queue.MaxCopy}, read: readDuplicate},
+	{Action: Action{"corrupt", "", "flip one bit behind the IP header, chosen by chance, and leave the checksums", false}, needs: edits, read: readCorrupt},
 	{Action: Action{"log", "", "print the packet; then only packets that a log met are printed", false}, read: readLog},
 	{Action: Action{"expect", `"REGEX" [timeout D] [proto P] [permanent]`, "make an expectation for the port that the expression captures in the payload", false}, read: readExpect},
 	{Action: Action{"lua", "FILE", "ask a Lua script", false}, read: readLua},

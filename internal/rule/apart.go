@@ -49,12 +49,18 @@ func (r *Rule) needs(o Options) Needs {
 	for i := range r.actions {
 		n = n.Add(r.actions[i].opener.Needs)
 	}
-	n.Apart = n.Apart && meets(datagrams, conds, proto) || len(r.whens) > 0 && meets(segmented, conds, proto)
+	n.Apart = n.Apart && meets(datagrams, conds, proto) || r.counts() && meets(segmented, conds, proto)
 	return n
 }
 
 // Counts reports whether rule n, from 1, counts packets or draws among them.
-func (s *Set) Counts(n int) bool { return len(s.rules[n-1].whens) > 0 }
+func (s *Set) Counts(n int) bool { return s.rules[n-1].counts() }
+
+// counts reports whether the rule is about single packets: it counts them, or has each
+// wait or go otherwise for itself.
+func (r *Rule) counts() bool {
+	return len(r.whens) > 0 || slices.ContainsFunc(r.actions, func(a action) bool { return a.kind == actHold })
+}
 
 // ExprNeeds returns what an expression needs that is no rule's, as --until.
 func ExprNeeds(e *filter.Program[queue.Packet], proto uint8) Needs {

@@ -71,6 +71,8 @@ func Compile(rules []Rule, o Options) (*Set, error) {
 		st := step{rule: r, index: i + 1, ext: exts, choosers: r.choosers(&o, i+1)}
 		for k := range r.actions {
 			switch r.actions[k].kind {
+			case actHold:
+				r.actions[k].hold.seed(mix(o.Seed) + mix(uint64(i+1)<<32|1<<31|uint64(k)))
 			case actExtension:
 				exts++
 			case actLog:
@@ -206,11 +208,13 @@ func (s *Set) Faults() (n uint64) {
 // An Engine decides on the packets of one queue by the rules of a Set. It
 // implements queue.Decider.
 type Engine struct {
-	set  *Set
-	edit packet.Editor
-	key  []byte // memory for lookups
-	exts []Extension
-	by   int // the rule that edited the packet at hand last
+	set     *Set
+	edit    packet.Editor
+	key     []byte // memory for lookups
+	exts    []Extension
+	holds   []heldBy // what met the packet at hand
+	damaged []byte   // memory for corrupt
+	by      int      // the rule that edited the packet at hand last
 }
 
 // Engine makes an engine for one queue.
@@ -238,6 +242,7 @@ func (e *Engine) Rule(n int) queue.RuleName { return e.set.Name(n) }
 
 // Decide tries the rules on p until one decides.
 func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
+	e.holds = e.holds[:0]
 	if e.set.ended != nil && e.set.ended.decide(e.set, p, d) {
 		return
 	}
@@ -277,6 +282,9 @@ func (e *Engine) Decide(p *queue.Packet, d *queue.Decision) {
 			e.edit.Reset() // of a packet on which an edit changed nothing
 		}
 	}
+	if len(e.holds) > 0 {
+		e.hold(p, d)
+	}
 }
 
 // act carries out a rule's actions; true when one decided.
@@ -299,6 +307,8 @@ func (e *Engine) act(s *step, p *queue.Packet, d *queue.Decision) bool {
 			}
 		case actLog:
 			d.Log = true
+		case actHold:
+			e.holds = append(e.holds, heldBy{a.hold, s.index})
 		case actSet, actNumber, actReplace:
 			if p.Has&queue.HasPayload == 0 {
 				return e.uneditable(s, d, packet.ErrNoCopy)

@@ -292,6 +292,9 @@ func (p *parser) action(r *Rule, o Options) (bool, error) {
 		r.asks = r.asks.Add(Needs{CopyRange: headerCopy})
 	}
 	r.asks = r.asks.Add(row.needs)
+	if row.waits && o.Copies {
+		r.asks.CopyRange = queue.MaxCopy
+	}
 	if row.read == nil {
 		return true, nil
 	}

@@ -116,6 +116,9 @@ type Options struct {
 	// Simulated says that no kernel gives a flow's verdict to its later packets: the
 	// engine does, as long as it remembers the flow.
 	Simulated bool
+	// Copies says that packets which wait may have to wait as copies, and so must be
+	// copied whole.
+	Copies bool
 
 	// Lua and Expect read the arguments of the actions of these names; nil: the
 	// action is refused. Expect is given all words up to "if", quoted ones with
@@ -279,6 +282,7 @@ const (
 	actReplace
 	actLog
 	actExtension
+	actHold
 )
 
 // An action is what a rule does besides deciding.
@@ -289,6 +293,7 @@ type action struct {
 	number     *filter.Integer[queue.Packet] // what is set, up to most
 	most       uint64
 	opener     Opener
+	hold       *hold
 }
 
 var errNoMark = errors.New("repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves " +

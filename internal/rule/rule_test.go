@@ -139,8 +139,8 @@ func TestFlag(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{"", "rule '': \"\" is not a valid rule: want an action: accept, drop, reject, repeat, stop, queue, mark, connmark, set, replace, option, log, expect, lua"},
-		{"dorp tcp > *:22", `rule 'dorp tcp > *:22': "dorp" is not a valid action (did you mean "drop"?): want one of accept, drop, reject, repeat, stop, queue, mark, connmark, set, replace, option, log, expect, lua`},
+		{"", "rule '': \"\" is not a valid rule: want an action: accept, drop, reject, repeat, stop, queue, mark, connmark, set, replace, option, delay, rate, duplicate, corrupt, log, expect, lua"},
+		{"dorp tcp > *:22", `rule 'dorp tcp > *:22': "dorp" is not a valid action (did you mean "drop"?): want one of accept, drop, reject, repeat, stop, queue, mark, connmark, set, replace, option, delay, rate, duplicate, corrupt, log, expect, lua`},
 		{"repeat", "rule 'repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
 		{"mark 0 repeat", "rule 'mark 0 repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
 		{"accept drop", `rule 'accept drop': "drop" is not a valid second verdict: want one of accept, drop, reject, repeat, stop and queue in a rule`},

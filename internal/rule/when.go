@@ -3,6 +3,7 @@ package rule
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -471,19 +472,29 @@ func (s *step) choose(p *queue.Packet) bool {
 func (s *Set) Continue(from *Set) {
 	old := map[string][]*step{} // of rules of one text, in order
 	for i := range from.steps {
-		if st := &from.steps[i]; len(st.choosers) > 0 {
+		if st := &from.steps[i]; st.remembers() {
 			old[st.rule.Text] = append(old[st.rule.Text], st)
 		}
 	}
 	for i := range s.steps {
 		st := &s.steps[i]
-		if len(st.choosers) == 0 {
+		if !st.remembers() {
 			continue
 		}
 		if same := old[st.rule.Text]; len(same) > 0 {
+			for k := range st.rule.actions {
+				st.rule.actions[k].hold = same[0].rule.actions[k].hold
+			}
 			st.choosers, old[st.rule.Text] = same[0].choosers, same[1:]
 		}
 	}
+}
+
+// remembers reports whether a step's rule keeps something from packet to packet.
+func (s *step) remembers() bool {
+	return len(s.choosers) > 0 || s.rule != nil && slices.ContainsFunc(s.rule.actions, func(a action) bool {
+		return a.kind == actHold
+	})
 }
 
 // Forgotten returns how many flows and values of fields were forgotten for others.
@@ -500,6 +511,11 @@ func (s *Set) Forgotten() (n uint64) {
 
 // Draws reports whether rules draw by chance.
 func (s *Set) Draws() bool {
+	for i := range s.rules {
+		if slices.ContainsFunc(s.rules[i].actions, func(a action) bool { return a.hold != nil && a.hold.draws() }) {
+			return true
+		}
+	}
 	for i := range s.steps {
 		for _, c := range s.steps[i].choosers {
 			switch c.(type) {

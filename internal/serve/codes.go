@@ -61,7 +61,7 @@ func (r *Run) codes(set *rule.Set) (*mark.Codes, error) {
 	if r.marks != nil {
 		before = r.marks.Only(r.asked)
 	}
-	codes, err := before.Add(set.Codes(r.Default))
+	codes, err := before.Add(r.ends(set))
 	if err != nil && len(r.asked) > 0 {
 		err = fmt.Errorf("together with the rules in force, of which packets may be under way, %w", err)
 	}
@@ -75,6 +75,14 @@ func (r *Run) codes(set *rule.Set) (*mark.Codes, error) {
 		return nil, &table.UsageError{Err: err}
 	}
 	return codes, nil
+}
+
+// ends returns what rules may ask of the table.
+func (r *Run) ends(set *rule.Set) []mark.Code {
+	if len(r.Attach) == 0 {
+		return nil
+	}
+	return append(set.Codes(r.Default), r.copyCodes(set)...)
 }
 
 // A MarksError says that another nfctl uses the same bits of marks.

@@ -58,6 +58,7 @@ type Run struct {
 	set    atomic.Pointer[rule.Set]
 	change sync.Mutex  // of rules, and the end
 	marks  *mark.Codes // what the table behind the queues is told
+	hold   *queue.Hold // how packets wait; nil: none does
 	asked  []mark.Code // of these, what rules in force may ask
 }
 
@@ -72,6 +73,7 @@ func (r *Run) Again() bool {
 // Read reads the rules, and what they ask of the table.
 func (r *Run) Read() error {
 	r.Rules.Proto, r.Rules.Table = OnlyProto(r.Attach), len(r.Attach) > 0 || r.Rules.Simulated
+	r.Rules.Copies = !r.DryRun && r.copies() != 0
 	set, err := r.read(false)
 	if err != nil {
 		return err
@@ -80,8 +82,9 @@ func (r *Run) Read() error {
 	if r.marks, err = r.codes(set); err != nil {
 		return err
 	}
-	r.asked = set.Codes(r.Default)
-	return nil
+	r.asked = r.ends(set)
+	r.hold, err = r.holding(set)
+	return err
 }
 
 // read reads all rules and compiles them; again says that they were read before.
@@ -154,8 +157,7 @@ func OnlyProto(specs []nft.Spec) (proto uint8) {
 // Open binds the queues: those of Nums when they were named, else one that is free for
 // Attach, or 0.
 func (r *Run) Open(named bool) error {
-	conf := r.Config(r.set.Load().Needs().Add(r.Needs))
-	conf.Codes = r.inForce(r.marks)
+	conf := r.config(r.set.Load(), r.marks, r.hold)
 	skip, mask, err := r.set.Load().RepeatMark()
 	if err != nil {
 		return &table.UsageError{Err: err}
@@ -187,7 +189,23 @@ func (r *Run) Open(named bool) error {
 			r.Queues = append(r.Queues, q)
 		}
 	}
+	for _, q := range r.Queues {
+		if err := q.Prepare(); err != nil {
+			r.Close()
+			return err
+		}
+	}
 	return nil
+}
+
+// config says how to bind queues for some rules.
+func (r *Run) config(set *rule.Set, codes *mark.Codes, hold *queue.Hold) queue.Config {
+	c := r.Config(set.Needs().Add(r.Needs))
+	c.Codes, c.Hold = r.inForce(codes), hold
+	if hold != nil && c.MaxLen == 0 {
+		c.MaxLen = queue.HeldMaxLen()
+	}
+	return c
 }
 
 // numbers returns the queues as a range.
@@ -293,14 +311,17 @@ func (r *Run) Reload(ended func() bool) error {
 	if err := r.alone(r.inForce(codes)); err != nil {
 		return err
 	}
+	hold, err := r.holding(set)
+	if err != nil {
+		return err
+	}
 	deciders := make([]queue.Decider, len(r.Queues))
 	for i := range deciders {
 		if deciders[i], err = r.Decider(set); err != nil {
 			return err
 		}
 	}
-	conf := r.Config(set.Needs().Add(r.Needs))
-	conf.Codes = r.inForce(codes)
+	conf := r.config(set, codes, hold)
 	if conf.Codes != nil {
 		if r.marks == nil || !slices.Equal(codes.List, r.marks.List) {
 			if err := r.Table.Update(r.Attach, r.numbers(), codes); err != nil {
@@ -308,7 +329,7 @@ func (r *Run) Reload(ended func() bool) error {
 			}
 		}
 		r.marks = codes
-		r.asked = append(r.asked, set.Codes(r.Default)...)
+		r.asked = append(r.asked, r.ends(set)...)
 	}
 	for i, q := range r.Queues {
 		if err := q.Reload(deciders[i], conf); err != nil {
@@ -316,7 +337,7 @@ func (r *Run) Reload(ended func() bool) error {
 		}
 	}
 	r.set.Store(set)
-	r.asked = set.Codes(r.Default)
+	r.asked = r.ends(set)
 	if err := r.undecide(); err != nil { // by the rules before
 		r.Warn(fmt.Errorf("flows that the rules before decided: %w", err))
 	}
