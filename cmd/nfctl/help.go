@@ -179,7 +179,7 @@ names of flows after "ct."):
 // kindWords say what a field of each kind is.
 var kindWords = [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "list", field.Bits: "list",
 	field.Addr:   "address",
-	field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool"}
+	field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool", field.Lasting: "seconds"}
 
 func appendFields[T any](b []byte, reg *field.Registry[T], keep func(path string) bool) []byte {
 	rows := reg.Rows()

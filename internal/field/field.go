@@ -24,10 +24,11 @@ const (
 	Bytes              // arbitrary bytes; JSON string in base64
 	Time               // nanoseconds since the epoch; JSON string, RFC 3339
 	Bool               // 0 or 1; JSON false or true
+	Lasting            // nanoseconds that something lasts; JSON number, in seconds
 )
 
 // A Row describes one field of T. Of the loaders just the one its Kind names is
-// set: Num for Uint, Enum, Flags, Time and Bool; IP for Addr; Data for String,
+// set: Num for Uint, Enum, Flags, Time, Bool and Lasting; IP for Addr; Data for String,
 // Bytes and Bits. A loader reports false when the subject does not have the
 // field; what it returns is valid until the subject changes.
 type Row[T any] struct {

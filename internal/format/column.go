@@ -25,10 +25,10 @@ type Column[T any] struct {
 // flags with commas between them, nothing where the object lacks the field.
 func RowColumn[T any](r *field.Row[T]) Column[T] {
 	c := Column[T]{Name: r.Path, Append: cell(r)}
-	c.Right = r.Kind == field.Uint
+	c.Right = r.Kind == field.Uint || r.Kind == field.Lasting
 	c.Tail = r.Kind == field.Addr
 	switch r.Kind {
-	case field.Uint, field.Enum, field.Addr, field.Time, field.Bool:
+	case field.Uint, field.Enum, field.Addr, field.Time, field.Bool, field.Lasting:
 		c.Plain = true
 	}
 	if null := r.Null; null != nil {
@@ -103,6 +103,8 @@ func cell[T any](r *field.Row[T]) func([]byte, *T) []byte {
 		write = value.AppendTime
 	case r.Kind == field.Bool:
 		write = func(b []byte, n uint64) []byte { return strconv.AppendBool(b, n != 0) }
+	case r.Kind == field.Lasting:
+		write = value.AppendSeconds
 	case r.AppendNum != nil:
 		write = r.AppendNum
 	default:

@@ -58,4 +58,4 @@ func keyTable[T any](b []byte, s *Subject[T], what string, rows []field.Row[T]) 
 // jsonTypes says how each kind of field is written in JSON.
 var jsonTypes = [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "array of names",
 	field.Bits: "array of names",
-	field.Addr: "address", field.String: "string", field.Bytes: "base64", field.Time: "time", field.Bool: "true or false"}
+	field.Addr: "address", field.String: "string", field.Bytes: "base64", field.Time: "time", field.Bool: "true or false", field.Lasting: "seconds"}

@@ -129,6 +129,8 @@ func appendType[T any](b []byte, r *field.Row[T]) []byte {
 		typ, more = "array", `, "items": {"type": "string"}`
 	case field.Bool:
 		typ = "boolean"
+	case field.Lasting:
+		typ, more = "number", `, "minimum": 0`
 	case field.Time:
 		more = `, "format": "date-time"`
 	case field.Bytes:

@@ -90,6 +90,8 @@ func (op *jsonOp[T]) appendNum(b []byte, n uint64) []byte {
 		b = append(value.AppendTime(b, n), '"', ',')
 	case field.Bool:
 		b = append(strconv.AppendBool(b, n != 0), ',')
+	case field.Lasting:
+		b = append(value.AppendSeconds(b, n), ',')
 	}
 	op.last, op.all = n, 0
 	if size := len(b) - start; size <= textSize {

@@ -432,7 +432,7 @@ func AttrTable[T any](of string, table []ct.Attr[T]) []Attr {
 		}
 		t := [...]string{field.Uint: "number", field.Enum: "name", field.Flags: "flags", field.Bits: "bits",
 			field.Addr:   "address",
-			field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool"}[a.Kind]
+			field.String: "text", field.Bytes: "bytes", field.Time: "time", field.Bool: "bool", field.Lasting: "seconds"}[a.Kind]
 		switch {
 		case a.Kind == field.Addr && a.Bits == 32:
 			t = "ipv4"

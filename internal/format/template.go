@@ -176,6 +176,8 @@ func (r *reachable[T]) load(t *T) any {
 			return n
 		case r.Kind == field.Bool:
 			return n != 0
+		case r.Kind == field.Lasting:
+			return float64(n) / 1e9
 		case r.Kind == field.Time:
 			return string(value.AppendTime(nil, n))
 		case r.Kind == field.Flags:

@@ -122,6 +122,8 @@ func rowValue(L *lua.LState, r *field.Row[queue.Packet], p *queue.Packet) lua.LV
 		switch r.Kind {
 		case field.Bool:
 			return lua.LBool(n != 0)
+		case field.Lasting:
+			return lua.LNumber(float64(n) / 1e9)
 		case field.Time:
 			return lua.LString(value.AppendTime(nil, n))
 		case field.Enum:

@@ -121,7 +121,7 @@ var Decided = &field.Registry[Packet]{Make: fields}
 
 func reserved(path string) string {
 	switch path {
-	case "verdict", "rule", "why", "dry_run":
+	case "verdict", "rule", "why", "dry_run", "held":
 		return "it is not known while rules decide"
 	}
 	return ""
@@ -250,6 +250,12 @@ func fields() []row {
 				Max:  1<<32 - 1,
 				Doc:  "number of the rule that decided, from 1; absent when none did",
 				Num:  func(p *Packet) (uint64, bool) { return uint64(p.Rule), p.Decided && p.Rule > 0 },
+			},
+			{
+				Path: "held",
+				Kind: field.Lasting,
+				Doc:  "how long the packet waits before it goes on, seconds; absent when it goes at once",
+				Num:  func(p *Packet) (uint64, bool) { return uint64(p.Held), p.Held > 0 },
 			},
 			{
 				Path: "why",
