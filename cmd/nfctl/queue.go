@@ -167,8 +167,8 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	varFlag(f, &o.maxLen, "max-len", "packets", "", func(s string) (uint32, error) {
 		n, err := value.NumberIn("queue length", s, 1, 1<<32-1)
 		return uint32(n), err
-	}, "packets that may wait for a verdict (default 4096; where rules have packets wait, 65535, or 1/32 of the memory "+
-		"at 2.5 kB each where that is less)")
+	}, "packets that may wait for a verdict (default 4096; where rules have packets wait, 65535, or 1/32 of the "+
+		"memory at 2.5 kB each where that is less)")
 	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) {
 		return sizeUpTo(s, 1<<30)
 	}, "receive buffer of each queue's socket")

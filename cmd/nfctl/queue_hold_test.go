@@ -50,7 +50,8 @@ func newTrain(t *testing.T, from, to *nstest.NS, host string) *train {
 				return
 			}
 			now := time.Since(trainsBegan)
-			tr.came <- arrival{int(binary.BigEndian.Uint64(b)), now - time.Duration(binary.BigEndian.Uint64(b[8:])), now}
+			sent := time.Duration(binary.BigEndian.Uint64(b[8:]))
+			tr.came <- arrival{int(binary.BigEndian.Uint64(b)), now - sent, now}
 		}
 	}()
 	return tr
@@ -142,8 +143,8 @@ func TestDelay(t *testing.T) {
 					tr.send(t, 0, n, 100, 0)
 					got := tr.take(n, nstest.Patience)
 					if len(got) != n || !inOrder(got) {
-						t.Errorf("%s %s: %d of %d came, in order: %v\n%s", place.attach, host, len(got), n, inOrder(got),
-							p.Stderr())
+						t.Errorf("%s %s: %d of %d came, in order: %v\n%s", place.attach, host, len(got), n,
+							inOrder(got), p.Stderr())
 					}
 					for _, a := range got {
 						if a.taken < d {
@@ -156,8 +157,8 @@ func TestDelay(t *testing.T) {
 					}
 					_ = tr.in.Close()
 					words := endQueue(t, p)
-					if !strings.Contains(words, fmt.Sprintf("%d had to wait", n)) || strings.Contains(words, "vanished") ||
-						strings.Contains(words, "not sent") {
+					if !strings.Contains(words, fmt.Sprintf("%d had to wait", n)) ||
+						strings.Contains(words, "vanished") || strings.Contains(words, "not sent") {
 						t.Errorf("%s %s: %s", place.attach, host, words)
 					}
 				}
@@ -300,8 +301,8 @@ func TestHeldFull(t *testing.T) {
 	places := holdPlaces(t)[:5]
 	echo := places[0].to.UDPEcho(net.JoinHostPort(places[0].hosts[0], "7001"))
 	for _, place := range places {
-		p := startQueue(t, place.at, "-q", "--max-len", strconv.Itoa(room), "--attach", place.attach+" udp > :7000,7001",
-			"--rule", "delay 400ms udp > :7000")
+		p := startQueue(t, place.at, "-q", "--max-len", strconv.Itoa(room),
+			"--attach", place.attach+" udp > :7000,7001", "--rule", "delay 400ms udp > :7000")
 		tr := newTrain(t, place.from, place.to, place.hosts[0])
 		tr.send(t, 0, n, 60, 0)
 		if place.attach == "output" || place.attach == "postrouting" {
@@ -322,7 +323,8 @@ func TestHeldFull(t *testing.T) {
 			lost += k
 		}
 		if len(got)+lost != n || len(got) < room || lost == 0 || !inOrder(got) {
-			t.Errorf("%s: %d came and %d were lost of %d, in order: %v\n%s", place.attach, len(got), lost, n, inOrder(got), words)
+			t.Errorf("%s: %d came and %d were lost of %d, in order: %v\n%s", place.attach, len(got), lost, n,
+				inOrder(got), words)
 		}
 	}
 }

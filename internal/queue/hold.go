@@ -115,8 +115,8 @@ func (q *Queue) prepare(c *Config, was *room) (*room, error) {
 	if was != nil {
 		n = was
 	} else {
-		conf := Config{MaxLen: max(q.conf.MaxLen, c.MaxLen), Buffer: q.conf.Buffer, CopyRange: min(c.CopyRange, held.PrintBytes),
-			whoever: true}
+		conf := Config{MaxLen: max(q.conf.MaxLen, c.MaxLen), Buffer: q.conf.Buffer,
+			CopyRange: min(c.CopyRange, held.PrintBytes), whoever: true}
 		n.second = openFree(conf, q.conf.Num)
 	}
 	if h.Raw && n.raw == nil {
@@ -256,7 +256,8 @@ func (w *worker) hold(p *Packet, d *Decision) bool {
 	}
 	waits := due > p.now || r.line.Holds(flow)
 	if waits {
-		v := waiting{verdict: d.Verdict, setMark: d.SetMark, mark: d.Mark, out: p.Out, before: held.None, after: held.None}
+		v := waiting{verdict: d.Verdict, setMark: d.SetMark, mark: d.Mark, out: p.Out,
+			before: held.None, after: held.None}
 		n[cHeldAll]++
 		if w.local(p) {
 			n[cLocal]++ // unless as a copy
@@ -492,7 +493,7 @@ func (w *worker) goOn(v *waiting, ref held.Ref) {
 	}
 	r.inSecond--
 	d := Decision{Verdict: v.verdict, SetMark: v.setMark, Mark: v.mark}
-	if len(r.run) > 0 && (!first || d.Verdict != r.rund.Verdict || d.SetMark != r.rund.SetMark || d.Mark != r.rund.Mark) {
+	if o := &r.rund; len(r.run) > 0 && (!first || d.Verdict != o.Verdict || d.SetMark != o.SetMark || d.Mark != o.Mark) {
 		r.endRun()
 	}
 	if first {

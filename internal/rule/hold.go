@@ -117,7 +117,8 @@ var rateUnits = []struct {
 
 // readBits reads a rate in bits a second.
 func readBits(s string) (uint64, error) {
-	bad := &value.Error{What: "rate", Text: s, Valid: "bits a second with their unit: 500kbit, 1mbit, 2.5gbit (powers of 1000)"}
+	bad := &value.Error{What: "rate", Text: s,
+		Valid: "bits a second with their unit: 500kbit, 1mbit, 2.5gbit (powers of 1000)"}
 	for _, u := range rateUnits {
 		if n, ok := strings.CutSuffix(strings.ToLower(s), u.suffix); ok {
 			f, err := decimal(n)
