@@ -493,7 +493,8 @@ func (w *worker) goOn(v *waiting, ref held.Ref) {
 	}
 	r.inSecond--
 	d := Decision{Verdict: v.verdict, SetMark: v.setMark, Mark: v.mark}
-	if o := &r.rund; len(r.run) > 0 && (!first || d.Verdict != o.Verdict || d.SetMark != o.SetMark || d.Mark != o.Mark) {
+	if o := &r.rund; len(r.run) > 0 &&
+		(!first || d.Verdict != o.Verdict || d.SetMark != o.SetMark || d.Mark != o.Mark) {
 		r.endRun()
 	}
 	if first {
