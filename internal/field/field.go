@@ -15,16 +15,16 @@ import (
 type Kind uint8
 
 const (
-	Uint   Kind = iota // a number; JSON number
-	Enum               // a number with names; JSON string, the name, or the digits when it has none
-	Flags              // bits of a number with names; JSON array of names
-	Bits               // bits of a byte string with names (labels); JSON array of names
-	Addr               // an IP address; JSON string
-	String             // text; JSON string
-	Bytes              // arbitrary bytes; JSON string in base64
-	Time               // nanoseconds since the epoch; JSON string, RFC 3339
-	Bool               // 0 or 1; JSON false or true
-	Lasting            // nanoseconds that something lasts; JSON number, in seconds
+	Uint    Kind = iota // a number; JSON number
+	Enum                // a number with names; JSON string, the name, or the digits when it has none
+	Flags               // bits of a number with names; JSON array of names
+	Bits                // bits of a byte string with names (labels); JSON array of names
+	Addr                // an IP address; JSON string
+	String              // text; JSON string
+	Bytes               // arbitrary bytes; JSON string in base64
+	Time                // nanoseconds since the epoch; JSON string, RFC 3339
+	Bool                // 0 or 1; JSON false or true
+	Lasting             // nanoseconds that something lasts; JSON number, in seconds
 )
 
 // A Row describes one field of T. Of the loaders just the one its Kind names is

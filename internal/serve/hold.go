@@ -39,20 +39,20 @@ func (r *Run) holding(set *rule.Set) (*queue.Hold, error) {
 	}
 	if len(r.Attach) == 0 {
 		if h.Duplicate > 0 {
-			return nil, table.Usagef("%s: a copy would come to the queue again, for ever, but for nfctl's own rule, which "+
-				"leaves it out: --attach, as --attach 'forward udp > :53'", where(h.Duplicate))
+			return nil, table.Usagef("%s: a copy would come to the queue again, for ever, but for nfctl's own rule, "+
+				"which leaves it out: --attach, as --attach 'forward udp > :53'", where(h.Duplicate))
 		}
 		if at := r.localFeeder(); at != "" {
-			return nil, table.Usagef("%s: %s queues what this host sends, and a packet that waits there counts as not sent, "+
-				"so that TCP all but stands still: let nfctl queue them (--attach output), which sends copies, or "+
-				"have the other direction wait, at input", where(h.Wait), at)
+			return nil, table.Usagef("%s: %s queues what this host sends, and a packet that waits there counts as not "+
+				"sent, so that TCP all but stands still: let nfctl queue them (--attach output), which sends copies, "+
+				"or have the other direction wait, at input", where(h.Wait), at)
 		}
 		return &queue.Hold{}, nil
 	}
 	for i := range r.Attach {
 		if s := &r.Attach[i]; h.Duplicate > 0 && s.Hook == nft.Postrouting && s.Priority >= sourceTranslation {
-			return nil, table.Usagef("%s: --attach '%s' is behind the translation of source addresses, of which a copy "+
-				"knows nothing: take a priority below %d", where(h.Duplicate), s.Text, sourceTranslation)
+			return nil, table.Usagef("%s: --attach '%s' is behind the translation of source addresses, of which a "+
+				"copy knows nothing: take a priority below %d", where(h.Duplicate), s.Text, sourceTranslation)
 		}
 	}
 	hold := &queue.Hold{}
