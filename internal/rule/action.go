@@ -94,6 +94,17 @@ func actionWords(deciding bool) (words []string) {
 	return words
 }
 
+// flowWords names the actions that can be for a whole flow.
+func flowWords() string {
+	var words []string
+	for i := range actionTable {
+		if a := &actionTable[i]; a.flows {
+			words = append(words, a.Word)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 func readQueue(p *parser, r *Rule, _ Options) error {
 	const valid = "the number of a queue, 0 to 65535"
 	w, err := p.argument("queue", valid)

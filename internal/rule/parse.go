@@ -201,6 +201,9 @@ func (p *parser) rule(o Options) (Rule, error) {
 			return r, &value.Error{What: "word here", Text: w,
 				Valid: w + " behind the actions and in front of the flow, as drop " + w + " … tcp > :80"}
 		}
+		if w, _, _ := strings.Cut(words, " "); w == "flow" {
+			return r, &value.Error{What: "word here", Text: w, Valid: "flow right behind " + flowWords()}
+		}
 		if !strings.Contains(words, ">") {
 			if _, err := patternConds(words + " >"); err == nil && strings.Trim(words, "0123456789") != "" {
 				return r, &value.Error{What: "flow", Text: words, Near: words + " >",

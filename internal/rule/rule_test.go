@@ -143,6 +143,8 @@ func TestParseErrors(t *testing.T) {
 		{"dorp tcp > *:22", `rule 'dorp tcp > *:22': "dorp" is not a valid action (did you mean "drop"?): want one of accept, drop, reject, repeat, stop, queue, mark, connmark, set, replace, option, delay, rate, duplicate, corrupt, log, expect, lua`},
 		{"repeat", "rule 'repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
 		{"mark 0 repeat", "rule 'mark 0 repeat': repeat wants a mark other than 0 in the same rule, by which the rule that queues leaves the packet out: repeat mark 0x10/0x10"},
+		{"stop flow", `rule 'stop flow': "flow" is not a valid word here: want flow right behind accept, drop, reject`},
+		{"queue 5 flow udp >", `rule 'queue 5 flow udp >': "flow" is not a valid word here: want flow right behind accept, drop, reject`},
 		{"accept drop", `rule 'accept drop': "drop" is not a valid second verdict: want one of accept, drop, reject, repeat, stop and queue in a rule`},
 		{"deny tcp > :80", `rule 'deny tcp > :80': "deny" is not a valid action (did you mean "drop"?)`},
 		{"permit", `rule 'permit': "permit" is not a valid action (did you mean "accept"?)`},
