@@ -126,6 +126,12 @@ const (
 // consume must be called from the test's goroutine, in its namespace.
 func consume(t *testing.T, queue uint16, verdict uint32) *consumer {
 	t.Helper()
+	return consumeMarking(t, queue, verdict, nil)
+}
+
+// consumeMarking is consume with the mark that a packet gets, by what it carries.
+func consumeMarking(t *testing.T, queue uint16, verdict uint32, mark func(packet []byte) uint32) *consumer {
+	t.Helper()
 	c, err := nl.Dial(nl.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -145,12 +151,12 @@ func consume(t *testing.T, queue uint16, verdict uint32) *consumer {
 		t.Fatal(err)
 	}
 	q := &consumer{t: t, c: c, r: r, done: make(chan struct{}), from: map[uint16]int{}}
-	go q.loop(queue, verdict)
+	go q.loop(queue, verdict, mark)
 	t.Cleanup(q.close)
 	return q
 }
 
-func (q *consumer) loop(queue uint16, verdict uint32) {
+func (q *consumer) loop(queue uint16, verdict uint32, mark func([]byte) uint32) {
 	defer close(q.done)
 	var out []byte
 	for {
@@ -162,20 +168,32 @@ func (q *consumer) loop(queue uint16, verdict uint32) {
 		for i := range n {
 			b, _ := q.r.Datagram(i)
 			m, _, _ := nl.NextMsg(b)
+			var id uint32
+			var p []byte
 			for a := range nl.Attrs(m.Body()) {
-				if p := a.Data; a.Type == nfqaPayload && len(p) > 22 && p[0] == 0x45 && p[9] == unix.IPPROTO_TCP {
-					q.mu.Lock()
-					q.from[uint16(p[20])<<8|uint16(p[21])]++
-					q.mu.Unlock()
-				}
-				if id, ok := a.U32(); ok && a.Type == 1 && verdict != hold {
-					at := len(out)
-					out = nl.AppendHeader(out, nl.Type(nl.SubsysQueue, 1), 0, unix.AF_UNSPEC, queue)
-					out = nl.AppendAttr(out, 2, []byte{0, 0, 0, byte(verdict), byte(id >> 24), byte(id >> 16),
-						byte(id >> 8), byte(id)})
-					out = nl.Finish(out, at)
+				switch a.Type {
+				case 1: // NFQA_PACKET_HDR
+					id, _ = a.U32()
+				case nfqaPayload:
+					p = a.Data
 				}
 			}
+			if len(p) > 22 && p[0] == 0x45 && p[9] == unix.IPPROTO_TCP {
+				q.mu.Lock()
+				q.from[uint16(p[20])<<8|uint16(p[21])]++
+				q.mu.Unlock()
+			}
+			if id == 0 || verdict == hold {
+				continue
+			}
+			at := len(out)
+			out = nl.AppendHeader(out, nl.Type(nl.SubsysQueue, 1), 0, unix.AF_UNSPEC, queue)
+			out = nl.AppendAttr(out, 2, []byte{0, 0, 0, byte(verdict), byte(id >> 24), byte(id >> 16),
+				byte(id >> 8), byte(id)})
+			if mark != nil {
+				out = nl.AppendU32(out, 3, mark(p)) // NFQA_MARK
+			}
+			out = nl.Finish(out, at)
 		}
 		q.mu.Lock()
 		q.n += n
