@@ -43,6 +43,7 @@ var arrows = map[string]string{
 	"internal/attrs":   "ct format table pattern value",
 	"internal/serve":   "queue rule nft mark format table pattern value",
 	"internal/stream":  "nl",
+	"internal/resolve": "value",
 	"internal/say":     "",
 	"internal/process": "",
 	"internal/child":   "process",

@@ -59,6 +59,7 @@ func (a *app) flagCompleters() map[string]completer {
 		"set":          completeSettable,
 		"filter":       expression,
 		"until":        expression,
+		"fail-if":      expression,
 		"accept-if":    expression,
 		"drop-if":      expression,
 		"rule":         a.completeRule,

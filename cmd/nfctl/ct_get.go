@@ -39,6 +39,7 @@ it is looked for in zone 0. A flow that is not there ends with status 3.`,
 	c.Flags().SortFlags = false
 	o.flow.register(c, true)
 	c.Flags().BoolVar(&o.zero, "zero", false, "set its counters to zero after reading them")
+	a.resolveFlag(c)
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
@@ -71,5 +72,6 @@ func (a *app) ctGet(o *ctGetOptions) error {
 		}
 		t.SetIdle(got)
 	}
+	flowKind.learnOne(a.running.Context(), a, got)
 	return cmp.Or(w.print(got), w.end())
 }

@@ -63,6 +63,7 @@ those fields, count, packets and bytes.`,
 	f.BoolVar(&o.unconfirmed, "unconfirmed", false,
 		"list flows that are not yet in the table; always empty since Linux 5.19 or so")
 	o.registerFailEmpty(c)
+	a.resolveFlag(c)
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
 }
@@ -125,6 +126,11 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 	defer stop()
 	if c.Flags().Changed("group-by") {
 		return ended(ctx, a.ctGroups(ctx, o, out, choose, d))
+	}
+	if !o.elsewhere {
+		if err := flowKind.learn(ctx, a, choose); err != nil {
+			return ended(ctx, err)
+		}
 	}
 	how := table.Listing{Dump: d, Zero: o.zero}
 	how.InOrder = out.Format == format.Table // its columns are aligned over all flows

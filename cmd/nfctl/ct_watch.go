@@ -21,6 +21,7 @@ type watchFlags struct {
 	ready    string
 	notBy    []string
 	keep     bool // all privileges
+	summary  bool
 	stream   streamFlags
 }
 
@@ -49,6 +50,9 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 			"or 1/32 of the machine's memory where that is less)")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when nothing that happens is missed any more")
 	keepPrivilegesFlag(f, &o.keep)
+	f.BoolVar(&o.summary, "summary", false,
+		"totals tell events by kind and rate, and the busiest sources, destinations "+
+			"and\ndestination ports of what was shown; so they do with -v")
 	o.stream.register(f, "events")
 }
 
@@ -79,7 +83,7 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 			if err := fo.args(args); err != nil {
 				return err
 			}
-			flows, err := table.WatchFlows(&fo.Filter, o.stream.until)
+			flows, err := table.WatchFlows(&fo.Filter, o.stream.ends())
 			if err != nil {
 				return err
 			}
@@ -94,6 +98,7 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 	}
 	o.register(c, "new, update, destroy, all")
 	flowKind.registerFilter(c, fo)
+	a.resolveFlag(c)
 	a.prints(c, format.FlowEventFormats, paths(ct.FlowFields))
 	return c
 }
@@ -112,7 +117,7 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 			if err := fo.args(args); err != nil {
 				return err
 			}
-			expects, err := table.WatchExpects(&fo.Filter, o.stream.until)
+			expects, err := table.WatchExpects(&fo.Filter, o.stream.ends())
 			if err != nil {
 				return err
 			}
@@ -125,6 +130,7 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 	}
 	o.register(c, "new, destroy, all")
 	expectKind.registerFilter(c, fo)
+	a.resolveFlag(c)
 	a.prints(c, format.ExpectEventFormats, paths(ct.ExpectFields))
 	return c
 }

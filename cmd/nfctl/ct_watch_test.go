@@ -421,10 +421,13 @@ func TestWatchEnds(t *testing.T) {
 	run(2, "--filter", "watch", "--filter", "orig.sorc == 1")
 	run(2, "want text, json, xml, template", "watch", "-o", "csv")
 	run(2, "must be quoted", "ct", "watch", "tcp")
+	run(2, "--fail-if", "ct", "watch", "--fail-if", "orig.sorc == 1")
 
 	w := startWatch(t, ns, "ct", "watch", "--count", "2", "--events", "new", "-o", "flow", "udp > :53")
 	u := startWatch(t, ns, "ct", "watch", "--until", "orig.src == \"10.1.0.2\"", "-e", "NEW,UPDATES", "--template",
 		"{{.orig.src}}")
+	f := startWatch(t, ns, "ct", "watch", "--fail-if", "orig.src == \"10.1.0.2\"", "-e", "new", "--template",
+		"{{.orig.src}}", "--summary")
 	both := startWatch(t, ns, "watch", "--filter", `tuple.dport == 5000 or orig.dport == 53`, "-o", "json", "--fields",
 		"kind,tuple.dport,orig.src", "--count", "4")
 	ns.Run(nstest.Build(t), "expect", "create", "-q", "--create-master", "--helper", "ftp", "--master",
@@ -436,6 +439,20 @@ func TestWatchEnds(t *testing.T) {
 	}
 	if status := u.Wait(); status != 0 || u.Stdout() != "10.0.0.1\n10.1.0.0\n10.1.0.1\n10.1.0.2\n" {
 		t.Errorf("--until: %d, %s", status, u.Stdout())
+	}
+	if status := f.Wait(); status != exitFailed || f.Stdout() != "10.0.0.1\n10.1.0.0\n10.1.0.1\n10.1.0.2\n" ||
+		!strings.Contains(f.Stderr(), "ended by --fail-if") {
+		t.Errorf("--fail-if: %d, %s%s", status, f.Stdout(), f.Stderr())
+	}
+	for _, line := range []string{"shown: new 4 (",
+		"busiest sources: 10.0.0.1 (1), 10.1.0.0 (1), 10.1.0.1 (1), 10.1.0.2 (1)\n",
+		"busiest destinations: 10.0.0.2 (4)\n", "busiest destination ports: udp 53 (3), tcp 21 (1)\n"} {
+		if !strings.Contains(f.Stderr(), line) {
+			t.Errorf("--summary lacks %q: %s", line, f.Stderr())
+		}
+	}
+	if strings.Contains(u.Stderr(), "busiest") {
+		t.Errorf("a summary that was not asked for: %s", u.Stderr())
 	}
 	want := `{"kind":"expect","tuple":{"dport":5000}}
 {"kind":"flow","orig":{"src":"10.1.0.0"}}

@@ -32,7 +32,7 @@ var exitCodes = []struct {
 	text string
 }{
 	{exitOK, "done; also after SIGINT or SIGTERM, after a closed pipe, and when an update or delete matched nothing"},
-	{exitFailed, "failed"},
+	{exitFailed, "failed; also what --fail-if waited for has come"},
 	{exitUsage, "bad command line or bad value; nothing was done"},
 	{exitNotFound, "not found: get of an absent object, --fail-empty, or --count/--until that --duration/--idle ended first"},
 	{exitExists, "already exists or in use"},

@@ -42,10 +42,12 @@ func newExpectGet(a *app) *cobra.Command {
 				return err
 			}
 			got.Zone, got.Present = key.Zone, got.Present|ct.ExpectHasZone
+			expectKind.learnOne(a.running.Context(), a, &got)
 			return cmp.Or(w.print(&got), w.end())
 		},
 	}
 	registerZone(c, &zone)
+	a.resolveFlag(c)
 	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }

@@ -24,6 +24,7 @@ about the connection expected, as it is stored: what may be anything is 0 there.
 	}
 	expectKind.register(c, o)
 	o.registerFailEmpty(c)
+	a.resolveFlag(c)
 	a.prints(c, format.ExpectFormats, paths(ct.ExpectFields))
 	return c
 }
@@ -61,6 +62,9 @@ func (a *app) expectList(c *cobra.Command, o *choosing, args []string, form stri
 	}
 	ctx, stop := a.interruptible(c, expectKind.noun, "")
 	defer stop()
+	if err := expectKind.learn(ctx, a, choose); err != nil {
+		return ended(ctx, err)
+	}
 	return expectKind.list(ctx, a, out, o,
 		func(reader func() func(*ct.Expect) error, _ func(error)) (uint64, ct.DumpResult, error) {
 			show := func(*ct.Expect) error { return nil }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -24,14 +25,16 @@ type kind[T any] struct {
 	choose  func(*table.Filter) (*table.Choice[T], error)
 	each    func(context.Context, *table.Choice[T], func(*T) error) (table.Edited, error)
 	edited  func(*tally) // counts one that was changed
+	addrs   func(*T, func(netip.Addr))
 }
 
 var flowKind = kind[ct.Flow]{"flow", "the kernel fills the table only where a rule uses conntrack; 'nfctl doctor' " +
 	"says whether one does here", format.Flows, ct.FlowFields, ct.FlowFlags, table.Flows, table.Each,
-	(*tally).flow}
+	(*tally).flow, (*ct.Flow).Addrs}
 
 var expectKind = kind[ct.Expect]{"expectation", "a helper makes them, for a flow that was given one",
-	format.Expects, ct.ExpectFields, ct.ExpectFlags, table.Expects, table.EachExpect, (*tally).expect}
+	format.Expects, ct.ExpectFields, ct.ExpectFlags, table.Expects, table.EachExpect,
+	(*tally).expect, (*ct.Expect).Addrs}
 
 // A choosing is the flags of a command that chooses objects and changes them, or not.
 type choosing struct {

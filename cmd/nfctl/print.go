@@ -77,6 +77,9 @@ func (a *app) outputOr(own string, stream bool) (format.Output, error) {
 	}
 	o.Resolve(isTerminal(a.out), stream)
 	o.Width = process.Width(a.out)
+	if r := a.resolver(); r != nil {
+		o.Names = r
+	}
 	if err := o.Check(commandName(a.running), a.printing[a.running].formats); err != nil {
 		return o, named("--output", err)
 	}

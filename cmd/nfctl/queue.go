@@ -211,11 +211,13 @@ func acceptOrDrop(s string) (queue.Verdict, error) {
 	return 0, &value.Error{What: "verdict", Text: s, Valid: "accept or drop"}
 }
 
-// needs says what output and --until want of each packet.
-func (o *queueOptions) needs(out *format.Output, silent bool, until *filter.Program[queue.Packet]) rule.Needs {
+// needs says what output, --until and --fail-if want of each packet.
+func (o *queueOptions) needs(out *format.Output, silent bool, ends ...*filter.Program[queue.Packet]) rule.Needs {
 	var n rule.Needs
-	if until != nil {
-		n = rule.ExprNeeds(until, serve.OnlyProto(o.Attach))
+	for _, end := range ends {
+		if end != nil {
+			n = n.Add(rule.ExprNeeds(end, serve.OnlyProto(o.Attach)))
+		}
 	}
 	switch {
 	case silent:

@@ -33,6 +33,7 @@ type queueRun struct {
 	o *queueOptions
 	serve.Run
 	until  *filter.Program[queue.Packet]
+	failIf *filter.Program[queue.Packet]
 	lua    *lua.Rules
 	expect *rule.Expects
 	stream *stream.Stream
@@ -71,6 +72,11 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := r.Read(); err != nil {
 		return err
 	}
+	if o.stream.failIf != "" {
+		if r.failIf, err = filter.Compile(queue.Fields, o.stream.failIf); err != nil {
+			return named("--fail-if", err)
+		}
+	}
 	if o.stream.until != "" {
 		if r.until, err = filter.Compile(queue.Fields, o.stream.until); err != nil {
 			return named("--until", err)
@@ -80,7 +86,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	silent := a.quiet || process.Discards(a.out) || o.write.path == "-"
-	r.Needs = o.needs(&out, silent, r.until)
+	r.Needs = o.needs(&out, silent, r.until, r.failIf)
 	if r.capture != nil {
 		r.Needs = r.Needs.Add(r.capture.needs(serve.OnlyProto(o.Attach)))
 	}
@@ -196,7 +202,7 @@ func (r *queueRun) segments(set *rule.Set) {
 		r.a.warn(cut+"rule %d (%s) judges each datagram of UDP by itself, and may meet some; behind a flow of TCP it "+
 			"would not, and --gso keeps them", nums, n, set.Name(n))
 	case r.Needs.Apart && !r.Needs.Uncut && !r.o.gso:
-		r.a.warn(cut+"--until judges each datagram of UDP by itself; --gso keeps them", nums)
+		r.a.warn(cut+"--until or --fail-if judges each datagram of UDP by itself; --gso keeps them", nums)
 	case !r.Queues[0].GSO():
 		r.a.warn(cut+"this kernel cannot leave them whole, or not when rules edit", nums)
 	}
@@ -223,7 +229,7 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	}
 	ended := false
 	failed := error(nil)
-	if !silent || r.o.stream.count > 0 || r.until != nil || w != nil {
+	if !silent || r.o.stream.count > 0 || r.until != nil || r.failIf != nil || w != nil {
 		q.OnPacket = func(pkt *queue.Packet, d *queue.Decision) {
 			if ended || !r.stream.Take() {
 				return
@@ -231,7 +237,8 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 			if w != nil {
 				w.add(pkt, d)
 			}
-			met := r.until != nil && r.until.Match(pkt)
+			bad := r.failIf != nil && r.failIf.Match(pkt)
+			met := bad || r.until != nil && r.until.Match(pkt)
 			if !silent && (met || d.Log || !r.Set().Logs()) {
 				k.b = p.Append(k.b, pkt)
 				if k.full() && failed == nil {
@@ -240,6 +247,9 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 			}
 			if met {
 				ended = true
+				if bad {
+					r.stream.Fail()
+				}
 				r.stream.Met()
 			}
 		}

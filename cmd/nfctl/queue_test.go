@@ -421,7 +421,7 @@ func TestQueueUsage(t *testing.T) {
 		{"--rule|drop first 0", `"0"`}, {"--rule|drop udp > :53 every 10", "in front of the flow"}, {"--seed x", `"x"`}, {"--seed -1", "-1"}, {"--max-flows 0", `"0"`}, {"--max-flows 99999999", "99999999"},
 		{"--attach outpt", "output"}, {"--attach|output priority x", "x"}, {"--attach|output tcp > :x1", "x1"},
 		{"--default maybe", "maybe"}, {"--on-uneditable x", "x"}, {"--snaplen 0", `"0"`}, {"--snaplen 70000", "70000"}, {"--max-len x", `"x"`},
-		{"--buffer 8XB", "8XB"}, {"--buffer 0", `"0"`}, {"--duration 5x", "5x"}, {"--idle -1", "-1"}, {"--count x", `"x"`}, {"--until x", `"x"`},
+		{"--buffer 8XB", "8XB"}, {"--buffer 0", `"0"`}, {"--duration 5x", "5x"}, {"--idle -1", "-1"}, {"--count x", `"x"`}, {"--until x", `"x"`}, {"--fail-if x", `"x"`},
 		{"--print-payload b", `"b"`}, {"-o jsn", "json"}, {"-o xml", "xml"}, {"-o text,json", "json"}, {"--fields ip.scr", "ip.src"}, {"--template {{.ip.scr}}", "ip"},
 		{"--template {{", "template"}, {"--color x", `"x"`}, {"--meta --snaplen 9", "--meta"}, {"--lua-timeout x", `"x"`}, {"--lua-timeout 0", "more than nothing"}, {"--rule|drop tcp", `(did you mean "tcp >"?)`}, {"--bogus", "--bogus"}, {"--nm 3", "--num"},
 		{"--num 0,5 --attach output", "range"},
@@ -456,6 +456,9 @@ func TestQueueEndsByItself(t *testing.T) {
 		{[]string{"--count", "3", "--duration", "300ms"}, 1, exitNotFound, 1},
 		{[]string{"--until", "udp.sport != nil && id == 2"}, 4, 0, 2},
 		{[]string{"--until", "id == 9", "--idle", "200ms"}, 1, exitNotFound, 1},
+		{[]string{"--fail-if", "id == 2"}, 4, exitFailed, 2},
+		{[]string{"--fail-if", "id == 2", "--count", "2"}, 4, exitFailed, 2},
+		{[]string{"--fail-if", "id == 9", "--count", "2"}, 4, 0, 2},
 		{[]string{"--duration", "300ms"}, 1, 0, 1},
 		{[]string{"--idle", "200ms"}, 1, 0, 1},
 	}

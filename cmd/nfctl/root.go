@@ -14,6 +14,7 @@ import (
 
 	"nfctl/internal/nl"
 	"nfctl/internal/process"
+	"nfctl/internal/resolve"
 	"nfctl/internal/say"
 	"nfctl/internal/value"
 )
@@ -35,6 +36,9 @@ type app struct {
 	color    string // --color
 	quiet    bool   // -q
 	verbose  int    // -v
+
+	resolve bool              // --resolve
+	names   *resolve.Resolver // nil: not asked for, or not yet
 
 	ready process.Ready
 

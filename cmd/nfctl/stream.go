@@ -10,12 +10,13 @@ import (
 
 	"nfctl/internal/process"
 	"nfctl/internal/stream"
+	"nfctl/internal/table"
 )
 
 // streamFlags say when a stream ends by itself.
 type streamFlags struct {
 	count          uint64
-	until          string
+	until, failIf  string
 	duration, idle time.Duration
 }
 
@@ -23,9 +24,14 @@ func (s *streamFlags) register(f *pflag.FlagSet, what string) {
 	f.Uint64Var(&s.count, "count", 0, "end after `N` "+what)
 	f.StringVar(&s.until, "until", "", "end at the first of the "+what+
 		" that an `expression` holds for, after printing it")
+	f.StringVar(&s.failIf, "fail-if", "", "end with status 1 at the first of the "+what+
+		" that an `expression` holds for, after printing it")
 	durationFlag(f, &s.duration, "duration", "end after this time")
 	durationFlag(f, &s.idle, "idle", "end when nothing has come for this time")
 }
+
+// ends are the expressions that end a watch.
+func (s *streamFlags) ends() table.Ends { return table.Ends{Until: s.until, FailIf: s.failIf} }
 
 // repeats adds the flags of commands that print again and again with --interval.
 func (s *streamFlags) repeats(f *pflag.FlagSet) {
@@ -51,10 +57,15 @@ func (s *streamFlags) start(a *app, parent context.Context, totals func(), patie
 		Totals: totals, Patience: patience, Exit: a.exit})
 }
 
+// errFailIf says that a stream ended because it was to fail.
+var errFailIf = errors.New("ended by --fail-if")
+
 // result is the status of a stream that has ended: 3 when --count or --until was asked
 // for and something else ended it by itself.
 func (s *streamFlags) result(st *stream.Stream) error {
 	switch err := st.Result(); {
+	case errors.Is(err, stream.ErrFail):
+		return &statusError{code: exitFailed, err: errFailIf}
 	case errors.Is(err, stream.ErrShort) && (s.count > 0 || s.until != ""):
 		return &statusError{code: exitNotFound}
 	case errors.Is(err, stream.ErrGone):

@@ -26,7 +26,7 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 			if err := fo.args(args); err != nil {
 				return err
 			}
-			flows, expects, err := table.WatchBoth(&fo.Filter, o.stream.until)
+			flows, expects, err := table.WatchBoth(&fo.Filter, o.stream.ends())
 			if err != nil {
 				return err
 			}
@@ -47,6 +47,7 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 	}
 	o.register(c, "new, update, destroy, all")
 	registerFilter(c, nil, fo)
+	a.resolveFlag(c)
 	a.prints(c, format.MixedFormats, paths(ct.FlowFields))
 	return c
 }

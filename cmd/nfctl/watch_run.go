@@ -38,6 +38,8 @@ type watchRun struct {
 	filtered                          bool // by the kernel
 	events, listed, shown, lost, gaps atomic.Uint64
 	unknown                           atomic.Bool
+
+	busy *table.Summary // nil: not asked for
 }
 
 // prints sets what frames the output.
@@ -52,6 +54,13 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 	existing := isExisting[T]()
 	by, notBy := causedBy[T](), table.NotBy(w.o.notBy)
 	all := len(w.o.notBy) == 0
+	count := func(*T) {}
+	if w.o.summary || w.a.verbose > 0 {
+		if w.busy == nil {
+			w.busy = &table.Summary{}
+		}
+		count = table.AddTo[T](w.busy)
+	}
 	return func(t *T) error {
 		if existing(t) {
 			w.listed.Add(1)
@@ -65,6 +74,7 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 			return nl.ErrStop
 		}
 		w.news = true
+		count(t)
 		n := w.shown.Add(1)
 		if !w.silent {
 			w.k.b = p.Append(w.k.b, t)
@@ -74,6 +84,10 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 					return err
 				}
 			}
+		}
+		if c.Fail != nil && c.Fail(t) {
+			w.stream.Fail()
+			return nl.ErrStop
 		}
 		if c.Until != nil && c.Until(t) {
 			w.stream.Met()
@@ -278,6 +292,9 @@ func (w *watchRun) totals() {
 	b = append(b, '\n')
 	if n > 0 && !w.o.reliable {
 		b = append(b, "nfctl: hint: raise --buffer, watch fewer --events, or see --reliable\n"...)
+	}
+	if w.busy != nil {
+		b = w.busy.Busy(5).AppendText(b, secs)
 	}
 	_, _ = w.a.err.Write(b)
 }

@@ -10,6 +10,7 @@ import (
 // the fields of out each is given those that its objects have.
 func NewBoth(out Output, opt Options) (*Printer[ct.Flow], *Printer[ct.Expect], error) {
 	names := out.Fields
+	flows, expects := Named(ct.FlowFields, out.Names), Named(ct.ExpectFields, out.Names)
 	known := func(has func(string) error) (out []string) {
 		for _, n := range names {
 			if has(n) == nil {
@@ -21,8 +22,8 @@ func NewBoth(out Output, opt Options) (*Printer[ct.Flow], *Printer[ct.Expect], e
 		}
 		return out
 	}
-	flow := func(n string) error { _, err := SelectRows(ct.FlowFields, []string{n}); return err }
-	expect := func(n string) error { _, err := SelectRows(ct.ExpectFields, []string{n}); return err }
+	flow := func(n string) error { _, err := SelectRows(flows, []string{n}); return err }
+	expect := func(n string) error { _, err := SelectRows(expects, []string{n}); return err }
 	for _, n := range names {
 		if err := flow(n); err != nil && expect(n) != nil {
 			return nil, nil, fmt.Errorf("--fields: %w", err)
@@ -31,12 +32,12 @@ func NewBoth(out Output, opt Options) (*Printer[ct.Flow], *Printer[ct.Expect], e
 	of, oe := out, out
 	of.Fields = known(flow)
 	oe.Fields = known(expect)
-	opt.Others = func(path string) bool { return ct.ExpectFields.Row(path) != nil || ct.ExpectFields.Group(path) }
+	opt.Others = func(path string) bool { return expects.Row(path) != nil || expects.Group(path) }
 	pf, err := New(Flows, of, opt)
 	if err != nil {
 		return nil, nil, err
 	}
-	opt.Others = func(path string) bool { return ct.FlowFields.Row(path) != nil || ct.FlowFields.Group(path) }
+	opt.Others = func(path string) bool { return flows.Row(path) != nil || flows.Group(path) }
 	pe, err := New(Expects, oe, opt)
 	if err != nil {
 		return nil, nil, err

@@ -18,9 +18,15 @@ var protoHead = [256]string{ct.TCP: "tcp      6 ", ct.UDP: "udp      17 ", ct.UD
 	ct.ICMP:   "icmp     1 ",
 	ct.ICMPv6: "icmpv6   58 ", ct.SCTP: "sctp     132 ", ct.GRE: "gre      47 ", ct.DCCP: "dccp     33 "}
 
-func appendProto(b []byte, proto uint8) []byte {
+func appendProto(b []byte, proto uint8, n Namer) []byte {
 	if w := protoHead[proto]; w != "" {
 		return append(b, w...)
+	}
+	if w := value.Protocols.Word(uint64(proto)); n != nil && w != "" {
+		for b = append(b, w...); len(w) < 8; w += " " {
+			b = append(b, ' ')
+		}
+		return appendNum(b, " ", uint64(proto))
 	}
 	return appendNum(b, "unknown  ", uint64(proto))
 }
@@ -84,13 +90,13 @@ func appendAddr(b []byte, a netip.Addr, family uint8) []byte {
 
 // appendTuple appends "src=… dst=… sport=… dport=… " with the given words before
 // src and dst.
-func appendTuple(b []byte, t *ct.Tuple, proto uint8, src, dst string) []byte {
-	b = append(appendAddr(append(b, src...), t.Src, t.Family), ' ')
-	b = append(appendAddr(append(b, dst...), t.Dst, t.Family), ' ')
+func appendTuple(b []byte, t *ct.Tuple, proto uint8, src, dst string, n Namer) []byte {
+	b = append(appendHost(append(b, src...), t.Src, t.Family, n), ' ')
+	b = append(appendHost(append(b, dst...), t.Dst, t.Family, n), ' ')
 	switch proto {
 	case ct.TCP, ct.UDP, ct.UDPLite, ct.SCTP, ct.DCCP:
-		b = strconv.AppendUint(append(b, "sport="...), uint64(t.Sport), 10)
-		b = strconv.AppendUint(append(b, " dport="...), uint64(t.Dport), 10)
+		b = appendService(append(b, "sport="...), proto, t.Sport, n)
+		b = appendService(append(b, " dport="...), proto, t.Dport, n)
 		b = append(b, ' ')
 	case ct.ICMP, ct.ICMPv6:
 		b = strconv.AppendUint(append(b, "type="...), uint64(t.Type), 10)
@@ -133,21 +139,21 @@ func appendCtime(b []byte, ns uint64) []byte {
 
 // AppendFlow appends a flow as libnetfilter_conntrack writes it, with the head
 // of its event if it is one, and without a newline. Of o it looks at Extended,
-// ID, KTimestamp and Labels.
+// ID, KTimestamp, Labels and Names.
 func AppendFlow(b []byte, f *ct.Flow, o *Output) []byte {
 	proto := f.Orig.Proto
 	b = append(b, eventHead[f.Event]...)
 	if o.Extended {
 		b = appendFamily(b, f.Family())
 	}
-	b = appendProto(b, proto)
+	b = appendProto(b, proto, o.Names)
 	if f.Has(ct.HasTimeout) {
 		b = appendNum(b, "", uint64(f.Timeout))
 	}
 	if f.Present&(ct.HasTCPState|ct.HasSCTPState|ct.HasDCCPState) != 0 {
 		b = append(append(b, stateWord(f)...), ' ')
 	}
-	b = appendTuple(b, &f.Orig, proto, "src=", "dst=")
+	b = appendTuple(b, &f.Orig, proto, "src=", "dst=", o.Names)
 	if f.Orig.Has(ct.TupleZone) {
 		b = appendNum(b, "zone-orig=", uint64(f.Orig.Zone))
 	}
@@ -158,7 +164,7 @@ func AppendFlow(b []byte, f *ct.Flow, o *Output) []byte {
 		b = append(b, "[UNREPLIED] "...)
 	}
 	if f.Reply.Family != 0 || !f.Reply.IsZero() {
-		b = appendTuple(b, &f.Reply, proto, "src=", "dst=")
+		b = appendTuple(b, &f.Reply, proto, "src=", "dst=", o.Names)
 	}
 	if f.Reply.Has(ct.TupleZone) {
 		b = appendNum(b, "zone-reply=", uint64(f.Reply.Zone))
@@ -242,9 +248,9 @@ func AppendExpect(b []byte, e *ct.Expect, o *Output) []byte {
 	}
 	b = appendNum(b, "", uint64(e.Timeout))
 	b = appendNum(b, "proto=", uint64(proto))
-	b = appendTuple(b, &e.Tuple, proto, "src=", "dst=")
-	b = appendTuple(b, &e.Mask, e.Mask.Proto, "mask-src=", "mask-dst=")
-	b = appendTuple(b, &e.Master, e.Master.Proto, "master-src=", "master-dst=")
+	b = appendTuple(b, &e.Tuple, proto, "src=", "dst=", o.Names)
+	b = appendTuple(b, &e.Mask, e.Mask.Proto, "mask-src=", "mask-dst=", nil)
+	b = appendTuple(b, &e.Master, e.Master.Proto, "master-src=", "master-dst=", o.Names)
 	if e.Has(ct.ExpectHasZone) && e.Zone != 0 {
 		b = appendNum(b, "zone=", uint64(e.Zone))
 	}

@@ -53,9 +53,9 @@ func flowTable(opt Options) []Column[ct.Flow] {
 	}
 	proto := rowColumn("proto", "proto")
 	proto.Stays = true
-	end := func(title string, end func([]byte, *ct.Tuple) []byte) Column[ct.Flow] {
+	end := func(title string, end func([]byte, *ct.Tuple, Namer) []byte) Column[ct.Flow] {
 		return Column[ct.Flow]{Name: title, Tail: true, Stays: true,
-			Append: func(b []byte, f *ct.Flow) []byte { return end(b, &f.Orig) }}
+			Append: func(b []byte, f *ct.Flow) []byte { return end(b, &f.Orig, opt.Names) }}
 	}
 	return append(cols, proto,
 		Column[ct.Flow]{Name: "state", Append: func(b []byte, f *ct.Flow) []byte {
@@ -124,12 +124,12 @@ func appendEnd(b []byte, a netip.Addr, port uint16, has, hexPort bool) []byte {
 	return strconv.AppendUint(b, uint64(port), 10)
 }
 
-func appendSrc(b []byte, t *ct.Tuple) []byte {
-	return appendEnd(b, t.Src, t.Sport, t.Has(ct.TupleSport), t.Proto == ct.GRE)
+func appendSrc(b []byte, t *ct.Tuple, n Namer) []byte {
+	return appendNamedEnd(b, t.Src, t.Sport, t, t.Has(ct.TupleSport), n)
 }
 
-func appendDst(b []byte, t *ct.Tuple) []byte {
-	return appendEnd(b, t.Dst, t.Dport, t.Has(ct.TupleDport), t.Proto == ct.GRE)
+func appendDst(b []byte, t *ct.Tuple, n Namer) []byte {
+	return appendNamedEnd(b, t.Dst, t.Dport, t, t.Has(ct.TupleDport), n)
 }
 
 // appendTranslated appends to what a flow's ends are translated: without the address
@@ -166,9 +166,10 @@ func expectTable(opt Options) []Column[ct.Expect] {
 		c.Name = title
 		return c
 	}
-	ends := func(title string, at func(*ct.Expect) *ct.Tuple, end func([]byte, *ct.Tuple) []byte) Column[ct.Expect] {
+	ends := func(title string, at func(*ct.Expect) *ct.Tuple,
+		end func([]byte, *ct.Tuple, Namer) []byte) Column[ct.Expect] {
 		return Column[ct.Expect]{Name: title, Tail: true, Stays: !strings.HasPrefix(title, "master"),
-			Append: func(b []byte, e *ct.Expect) []byte { return end(b, at(e)) }}
+			Append: func(b []byte, e *ct.Expect) []byte { return end(b, at(e), opt.Names) }}
 	}
 	var cols []Column[ct.Expect]
 	if opt.Stream {

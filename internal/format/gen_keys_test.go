@@ -11,8 +11,9 @@ import (
 // keyTables returns a table of the keys of each kind of JSON object, in
 // Markdown.
 func keyTables() []byte {
-	b := keyTable(nil, Flows, "an entry of the connection tracking table, or an event about one", ct.FlowFields.Rows())
-	b = keyTable(b, Expects, "an expectation, or an event about one", ct.ExpectFields.Rows())
+	b := keyTable(nil, Flows, "an entry of the connection tracking table, or an event about one",
+		Named(ct.FlowFields, knowsNone{}).Rows())
+	b = keyTable(b, Expects, "an expectation, or an event about one", Named(ct.ExpectFields, knowsNone{}).Rows())
 	var packet []field.Row[queue.Packet] // those of its connection are a flow's
 	for _, r := range queue.Fields.Rows() {
 		if !strings.HasPrefix(r.Path, "ct.") && (!r.Hidden || r.Path == "payload") {

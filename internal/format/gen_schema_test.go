@@ -1,6 +1,7 @@
 package format
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -58,7 +59,11 @@ func jsonSchema() []byte {
 // required are always there.
 func define[T any](s *Subject[T], required []string, extra ...string) func([]byte) []byte {
 	return func(b []byte) []byte {
-		reg := withKind(s.Fields, s.Kind)
+		fields := s.Fields
+		if s.Kind == "flow" || s.Kind == "expect" { // whose commands have --resolve
+			fields = Named(fields, knowsNone{})
+		}
+		reg := withKind(fields, s.Kind)
 		rows, _ := SelectRows(reg, nil)
 		for _, name := range extra {
 			rows = append(rows, reg.Row(name))
@@ -71,6 +76,12 @@ func define[T any](s *Subject[T], required []string, extra ...string) func([]byt
 		return append(b, "]}"...)
 	}
 }
+
+// knowsNone knows no name.
+type knowsNone struct{}
+
+func (knowsNone) Host(netip.Addr) []byte       { return nil }
+func (knowsNone) Service(uint8, uint16) string { return "" }
 
 // appendObject appends the schema of the object at a prefix, without its closing
 // brace.

@@ -44,6 +44,10 @@ type Output struct {
 	Labels     bool // connection labels by name
 	Userspace  bool // accepted as conntrack(8) does; who caused an event is always shown when known
 
+	// Names knows hosts and services by name, which text and tables then show and the
+	// others have beside the numbers; nil: nobody does.
+	Names Namer
+
 	Wide bool // a table with all columns, as wide as they are
 
 	// Terminal says that a terminal shows it: no format sends that what controls it.

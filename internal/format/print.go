@@ -37,6 +37,7 @@ type Options struct {
 	// What to show below a packet's line: its bytes in hexadecimal or as text, and
 	// its layers.
 	Hex, ASCII, Layers bool
+	Names              Namer // those of Output.Names, which New sets
 	// Others reports whether a name of a template is that of a field which other
 	// objects of the same stream have; these lack it.
 	Others func(path string) bool
@@ -88,7 +89,9 @@ func (p *Printer[T]) Err() error {
 // New returns a printer of a subject in the format that o names; Default is
 // text. A field or template that does not fit is a *value.Error.
 func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
-	reg := func() *field.Registry[T] { return withKind(s.Fields, s.Kind) } // not every format needs it
+	fields := Named(s.Fields, o.Names)
+	reg := func() *field.Registry[T] { return withKind(fields, s.Kind) } // not every format needs it
+	opt.Names = o.Names
 	p := &Printer[T]{}
 	special := func(write func(*Output, Options) func([]byte, *T) []byte) (*Printer[T], error) {
 		if write == nil {
@@ -103,7 +106,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 		if s.Text != nil {
 			return special(s.Text)
 		}
-		cols, err := Columns(s.Fields, nil, nil)
+		cols, err := Columns(fields, nil, nil)
 		p.add = (&words[T]{cols}).append
 		return p, err
 	case JSON:
@@ -125,7 +128,7 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 			opt.Wide = o.Wide
 			cols = s.Table(opt)
 		} else if len(names) == 0 {
-			cols, err = Columns(s.Fields, nil, nil) // the kind is the same in each line
+			cols, err = Columns(fields, nil, nil) // the kind is the same in each line
 		} else {
 			cols, err = Columns(reg(), nil, names)
 		}

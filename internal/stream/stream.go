@@ -21,6 +21,7 @@ import (
 var (
 	ErrGone  = errors.New("the network namespace is gone")
 	ErrShort = errors.New("ended before all had come")
+	ErrFail  = errors.New("what is a failure has come")
 )
 
 // Why a stream ended as it was asked to.
@@ -53,6 +54,7 @@ type Stream struct {
 	o      Options
 	cancel context.CancelCauseFunc
 	seen   atomic.Uint64
+	failed atomic.Bool
 	last   atomic.Int64 // unix nanoseconds of the latest object
 }
 
@@ -174,9 +176,18 @@ func (s *Stream) Stop() { s.cancel(context.Canceled) }
 // Met ends the stream because what it waited for has come.
 func (s *Stream) Met() { s.cancel(errMet) }
 
-// Result returns ErrGone or ErrShort, where the namespace or the time ended the stream,
-// and else nil.
+// Fail ends the stream because what is a failure has come.
+func (s *Stream) Fail() {
+	s.failed.Store(true) // also where the same object is the last of Count
+	s.cancel(ErrFail)
+}
+
+// Result returns ErrGone, ErrShort or ErrFail, where the namespace, the time or Fail ended
+// the stream, and else nil.
 func (s *Stream) Result() error {
+	if s.failed.Load() {
+		return ErrFail
+	}
 	if cause := context.Cause(s); cause == ErrGone || cause == ErrShort {
 		return cause
 	}

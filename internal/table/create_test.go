@@ -67,7 +67,7 @@ func TestWatchBoth(t *testing.T) {
 		if tt.expr != "" {
 			o.Exprs = []string{tt.expr}
 		}
-		flows, expects, err := WatchBoth(o, "mark == 7")
+		flows, expects, err := WatchBoth(o, Ends{Until: "mark == 7"})
 		if err != nil {
 			t.Errorf("%+v: %v", tt, err)
 			continue

@@ -12,10 +12,14 @@ type Watch[T any] struct {
 	Conds []field.Cond  // what must hold, as far as conditions say it
 	Show  func(*T) bool // nil: all
 	Until func(*T) bool // nil: none
+	Fail  func(*T) bool // ends it as a failure; nil: none
 }
 
-// WatchFlows reads which flows a watch shows, and the expression until that ends it.
-func WatchFlows(o *Filter, until string) (w Watch[ct.Flow], err error) {
+// Ends are the expressions that end a watch; "": none.
+type Ends struct{ Until, FailIf string }
+
+// WatchFlows reads which flows a watch shows, and the expressions that end it.
+func WatchFlows(o *Filter, ends Ends) (w Watch[ct.Flow], err error) {
 	c, err := Flows(o)
 	if err != nil {
 		return w, err
@@ -23,11 +27,11 @@ func WatchFlows(o *Filter, until string) (w Watch[ct.Flow], err error) {
 	if c.Looks("idle") {
 		return w, Usagef("--filter: idle is known of flows that are listed, not of events: see 'nfctl help timeouts'")
 	}
-	return watchOf(ct.FlowFields, c, until)
+	return watchOf(ct.FlowFields, c, ends)
 }
 
 // WatchExpects is WatchFlows for expectations.
-func WatchExpects(o *Filter, until string) (w Watch[ct.Expect], err error) {
+func WatchExpects(o *Filter, ends Ends) (w Watch[ct.Expect], err error) {
 	c, err := Expects(o)
 	if err != nil {
 		return w, err
@@ -35,32 +39,37 @@ func WatchExpects(o *Filter, until string) (w Watch[ct.Expect], err error) {
 	if c.Looks("zone") {
 		return w, Usagef("zone: events of expectations do not tell it; 'nfctl expect list' does")
 	}
-	return watchOf(ct.ExpectFields, c, until)
+	return watchOf(ct.ExpectFields, c, ends)
 }
 
-func watchOf[T any](reg *field.Registry[T], c *Choice[T], until string) (Watch[T], error) {
+func watchOf[T any](reg *field.Registry[T], c *Choice[T], ends Ends) (Watch[T], error) {
 	out := Watch[T]{Conds: c.conds, Show: c.Match}
-	if until == "" {
-		return out, nil
+	for _, end := range []struct {
+		flag, text string
+		to         *func(*T) bool
+	}{{"--until", ends.Until, &out.Until}, {"--fail-if", ends.FailIf, &out.Fail}} {
+		if end.text == "" {
+			continue
+		}
+		p, err := filter.Compile(reg, end.text)
+		if err != nil {
+			return out, Named(end.flag, err)
+		}
+		*end.to = p.Match
 	}
-	p, err := filter.Compile(reg, until)
-	if err != nil {
-		return out, Named("--until", err)
-	}
-	out.Until = p.Match
 	return out, nil
 }
 
 // WatchBoth reads which flows and expectations a watch of both shows: a flow in words
 // is about either; expressions know the fields of both. It may be used by one
 // goroutine.
-func WatchBoth(o *Filter, until string) (flows Watch[ct.Flow], expects Watch[ct.Expect], err error) {
+func WatchBoth(o *Filter, ends Ends) (flows Watch[ct.Flow], expects Watch[ct.Expect], err error) {
 	reg := eitherFields()
 	c, err := compile(reg, nil, nil, pattern.Paths{}, &Filter{Given: o.Given, Exprs: o.Exprs, Labelmap: o.Labelmap})
 	if err != nil {
 		return flows, expects, err
 	}
-	both, err := watchOf(reg, c, until)
+	both, err := watchOf(reg, c, ends)
 	if err != nil {
 		return flows, expects, err
 	}
@@ -77,8 +86,8 @@ func WatchBoth(o *Filter, until string) (flows Watch[ct.Flow], expects Watch[ct.
 		}
 		return func(x *ct.Expect) bool { e.flow, e.expect = nil, x; return test(e) }
 	}
-	flows = Watch[ct.Flow]{both.Conds, ofFlow(both.Show), ofFlow(both.Until)}
-	expects = Watch[ct.Expect]{both.Conds, ofExpect(both.Show), ofExpect(both.Until)}
+	flows = Watch[ct.Flow]{both.Conds, ofFlow(both.Show), ofFlow(both.Until), ofFlow(both.Fail)}
+	expects = Watch[ct.Expect]{both.Conds, ofExpect(both.Show), ofExpect(both.Until), ofExpect(both.Fail)}
 	if o.Pattern == "" {
 		return flows, expects, nil
 	}
