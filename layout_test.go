@@ -377,3 +377,34 @@ func TestNoMachinePaths(t *testing.T) {
 		}
 	}
 }
+
+// Whoever looks for the tests of a command finds them in a file of its name, or of the
+// command that it belongs to.
+func TestCommandsHaveTests(t *testing.T) {
+	names, err := filepath.Glob("cmd/nfctl/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constructor := regexp.MustCompile(`(?m)^func new[A-Z]\w*\(a \*app`)
+	seen := 0
+	for _, name := range names {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "_test.go") || !constructor.Match(src) {
+			continue
+		}
+		seen++
+		name = strings.TrimSuffix(name, ".go")
+		parent, _, _ := strings.Cut(name, "_")
+		if !slices.ContainsFunc([]string{name, parent}, func(s string) bool {
+			return slices.Contains(names, s+"_test.go")
+		}) {
+			t.Errorf("%s.go has a command, and there is no %[1]s_test.go", name)
+		}
+	}
+	if seen < 15 {
+		t.Errorf("saw %d files of commands", seen)
+	}
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -12,13 +11,6 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
 )
-
-// call runs a command line in this process: for commands that end by themselves.
-func call(args ...string) (stdout, stderr string, status int) {
-	var out, err bytes.Buffer
-	status = run(append([]string{"nfctl"}, args...), strings.NewReader(""), &out, &err)
-	return out.String(), err.String(), status
-}
 
 func TestAttrWords(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -61,16 +60,6 @@ var differences = []difference{
 	{"expect-timeout", "`-I expect -t 60` stores the helper's timeout, which the kernel takes at first", "sets it by a second request", "it was asked for"},
 	{"unprivileged", "`-C` and `-S` without privileges say that they may not, print what /proc has, and end with status 1", "print the same with status 0", "the figures are right"},
 	{"dccp", "a kernel without DCCP tracking stores `-I -p dccp` without ports and state, and nobody is told", "the same, for `--role` too", "the kernel has nowhere to keep it"},
-}
-
-// asConntrack returns the path of a link to nfctl by the name conntrack.
-func asConntrack(t *testing.T) string {
-	t.Helper()
-	link := filepath.Join(t.TempDir(), "conntrack")
-	if err := os.Symlink(nstest.Build(t), link); err != nil {
-		t.Fatal(err)
-	}
-	return link
 }
 
 // compatTable is what the tables hold at first, as lines for conntrack -R.
@@ -205,14 +194,6 @@ func steady(s string) string {
 		s = u.re.ReplaceAllString(s, u.to)
 	}
 	return s
-}
-
-// sorted are the lines of s in order: that of a table is the kernel's, by a hash
-// that differs from namespace to namespace.
-func sorted(s string) string {
-	lines := strings.Split(steady(s), "\n")
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
 }
 
 // An outcome is what a command line did.

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -285,4 +288,376 @@ func TestWatchNotBy(t *testing.T) {
 	}
 	_ = w.Close()
 	load.Wait()
+}
+
+func TestCtSaveLoad(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	r := rand.New(rand.NewPCG(4, 4))
+	want := variedLines(r, 10000, true, true)
+	ns := nstest.Here(t)
+	useLabels(t, ns)
+	loaded(t, strings.Join(want, "\n"))
+	begin := time.Now()
+	first := good(t, "ct", "save")
+	json := good(t, "ct", "save", "-o", "json")
+	before := sortedLines(first, anyTimeout, "")
+	if len(before) != 10000 {
+		t.Fatalf("%d flows were saved", len(before))
+	}
+	for _, form := range []struct{ name, text string }{{"save", first}, {"json", json}} {
+		good(t, "ct", "flush", "--all")
+		nstest.Until(t, "the table is empty", func() bool { return strings.TrimSpace(good(t, "ct", "count")) == "0" })
+		loaded(t, form.text)
+		second := good(t, "ct", "save")
+		differ(t, form.name, sortedLines(second, anyTimeout, ""), before)
+		gone := uint64(time.Since(begin)/time.Second) + 2
+		old, now := timeouts(t, first), timeouts(t, second)
+		for line, had := range old {
+			if has := now[line]; has > had || had-has > gone {
+				t.Fatalf("%s: timeout %d, was %d, %d s at most went by: %s", form.name, has, had, gone, line)
+			}
+		}
+	}
+	// A namespace without a rule that uses labels: all but those, and a warning.
+	t.Run("without labels", func(t *testing.T) {
+		nstest.Enter(t)
+		_, errs, status := callWith(first, "ct", "load")
+		if status != 0 || !strings.Contains(errs, "labels were not stored") {
+			t.Errorf("status %d: %s", status, errs)
+		}
+		differ(t, "without labels", sortedLines(good(t, "ct", "save"), anyTimeout, ""),
+			sortedLines(first, anyTimeout, "", anyLabels, ""))
+	})
+}
+
+// TestCtSaveKeeps has a line keep what conntrack(8) loses.
+func TestCtSaveKeeps(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Enter(t)
+	useLabels(t, ns)
+	const what = "udp 10.0.0.1:1000 > 10.0.0.2:53"
+	good(t, "ct", "create", "tcp 10.0.0.1:1000 > 10.0.0.2:21", "--mark", "7", "--label", "3,127", "--helper", "ftp",
+		"--set", "tcp.wscale_orig=7", "--set", "tcp.wscale_reply=2",
+		"--set", "tcp.flags_orig=WINDOW_SCALE,SACK_PERM", "--set", "tcp.flags_reply=WINDOW_SCALE",
+		"--set", "orig-nat-seq-correction-pos=1", "--set", "orig-nat-seq-offset-before=2", "--set",
+		"orig-nat-seq-offset-after=3")
+	good(t, "ct", "create", what, "--timeout", "10m", "--status", "ASSURED", "--set", "master-ipv4-src=10.0.0.1",
+		"--set", "master-ipv4-dst=10.0.0.2", "--set", "master-l4proto=tcp",
+		"--set", "master-port-src=1000", "--set", "master-port-dst=21")
+	good(t, "ct", "create", "udp 10.0.0.1:900 > 10.0.0.2:54", "--timeout", "10m", "--set", "master-ipv4-src=10.0.0.1",
+		"--set", "master-ipv4-dst=10.0.0.2", "--set", "master-l4proto=udp",
+		"--set", "master-port-src=1000", "--set", "master-port-dst=53")
+	saved := good(t, "ct", "save")
+	for _, word := range []string{"--mark 7 ", "--label-add 3,127", "helper-name=ftp", "=10.0.0.1", "tcp.wscale_orig=7",
+		"=3"} {
+		if !strings.Contains(saved, word) && !strings.Contains(saved,
+			strings.Replace(word, "tcp.wscale_orig", "tcp-wscale-orig", 1)) {
+			t.Errorf("no %q in %s", word, saved)
+		}
+	}
+	lines := sortedLines(saved)
+	back := slices.Clone(lines)
+	slices.Reverse(back)
+	// Masters are made before their children, whichever stand first.
+	for _, order := range [][]string{lines, back} {
+		good(t, "ct", "flush", "--all")
+		loaded(t, strings.Join(order, "\n"))
+		differ(t, "restored", sortedLines(good(t, "ct", "save"), anyTimeout, ""), sortedLines(saved, anyTimeout, ""))
+	}
+	// A child whose master is nowhere is a bad line, the rest is loaded.
+	good(t, "ct", "flush", "--all")
+	i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "udp") })
+	_, errs, status := callWith("# one\n"+lines[i]+"\n-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 9 --dport 9\n", "ct",
+		"load")
+	if status != exitFailed || !strings.Contains(errs, "line 2") || !strings.Contains(errs, "master") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	if n := strings.TrimSpace(good(t, "ct", "count")); n != "1" {
+		t.Errorf("%s flows, want 1", n)
+	}
+}
+
+// TestCtLoadGoesOn has one bad line cost nothing but itself.
+func TestCtLoadGoesOn(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	var b strings.Builder
+	bad := map[int]string{}
+	for i := 1; i <= 500; i++ {
+		switch i {
+		case 7:
+			bad[i] = "rubbish"
+		case 150:
+			bad[i] = "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 99999 --dport 1"
+		case 151:
+			// the kernel refuses it
+			bad[i] = "-A -p icmp -s 10.0.0.1 -d 10.0.0.2 --icmp-type 3 --icmp-code 0 --icmp-id 1"
+		case 152:
+			bad[i] = "-I -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 1" // is there already
+		case 400:
+			bad[i] = `{"kind":"flow","proto":"udp"}`
+		}
+		if bad[i] != "" {
+			fmt.Fprintln(&b, bad[i])
+		} else {
+			fmt.Fprintf(&b, "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport %d --dport 1 -t 600\n", i)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "flows")
+	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, errs, status := call("ct", "load", file, "--dry-run")
+	if status != exitFailed || strings.TrimSpace(good(t, "ct", "count")) != "0" {
+		t.Errorf("dry run: status %d: %s", status, errs)
+	}
+	_, errs, status = call("ct", "load", file)
+	if status != exitFailed {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	last := -1
+	for i := range 501 {
+		at := strings.Index(errs, fmt.Sprintf("line %d:", i))
+		if (bad[i] != "") != (at >= 0) {
+			t.Errorf("line %d is told: %v; it is bad: %v", i, at >= 0, bad[i] != "")
+		}
+		if at >= 0 && at < last {
+			t.Errorf("line %d is told out of order", i)
+		}
+		last = max(last, at)
+	}
+	if !strings.Contains(errs, "495 flows made, 5 lines failed") {
+		t.Errorf("totals: %s", errs)
+	}
+	// Again: all are there, and left alone.
+	_, errs, _ = call("ct", "load", file)
+	if !strings.Contains(errs, "0 flows made, 495 already there, 5 lines failed") {
+		t.Errorf("totals: %s", errs)
+	}
+	good(t, "ct", "flush", "--all")
+	_, errs, status = call("ct", "load", file, "--strict")
+	if n := strings.TrimSpace(good(t, "ct", "count")); status != exitFailed || n != "6" ||
+		!strings.Contains(errs, "line 7") {
+		t.Errorf("strict: status %d, %s flows: %s", status, n, errs)
+	}
+}
+
+// TestCtLoadedNAT restores a translated flow in a fresh namespace, where it
+// translates packets as soon as there is a NAT chain.
+func TestCtLoadedNAT(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "nft")
+	for _, c := range []struct {
+		name, ask, local, from, family string
+	}{
+		{"ipv4", "127.0.0.1:5353", "127.0.0.1:0", "127.0.0.1:40000", "ip"},
+		{"ipv6", "[::1]:5353", "[::1]:0", "[::1]:40000", "ip6"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			made, fresh := nstest.New(t), nstest.New(t)
+			server := fresh.UDPEcho(c.local)
+			nf := nstest.Build(t)
+			made.Run(nf, "ct", "create", "udp "+c.from+" > "+c.ask, "--dst-nat", server, "-t", "10m")
+			saved := made.Run(nf, "ct", "save")
+			_, errs, status := pipeTo(fresh, saved, nf, "ct", "load")
+			if status != 0 || !strings.Contains(errs, "no NAT chain") {
+				t.Errorf("without a chain: status %d: %s", status, errs)
+			}
+			if answered(t, fresh, c.from, c.ask) {
+				t.Fatal("translated without a NAT chain: the test shows nothing")
+			}
+			fresh.Run(nf, "ct", "flush", "--all")
+			fresh.Run("nft", "add table "+c.family+" n; add chain "+c.family+
+				" n out { type nat hook output priority -100; }; add rule "+c.family+" n out ct state invalid drop")
+			_, errs, status = pipeTo(fresh, saved, nf, "ct", "load")
+			if status != 0 || strings.Contains(errs, "no NAT chain") {
+				t.Errorf("with a chain: status %d: %s", status, errs)
+			}
+			if !answered(t, fresh, c.from, c.ask) {
+				t.Error("no answer through the restored translation")
+			}
+		})
+	}
+}
+
+func TestCtCopiesNamespaces(t *testing.T) {
+	t.Parallel()
+	a, b := nstest.New(t), nstest.New(t)
+	nf := nstest.Build(t)
+	lines := variedLines(rand.New(rand.NewPCG(5, 5)), 1000, true, false)
+	if _, errs, status := pipeTo(a, strings.Join(lines, "\n"), nf, "ct", "load"); status != 0 {
+		t.Fatal(errs)
+	}
+	host := nstest.Here(t)
+	out, errs, status := host.Exec("sh", "-c", nf+" --netns "+a.Path()+" ct save | "+nf+" --netns "+b.Path()+" ct load")
+	if status != 0 || out != "" {
+		t.Fatalf("status %d: %s%s", status, out, errs)
+	}
+	differ(t, "copied", sortedLines(b.Run(nf, "ct", "save"), anyTimeout, ""),
+		sortedLines(a.Run(nf, "ct", "save"), anyTimeout, ""))
+	if n := strings.Count(b.Run(nf, "ct", "save"), "\n"); n != 1000 {
+		t.Errorf("%d flows", n)
+	}
+}
+
+// TestCtLoadAsLinesCome: what comes slowly by a pipe is made when its line is whole,
+// and what is wrong with it is said then.
+func TestCtLoadAsLinesCome(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	c := exec.Command(nstest.Build(t), "ct", "load")
+	c.Stdin = r
+	p := ns.StartCmd(c)
+	_ = r.Close()
+	line := func(sport int) string {
+		return fmt.Sprintf("-A -t 600 -p udp -s 10.0.0.1 -d 10.0.0.2 --sport %d --dport 1\n", sport)
+	}
+	for i, text := range []string{line(1) + line(2), line(3)[:20], line(3)[20:] + "nonsense\n", line(4)} {
+		if _, err := w.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"2", "2", "3", "4"}[i]
+		nstest.Until(t, want+" flows", func() bool {
+			return strings.TrimSpace(ns.Run(nstest.Build(t), "ct", "count")) == want
+		})
+		if i == 2 {
+			p.WaitOutput("nonsense")
+		}
+	}
+	_ = w.Close()
+	if p.Wait() != exitFailed || !strings.Contains(p.Stderr(), "4 flows made, 1 line failed") {
+		t.Error(p.Stderr())
+	}
+}
+
+// TestCtLoadProgress: a load that takes long shows on a terminal how far it is,
+// and takes that away; one that is short shows nothing, and neither does -q.
+func TestCtLoadProgress(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		read, size int64
+		want       string
+	}{
+		{5 << 10, 0, "5 KiB"}, {0, 100, "[" + strings.Repeat(" ", 30) + "] 0%"}, {50, 100, "[" + strings.Repeat("=", 15) + strings.Repeat(" ", 15) + "] 50%"},
+		{120, 100, "[" + strings.Repeat("=", 30) + "] 100%"},
+	} {
+		if got := progress(c.read, c.size); got != c.want {
+			t.Errorf("%d of %d: %q", c.read, c.size, got)
+		}
+	}
+	nf := nstest.Build(t)
+	const line = "-A -p udp -s 10.0.0.1 -d 10.0.0.2 --sport 1 --dport 2 -t 900\n"
+	for _, c := range []struct {
+		args        []string
+		slow, shows bool
+	}{{[]string{"ct", "load"}, true, true}, {[]string{"ct", "load"}, false, false},
+		{[]string{"ct", "load", "-q"}, true, false}} {
+		ns := nstest.New(t)
+		master, slave := pty(t)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(nf, c.args...)
+		cmd.Stdin, cmd.Stderr = r, slave
+		ns.Do(func() { err = cmd.Start() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Close()
+		_ = slave.Close() // so that reading ends with nfctl
+		var said strings.Builder
+		shown, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			buf := make([]byte, 4096)
+			for {
+				n, err := master.Read(buf)
+				if err != nil {
+					return
+				}
+				before := said.Len() > 0
+				if said.Write(buf[:n]); !before {
+					close(shown)
+				}
+			}
+		}()
+		if _, err := w.WriteString(line); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case c.shows:
+			select {
+			case <-shown:
+			case <-time.After(nstest.Patience):
+				t.Error("nothing is shown")
+			}
+		case c.slow:
+			time.Sleep(1500 * time.Millisecond) // longer than what shows a bar
+		}
+		_ = w.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+		if text := said.String(); strings.Contains(text, "standard input: 0 KiB\r\x1b[K") != c.shows ||
+			!strings.Contains(text, "1 flow made") && c.args[len(c.args)-1] != "-q" {
+			t.Errorf("%v: %q", c.args, text)
+		}
+	}
+}
+
+// TestCtSaveICMP: two pings of one identifier behind one address come back as they
+// were, from lines and from JSON.
+func TestCtSaveICMP(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	for _, c := range [][2]string{{"icmp 10.0.0.1 > 10.0.0.9 type 8 code 0 id 7", "7"},
+		{"icmp 10.0.0.2 > 10.0.0.9 type 8 code 0 id 7", "9001"}} {
+		good(t, "ct", "create", c[0], "--timeout", "1h", "--set", "snat-ipv4=192.0.2.1", "--set", "snat-port="+c[1])
+	}
+	good(t, "ct", "create", "icmpv6 fd00::1 > fd00::9 type 128 code 0 id 7", "--timeout", "1h", "--set",
+		"snat-ipv6=fd01::1", "--set", "snat-port=5000")
+	before := sortedLines(good(t, "ct", "list"), `icmp(v6)? +\d+ \d+ `, "")
+	if all := strings.Join(before, "\n"); !strings.Contains(all, "id=9001") || !strings.Contains(all, "id=5000") {
+		t.Fatalf("not translated: %s", all)
+	}
+	for _, form := range []string{"save", "json"} {
+		saved := good(t, "ct", "save", "-o", form)
+		good(t, "ct", "flush", "--all")
+		loaded(t, saved)
+		differ(t, form, sortedLines(good(t, "ct", "list"), `icmp(v6)? +\d+ \d+ `, ""), before)
+	}
+	if out := good(t, "ct", "list", "--filter", "nat.sport == 9001", "-o", "flow"); !strings.Contains(out, "10.0.0.2") {
+		t.Errorf("nat.sport == 9001 finds %q", out)
+	}
+}
+
+// TestCtLoadWithoutState: of a flow whose state was not told the windows are not
+// known either.
+func TestCtLoadWithoutState(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	loaded(t,
+		"-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1 --dport 5001 "+
+			"--reply-port-src 5001 --reply-port-dst 1\n"+
+			`{"family":"ipv4","proto":"tcp","orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":2,"dport":5001},"status":["SEEN_REPLY","ASSURED","CONFIRMED","OFFLOAD"]}`+"\n"+
+			"-A -u SEEN_REPLY,ASSURED -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 3 --dport 5001 --state ESTABLISHED\n"+
+			"-A -s 10.0.0.1 -d 10.0.0.2 -p tcp --sport 4 --dport 5001\n")
+	out := good(t, "ct", "list", "--fields", "orig.sport,state,tcp.flags_orig,tcp.flags_reply", "-o", "tsv")
+	got := sortedLines(out)
+	want := []string{"1\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL", "2\tESTABLISHED\tBE_LIBERAL\tBE_LIBERAL",
+		"3\tESTABLISHED", "4\tESTABLISHED"}
+	for i, w := range want {
+		if i >= len(got) || strings.TrimSpace(got[i]) != w {
+			t.Fatalf("got %q, want %q in front", out, w)
+		}
+	}
 }

@@ -499,3 +499,17 @@ func TestWatchFiltered(t *testing.T) {
 		t.Errorf("totals: %s", w.Stderr())
 	}
 }
+
+// TestCtWatchTimeouts: flags that mean something else for a list are told.
+func TestCtWatchTimeouts(t *testing.T) {
+	t.Parallel()
+	nstest.Enter(t)
+	_, errs, status := call("ct", "watch", "--timeout", "3s", "--duration", "10ms")
+	if status != 0 || !strings.Contains(errs, "--duration") {
+		t.Errorf("--timeout: status %d: %s", status, errs)
+	}
+	_, errs, status = call("ct", "watch", "--filter", "idle > 3", "--duration", "10ms")
+	if status != exitUsage || !strings.Contains(errs, "idle") {
+		t.Errorf("idle: status %d: %s", status, errs)
+	}
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,9 +29,6 @@ func refusedBy(ns *nstest.NS, network, addr string) (time.Duration, error) {
 	}
 	return time.Since(began), err
 }
-
-// soon is less than the time after which TCP sends again what was lost.
-const soon = 900 * time.Millisecond
 
 // TestReject refuses at each hook that can: the client learns it at once, by TCP and
 // UDP, IPv4 and IPv6, and what is not to be refused gets through.
@@ -64,37 +60,6 @@ func TestReject(t *testing.T) {
 			refuse(t, client, server, router, [2]string{"10.0.1.2", "fd01::2"}, "forward", verdict)
 		})
 	}
-}
-
-// threeHosts makes a client (10.0.0.1), a router and a server (10.0.1.2).
-func threeHosts(t *testing.T) (client, router, server *nstest.NS) {
-	t.Helper()
-	nstest.Need(t, "ip")
-	client, router, server = nstest.New(t), nstest.New(t), nstest.New(t)
-	nstest.Veth(t, client, router)
-	// Older kernels rename no device that is up, and one that is down loses its addresses of IPv6.
-	for _, line := range []string{"link set veth0 down", "link set veth0 name veth1", "link set veth1 up",
-		"addr add fd00::2/64 dev veth1 nodad"} {
-		router.Run("ip", strings.Fields(line)...)
-	}
-	nstest.Until(t, "veth1 is up", func() bool {
-		return strings.Contains(router.Run("ip", "-o", "link", "show", "dev", "veth1"), "LOWER_UP")
-	})
-	nstest.Veth(t, server, router)
-	for _, c := range []struct {
-		ns    *nstest.NS
-		lines string
-	}{
-		{router, "addr del 10.0.0.2/24 dev veth0;addr del fd00::2/64 dev veth0;addr add 10.0.1.1/24 dev veth0;addr add fd01::1/64 dev veth0 nodad"},
-		{server, "addr del 10.0.0.1/24 dev veth0;addr del fd00::1/64 dev veth0;addr add 10.0.1.2/24 dev veth0;addr add fd01::2/64 dev veth0 nodad;route add default via 10.0.1.1;-6 route add default via fd01::1"},
-		{client, "route add default via 10.0.0.2;-6 route add default via fd00::2"},
-	} {
-		for _, line := range strings.Split(c.lines, ";") {
-			c.ns.Run("ip", strings.Fields(line)...)
-		}
-	}
-	router.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
-	return client, router, server
 }
 
 func refuse(t *testing.T, client, server, at *nstest.NS, hosts [2]string, attach, verdict string) {
@@ -165,32 +130,6 @@ func TestDecideUsage(t *testing.T) {
 			args...)...)
 		if status != exitUsage || !strings.Contains(words, c.want) {
 			t.Errorf("%v: status %d, %s", args, status, words)
-		}
-	}
-}
-
-// cameUp returns the JSON records of packets that came up.
-func cameUp(p *nstest.Proc) []string {
-	var list []string
-	for _, line := range strings.Split(p.Stdout(), "\n") {
-		if strings.Contains(line, `"kind":"packet"`) {
-			list = append(list, line)
-		}
-	}
-	return list
-}
-
-// echoes sends n bytes in pieces over an echo connection and reads them back.
-func echoes(t *testing.T, c net.Conn, n int) {
-	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(nstest.Patience))
-	b := make([]byte, 1000)
-	for ; n > 0; n -= len(b) {
-		if _, err := c.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(c, b); err != nil {
-			t.Fatal(err)
 		}
 	}
 }

@@ -36,19 +36,6 @@ func numbersTo(t *testing.T, ns *nstest.NS, addr string, rate int) (rest func() 
 	}
 }
 
-// losses adds up what nfctl's totals say did not come through.
-func losses(totals string) (least, most int) {
-	least = counted(totals, "lost: queue full") + counted(totals, "lost: receive buffer full") +
-		counted(totals, "vanished:")
-	return least, least + counted(totals, "at most vanished")
-}
-
-// bound reports whether any queue is bound inside ns.
-func bound(ns *nstest.NS) bool {
-	out, _, status := ns.Exec("cat", "/proc/thread-self/net/netfilter/nfnetlink_queue")
-	return status == 0 && strings.TrimSpace(out) != ""
-}
-
 // TestFaultKilled kills nfctl at any moment of its start and work, under traffic.
 // A second later at the latest no rule and no queue of it is left.
 func TestFaultKilled(t *testing.T) {
@@ -180,36 +167,6 @@ func totalLost(totals string) int {
 	}
 	n, _ := strconv.Atoi(head[strings.LastIndexByte(head, ' ')+1:])
 	return n
-}
-
-// startReady starts nfctl inside ns and waits for its ready file.
-func startReady(t *testing.T, ns *nstest.NS, args ...string) *nstest.Proc {
-	t.Helper()
-	file := t.TempDir() + "/ready"
-	p := ns.Start(nstest.Build(t), append(args, "--ready-file", file)...)
-	nstest.Until(t, "nfctl is ready", func() bool {
-		if p.Ended() {
-			t.Fatalf("nfctl ended: %s", p.Stderr())
-		}
-		_, err := os.Stat(file)
-		return err == nil
-	})
-	return p
-}
-
-// peak is the most memory that a process has had, in KiB.
-func peak(pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if w := strings.Fields(line); len(w) > 1 && w[0] == "VmHWM:" {
-			n, _ := strconv.Atoi(w[1])
-			return n
-		}
-	}
-	return 0
 }
 
 // TestFaultMemory lists many flows to a reader that is slow at first: nfctl waits

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -76,30 +75,6 @@ func rawSender(t *testing.T, ns *nstest.NS) func(b []byte) error {
 		}
 		return unix.EINVAL
 	}
-}
-
-// resident returns a process's memory in KiB, its descriptors and its threads.
-func resident(t *testing.T, pid int) (kib, fds, threads int) {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		w := strings.Fields(line)
-		switch {
-		case len(w) < 2:
-		case w[0] == "VmRSS:":
-			kib, _ = strconv.Atoi(w[1])
-		case w[0] == "Threads:":
-			threads, _ = strconv.Atoi(w[1])
-		}
-	}
-	dir, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib, len(dir), threads
 }
 
 // waiting returns how many packets wait in queue num for a verdict, and how many

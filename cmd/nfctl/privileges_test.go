@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,28 +14,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
-	"nfctl/internal/process"
 )
-
-// ordinaryUser returns a command that runs nfctl as user nobody with these
-// capabilities, as setcap and systemd's AmbientCapabilities give them.
-func ordinaryUser(t *testing.T, caps []uintptr, args ...string) *exec.Cmd {
-	t.Helper()
-	if os.Geteuid() != 0 || os.Getenv("NFCTL_TEST_INNER") != "" {
-		t.Skip("needs root to give root up")
-	}
-	dir := t.TempDir()
-	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
-		_ = os.Chmod(d, 0o755)
-	}
-	copied := filepath.Join(dir, "nfctl")
-	if out, err := exec.Command("cp", nstest.Build(t), copied).CombinedOutput(); err != nil {
-		t.Fatalf("cp: %v: %s", err, out)
-	}
-	c := exec.Command(copied, args...)
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: caps}
-	return c
-}
 
 // threadStatus returns the values of one line of /proc/PID/task/*/status.
 func threadStatus(t *testing.T, pid int, name string) map[string]int {
@@ -59,15 +36,6 @@ func threadStatus(t *testing.T, pid int, name string) map[string]int {
 		}
 	}
 	return out
-}
-
-// capabilities writes a mask as /proc does.
-func capabilities(caps ...int) string {
-	var mask uint64
-	for _, c := range caps {
-		mask |= 1 << c
-	}
-	return fmt.Sprintf("%016x", mask)
 }
 
 // TestQueueGivesUpPrivileges: every thread keeps what verdicts need, and nfctl
@@ -176,72 +144,6 @@ func TestWatchGivesUpPrivileges(t *testing.T) {
 		}
 		if err := c.Flush(0, ct.KernelFilter{}); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-// TestRepeatsGiveUpPrivileges: what prints again and again goes on with what its
-// look at the kernel takes.
-func TestRepeatsGiveUpPrivileges(t *testing.T) {
-	t.Parallel()
-	ns := nstest.New(t)
-	q := startQueue(t, ns, "--num", "3")
-	for _, tt := range []struct {
-		args  []string
-		caps  []int
-		holds string
-	}{
-		{[]string{"queue", "list", "--interval", "50ms", "-o", "json"}, process.SeeOwners, fmt.Sprintf(`"pid":%d`, q.Cmd.Process.Pid)},
-		{[]string{"ct", "stats", "--interval", "50ms", "-o", "json"}, []int{unix.CAP_NET_ADMIN}, `"rate":`},
-		{[]string{"expect", "stats", "--interval", "50ms", "-o", "json"}, []int{unix.CAP_NET_ADMIN}, `"rate":`},
-	} {
-		p := ns.Start(nstest.Build(t), tt.args...)
-		want := capabilities(tt.caps...)
-		nstest.Until(t, fmt.Sprintf("%v: threads have %s only", tt.args, want), func() bool {
-			got := threadStatus(t, p.Cmd.Process.Pid, "CapPrm")
-			return len(got) == 1 && got[want] > 0
-		})
-		n := len(p.Stdout())
-		nstest.Until(t, fmt.Sprintf("%v: goes on to print %s", tt.args, tt.holds), func() bool {
-			return strings.Contains(p.Stdout()[n:], tt.holds)
-		})
-		p.Signal(unix.SIGTERM)
-		if status := p.Wait(); status != 0 {
-			t.Errorf("%v: status %d: %s", tt.args, status, p.Stderr())
-		}
-	}
-}
-
-// TestLuaGivesUpPrivileges: a script has CAP_NET_ADMIN alone, with which the
-// modules do all that they did, and so have programs that it starts.
-func TestLuaGivesUpPrivileges(t *testing.T) {
-	t.Parallel()
-	ns := nstest.New(t)
-	const script = `local h = assert(nfq.open())
-assert(nfq.create_queue(h, 4))
-assert(nfct.query(assert(nfct.open("conntrack")), "flush", "inet"))
-for l in io.lines("/proc/thread-self/status") do if l:find("^CapPrm") or l:find("^NoNew") then print(l) end end
-os.execute("grep CapEff /proc/self/status")`
-	admin := capabilities(unix.CAP_NET_ADMIN)
-	for _, tt := range []struct {
-		args []string
-		want bool
-	}{{[]string{"lua", "-e", script}, true}, {[]string{"lua", "--keep-privileges", "-e", script}, false}} {
-		fillFlows(t, ns, 1000)
-		ns.Run(nstest.Build(t), "ct", "create", "udp [fd00::1]:7 > [fd00::2]:53", "--timeout", "1h")
-		out, words, status := ns.Exec(nstest.Build(t), tt.args...)
-		if status != 0 {
-			t.Fatalf("status %d: %s", status, words)
-		}
-		if left := ns.Run(nstest.Build(t), "ct", "list"); strings.Count(left, "\n") != 1 ||
-			!strings.Contains(left, "fd00") {
-			t.Errorf("left of 1000 flows of IPv4 and one of IPv6: %.500s", left)
-		}
-		ns.Run(nstest.Build(t), "ct", "flush", "--all")
-		has := strings.Contains(out, "CapPrm:\t"+admin+"\n") && strings.Contains(out, "NoNewPrivs:\t1") &&
-			strings.Contains(out, "CapEff:\t"+admin+"\n")
-		if has != tt.want {
-			t.Errorf("%v:\n%s", tt.args[1], out)
 		}
 	}
 }

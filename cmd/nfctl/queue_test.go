@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,30 +19,6 @@ import (
 
 	"nfctl/internal/nstest"
 )
-
-// startQueue starts nfctl queue inside ns and waits until it is ready.
-func startQueue(t *testing.T, ns *nstest.NS, args ...string) *nstest.Proc {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "ready")
-	p := ns.Start(nstest.Build(t), append([]string{"queue", "--ready-file", file}, args...)...)
-	nstest.Until(t, "nfctl is ready", func() bool {
-		if p.Ended() {
-			t.Fatalf("nfctl ended: %s", p.Stderr())
-		}
-		_, err := os.Stat(file)
-		return err == nil
-	})
-	return p
-}
-
-// opens reports whether a connection to addr can be made from inside ns.
-func opens(ns *nstest.NS, addr string, patience time.Duration) bool {
-	c, err := ns.Dial("tcp", addr, patience)
-	if err == nil {
-		_ = c.Close()
-	}
-	return err == nil
-}
 
 func TestQueueDropsAPort(t *testing.T) {
 	t.Parallel()
@@ -159,85 +134,6 @@ func TestQueueAccounts(t *testing.T) {
 	}
 }
 
-// sendNumbers sends numbered datagrams at rate a second until stop is closed, and
-// returns how many it sent.
-func sendNumbers(t *testing.T, c net.Conn, rate int, stop <-chan struct{}) uint32 {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	var n uint32
-	b := make([]byte, 4)
-	for begun := time.Now(); ; {
-		select {
-		case <-stop:
-			return n
-		case <-tick.C:
-		}
-		for due := uint32(time.Since(begun).Seconds() * float64(rate)); n < due; {
-			binary.BigEndian.PutUint32(b, n)
-			if _, err := c.Write(b); err == nil {
-				n++
-			} else if !isTransient(err) {
-				t.Errorf("send: %v", err)
-				return n
-			} else {
-				break
-			}
-		}
-	}
-}
-
-func isTransient(err error) bool {
-	for _, e := range []error{unix.EAGAIN, unix.ENOBUFS, unix.EPERM} {
-		if strings.Contains(err.Error(), e.Error()) {
-			return true
-		}
-	}
-	return false
-}
-
-// roomy gives a test's receiver so much buffer that what it loses was not lost
-// there.
-func roomy(t *testing.T, c net.PacketConn) {
-	t.Helper()
-	raw, err := c.(*net.UDPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<20)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// collect reads numbered datagrams at once, until rest is called; that waits for
-// those under way and returns which came.
-func collect(c net.PacketConn) (rest func() map[uint32]bool) {
-	seen := make(map[uint32]bool)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b := make([]byte, 16)
-		for {
-			n, _, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			if n == 4 {
-				seen[binary.BigEndian.Uint32(b)] = true
-			}
-		}
-	}()
-	return func() map[uint32]bool {
-		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-		<-done
-		return seen
-	}
-}
-
 // TestQueueEndsUnderLoad ends nfctl while packets come fast: none is lost.
 func TestQueueEndsUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -327,19 +223,6 @@ func TestQueueBeside(t *testing.T) {
 		t.Errorf("%d of %d packets did not arrive; vanished: %d, perhaps %d more\n%s", gone, n, vanished, more,
 			first.Stderr())
 	}
-}
-
-// counted returns the number in front of words in nfctl's totals.
-func counted(totals, words string) int {
-	for line := range strings.Lines(totals) {
-		if head, _, ok := strings.Cut(line, " "+words); ok {
-			n, err := strconv.Atoi(head[strings.LastIndexByte(head, ' ')+1:])
-			if err == nil {
-				return n
-			}
-		}
-	}
-	return 0
 }
 
 func TestQueueRefusals(t *testing.T) {

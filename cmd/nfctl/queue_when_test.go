@@ -17,9 +17,6 @@ import (
 	"nfctl/internal/nstest"
 )
 
-// hosts are where these tests listen.
-var hosts = []string{"127.0.0.1", "[::1]"}
-
 // numbered sends n numbered datagrams, and after them "end", which the rules must let
 // pass, and returns which of them arrived.
 func numbered(t *testing.T, ns *nstest.NS, host string, n int) []bool {
@@ -58,16 +55,6 @@ func numbered(t *testing.T, ns *nstest.NS, host string, n int) []bool {
 		}
 		seen[binary.BigEndian.Uint32(b)] = true
 	}
-}
-
-// endQueue ends nfctl, which must have had no trouble, and returns what it said.
-func endQueue(t *testing.T, p *nstest.Proc) string {
-	t.Helper()
-	p.Signal(unix.SIGTERM)
-	if status := p.Wait(); status != 0 {
-		t.Errorf("status %d: %s", status, p.Stderr())
-	}
-	return p.Stderr()
 }
 
 // fromPayload leaves the last datagram out: it is shorter.

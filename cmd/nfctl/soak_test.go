@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,30 +15,6 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/nstest"
 )
-
-// startPiped starts nfctl with its output to a pipe that lines is fed from: for
-// output too long to keep.
-func startPiped(t *testing.T, ns *nstest.NS, line func(string), args ...string) (p *nstest.Proc, end func()) {
-	t.Helper()
-	fifo := filepath.Join(t.TempDir(), "out")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p = ns.StartCmd(exec.Command("sh", append([]string{"-c", `exec "$@" >` + fifo, "sh", nstest.Build(t)}, args...)...))
-	f, err := os.Open(fifo)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer f.Close()
-		for s := bufio.NewScanner(f); s.Scan(); {
-			line(s.Text())
-		}
-	}()
-	return p, func() { <-done }
-}
 
 // churn makes and deletes flows, count at a time, until stop is closed; it
 // returns how many it made.
@@ -84,42 +57,6 @@ func churn(t *testing.T, ns *nstest.NS, count int, stop <-chan struct{}) (made u
 		t.Errorf("churn: %v", failed)
 	})
 	return made
-}
-
-// udpFlow is a flow from src to a name server, to be made.
-func udpFlow(src netip.Addr, dport uint16, timeout uint32) *ct.Flow {
-	f := &ct.Flow{Present: ct.HasTimeout, Timeout: timeout}
-	f.Orig = ct.Tuple{Family: unix.AF_INET, Proto: unix.IPPROTO_UDP, Src: src,
-		Dst: netip.AddrFrom4([4]byte{10, 8, 0, 1}), Sport: 1000, Dport: dport,
-		Present: ct.TupleProto | ct.TupleFamily | ct.TupleSport | ct.TupleDport}
-	f.Reply = f.Orig.Reverse()
-	return f
-}
-
-// fillFlows makes n flows from 10.0.0.0 on.
-func fillFlows(t *testing.T, ns *nstest.NS, n int) {
-	t.Helper()
-	ns.Do(func() {
-		c, err := ct.Dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		b := c.NewBatch(200, func(_ *ct.Flow, err error) {
-			if err != nil {
-				t.Error(err)
-			}
-		})
-		for i := range n {
-			if err := b.Create(udpFlow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 53, 6000),
-				false); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := b.Flush(); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
 
 // TestSoak lets a queue, a watch and listing after listing run side by side under
