@@ -22,6 +22,7 @@ type watchFlags struct {
 	notBy    []string
 	keep     bool // all privileges
 	summary  bool
+	exec     execFlags
 	stream   streamFlags
 }
 
@@ -53,6 +54,7 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f.BoolVar(&o.summary, "summary", false,
 		"totals tell events by kind and rate, and the busiest sources, destinations "+
 			"and\ndestination ports of what was shown; so they do with -v")
+	o.exec.register(c)
 	o.stream.register(f, "events")
 }
 

@@ -41,7 +41,7 @@ func main() {
 
 // run executes one command line and returns its exit status.
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{args: args, in: in, out: out, err: &say.Writer{W: errOut}}
+	a := &app{args: args, in: in, out: out, err: &say.Writer{W: errOut, Journal: process.Journal(errOut)}}
 	defer a.flush()
 	words := args[1:]
 	if filepath.Base(args[0]) == "conntrack" { // without the time that making commands takes

@@ -12,8 +12,20 @@ import (
 )
 
 // line says one line, of which only format's own newlines end lines.
-func (a *app) line(format string, args ...any) {
-	fmt.Fprintf(a.err, format+"\n", say.Foreign(args)...)
+func (a *app) line(format string, args ...any) { a.lineAt(say.Info, format, args...) }
+
+// lineAt is line for what matters more.
+func (a *app) lineAt(level say.Level, format string, args ...any) {
+	a.bytesAt(level, fmt.Appendf(nil, format+"\n", say.Foreign(args)...))
+}
+
+// bytesAt says whole lines.
+func (a *app) bytesAt(level say.Level, b []byte) {
+	if m, ok := a.err.(*say.Writer); ok {
+		m.At(level, b)
+		return
+	}
+	_, _ = a.err.Write(b)
 }
 
 // linesOf are the lines of an error: one, but of joined ones, and of a script with

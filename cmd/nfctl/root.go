@@ -52,7 +52,7 @@ func (a *app) me() string { return cmp.Or(a.name, "nfctl") }
 
 // warn prints one line on standard error.
 func (a *app) warn(format string, args ...any) {
-	a.line(a.me()+": "+format, args...)
+	a.lineAt(say.Warning, a.me()+": "+format, args...)
 }
 
 // hint prints what to do about something, unless -q was given.
@@ -75,7 +75,7 @@ func (a *app) finish(err error) int {
 		if l = say.Harmless(say.Shortened(l, say.MostMessage), false); i == 0 {
 			l = "nfctl: " + l
 		}
-		fmt.Fprintln(a.err, l)
+		a.bytesAt(say.Err, []byte(l+"\n"))
 	}
 	if h := hintFor(err, code); h != "" {
 		fmt.Fprintf(a.err, "nfctl: hint: %s\n", h)

@@ -40,6 +40,7 @@ type watchRun struct {
 	unknown                           atomic.Bool
 
 	busy *table.Summary // nil: not asked for
+	exec *watchExec     // nil: not asked for
 }
 
 // prints sets what frames the output.
@@ -55,6 +56,7 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 	by, notBy := causedBy[T](), table.NotBy(w.o.notBy)
 	all := len(w.o.notBy) == 0
 	count := func(*T) {}
+	var hand func(*T) // to --exec; nil: nothing was yet
 	if w.o.summary || w.a.verbose > 0 {
 		if w.busy == nil {
 			w.busy = &table.Summary{}
@@ -75,6 +77,12 @@ func watching[T any](w *watchRun, p *format.Printer[T], c table.Watch[T]) func(*
 		}
 		w.news = true
 		count(t)
+		if w.exec != nil {
+			if hand == nil {
+				hand = handing[T](w)
+			}
+			hand(t)
+		}
 		n := w.shown.Add(1)
 		if !w.silent {
 			w.k.b = p.Append(w.k.b, t)
@@ -178,6 +186,10 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		return err
 	}
 	defer w.a.ready.End()
+	if err := w.startExec(); err != nil {
+		return err
+	}
+	defer func() { w.exec.close(true) }()
 	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable,
 		w.o.existing, w.o.resync
 	if watcher, err = ct.OpenWatch(w.opt); err != nil {
@@ -212,6 +224,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if w.o.existing && w.o.resync > 0 { // it lists once more
 		patience = 20 * endPatience
 	}
+	patience += w.exec.patience()
 	w.stream = w.o.stream.start(w.a, ctx, w.summary, patience)
 	defer w.stream.Stop()
 	if !w.silent {
@@ -232,6 +245,7 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 			err = errors.Join(err, w.k.flush())
 		}
 	}
+	w.exec.close(w.stream.Signalled())
 	w.summary()
 	if err = errors.Join(err, w.failed()); err != nil {
 		return err
@@ -296,5 +310,6 @@ func (w *watchRun) totals() {
 	if w.busy != nil {
 		b = w.busy.Busy(5).AppendText(b, secs)
 	}
+	b = w.exec.appendTotals(b)
 	_, _ = w.a.err.Write(b)
 }

@@ -21,7 +21,7 @@ func TestPool(t *testing.T) {
 	var mu sync.Mutex
 	var said []string
 	p, err := l.Pool(PoolOptions{Args: []string{"sh", "-c", "cd " + dir + `; mkdir "$$"; ls | grep -c '^[0-9]' >>most
-		read x; echo "$x" >>all; echo "said $x" >&2; sleep 0.05; rmdir "$$"; [ "$x" != 7 ]`},
+		read x || echo empty >>all; echo "$x" >>all; echo "said $x" >&2; sleep 0.05; rmdir "$$"; [ "$x" != 7 ]`},
 		Parallel: 3, Timeout: 20 * time.Second, Room: 100, Stderr: func(s string) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -38,7 +38,8 @@ func TestPool(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	all, _ := os.ReadFile(filepath.Join(dir, "all"))
-	if got := strings.Fields(string(all)); len(got) != 20 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 20 {
+	got := strings.Fields(string(all))
+	if len(got) != 20 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 20 {
 		t.Errorf("inputs %q", got)
 	}
 	most, _ := os.ReadFile(filepath.Join(dir, "most"))
@@ -69,7 +70,7 @@ func TestPoolLate(t *testing.T) {
 	}
 	p.Close(false)
 	s := p.Stats()
-	if s.Ran < 2 || s.Ran > 3 || s.Late != s.Ran || s.Failed != s.Ran || s.Ran+s.Left != 100 || len(failed) != int(s.Ran) {
+	if s.Ran < 2 || s.Late != s.Ran || s.Failed != s.Ran || s.Ran+s.Left != 100 || len(failed) != int(s.Ran) {
 		t.Errorf("%+v, %v", s, failed)
 	}
 	// With a hurry, what waits is not run.

@@ -81,7 +81,7 @@ func Serve() {
 			s.say(report{ID: r.ID, Error: "no files came with it"})
 		}
 		for _, f := range files {
-			_ = f.Close()
+			_ = unix.Close(f)
 		}
 	}
 	s.mu.Lock()
@@ -92,7 +92,7 @@ func Serve() {
 	s.all.Wait()
 }
 
-func received(oob []byte) (files []*os.File) {
+func received(oob []byte) (files []int) {
 	list, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil
@@ -102,9 +102,7 @@ func received(oob []byte) (files []*os.File) {
 		if err != nil {
 			continue
 		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), ""))
-		}
+		files = append(files, fds...)
 	}
 	return files
 }
@@ -119,7 +117,7 @@ func (s *server) say(r report) {
 	_ = unix.Sendto(comm, b, unix.MSG_NOSIGNAL, nil)
 }
 
-func (s *server) start(r request, files []*os.File) {
+func (s *server) start(r request, files []int) {
 	path, err := exec.LookPath(r.Args[0])
 	if err != nil {
 		if e, ok := err.(*exec.Error); ok {
@@ -128,8 +126,13 @@ func (s *server) start(r request, files []*os.File) {
 		s.say(report{ID: r.ID, Error: err.Error()})
 		return
 	}
-	pid, err := syscall.ForkExec(path, r.Args, &syscall.ProcAttr{Env: os.Environ(),
-		Files: []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd()}, Sys: &syscall.SysProcAttr{Setpgid: true}})
+	attr := &syscall.ProcAttr{Env: os.Environ(), Sys: &syscall.SysProcAttr{Setpgid: true}}
+	for _, fd := range files {
+		// The end of a pipe as package os makes it: programs expect to wait there.
+		_ = unix.SetNonblock(fd, false)
+		attr.Files = append(attr.Files, uintptr(fd))
+	}
+	pid, err := syscall.ForkExec(path, r.Args, attr)
 	if err != nil {
 		s.say(report{ID: r.ID, Error: err.Error()})
 		return

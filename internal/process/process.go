@@ -3,6 +3,7 @@
 package process
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -34,6 +35,18 @@ func Terminal(x any) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// Journal reports whether x is the stream to systemd's journal that JOURNAL_STREAM names
+// (systemd.exec(5)).
+func Journal(x any) bool {
+	f, ok := x.(*os.File)
+	named := os.Getenv("JOURNAL_STREAM")
+	if !ok || named == "" {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && fmt.Sprintf("%d:%d", st.Dev, st.Ino) == named
 }
 
 // Width returns how many characters a line of the terminal x has; 0: x is none, or its

@@ -18,6 +18,9 @@ import (
 // any number of goroutines.
 type Writer struct {
 	W io.Writer // where to
+	// Journal says that it is systemd's journal, which takes a level in front of each line
+	// (sd-daemon(3)).
+	Journal bool
 
 	mu      sync.Mutex
 	pending []byte        // not yet taken by the writer
@@ -38,10 +41,36 @@ const (
 	messageEnd = 500 * time.Millisecond
 )
 
-// Write writes text in whole lines; see Harmless.
+// A Level is how much a message matters, as syslog(3) has it.
+type Level byte
+
+// The levels that there are.
+const (
+	Err     Level = '3'
+	Warning Level = '4'
+	Info    Level = '6'
+)
+
+// Write writes text in whole lines, at the level Info; see Harmless.
 func (m *Writer) Write(b []byte) (int, error) {
-	m.Raw([]byte(Harmless(string(b), true)))
+	m.At(Info, b)
 	return len(b), nil
+}
+
+// At writes text in whole lines.
+func (m *Writer) At(level Level, b []byte) {
+	text := Harmless(string(b), true)
+	if m.Journal {
+		var marked strings.Builder
+		for line := range strings.Lines(text) {
+			if line != "\n" {
+				marked.WriteString("<" + string(rune(level)) + ">")
+			}
+			marked.WriteString(line)
+		}
+		text = marked.String()
+	}
+	m.Raw([]byte(text))
 }
 
 // Raw writes what may steer the terminal.

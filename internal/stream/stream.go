@@ -176,6 +176,9 @@ func (s *Stream) Stop() { s.cancel(context.Canceled) }
 // Met ends the stream because what it waited for has come.
 func (s *Stream) Met() { s.cancel(errMet) }
 
+// Signalled reports whether a signal ended the stream.
+func (s *Stream) Signalled() bool { return context.Cause(s) == errSignal }
+
 // Fail ends the stream because what is a failure has come.
 func (s *Stream) Fail() {
 	s.failed.Store(true) // also where the same object is the last of Count
