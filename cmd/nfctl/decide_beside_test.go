@@ -283,7 +283,7 @@ func TestDecideReloads(t *testing.T) {
 	write := func(i int) {
 		text := fmt.Sprintf("connmark %#x/0xffff accept flow udp > :7000\n", i)
 		if i%3 == 1 {
-			text = fmt.Sprintf("connmark %#x/0xffff drop flow udp > :7000\n", i)
+			text = fmt.Sprintf("connmark %#x/0xffff drop flow udp > :7000\naccept\n", i)
 		}
 		if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -292,21 +292,23 @@ func TestDecideReloads(t *testing.T) {
 	write(0)
 	var mu sync.Mutex
 	arrived := map[string]bool{}
-	server := ns.ListenUDP("127.0.0.1:7000")
-	go func() {
-		b := make([]byte, 100)
-		for {
-			n, from, err := server.ReadFrom(b)
-			if err != nil {
-				return
+	for _, port := range []string{"7000", "7001"} {
+		server := ns.ListenUDP("127.0.0.1:" + port)
+		go func() {
+			b := make([]byte, 100)
+			for {
+				n, from, err := server.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				arrived[string(b[:n])] = true
+				mu.Unlock()
+				_, _ = server.WriteTo(b[:n], from)
 			}
-			mu.Lock()
-			arrived[string(b[:n])] = true
-			mu.Unlock()
-			_, _ = server.WriteTo(b[:n], from)
-		}
-	}()
-	p := startQueue(t, ns, "--attach", "output udp > :7000", "--num", "30-31", "--rules", rules, "-q")
+		}()
+	}
+	p := startQueue(t, ns, "--attach", "output udp > :7000,7001", "--num", "30-31", "--rules", rules, "-q")
 	var conns []net.Conn
 	for range 8 {
 		c, err := ns.Dial("udp", "127.0.0.1:7000", nstest.Patience)
@@ -314,6 +316,10 @@ func TestDecideReloads(t *testing.T) {
 			t.Fatal(err)
 		}
 		conns = append(conns, c)
+	}
+	fence, err := ns.Dial("udp", "127.0.0.1:7001", nstest.Patience)
+	if err != nil {
+		t.Fatal(err)
 	}
 	// The load: new flows all the time, and old ones that go on.
 	ns.ListenUDP("127.0.0.2:7000") // nobody reads it
@@ -367,6 +373,15 @@ func TestDecideReloads(t *testing.T) {
 			for range 5 {
 				ask()
 			}
+			// What comes to that queue later is not decided sooner.
+			nstest.Until(t, "the rules have decided", func() bool {
+				if _, err := fmt.Fprintf(fence, "fence %d", i); err != nil && !isTransient(err) {
+					t.Fatal(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				return arrived[fmt.Sprintf("fence %d", i)]
+			})
 			continue
 		}
 		nstest.Until(t, "flows go on", func() bool {
