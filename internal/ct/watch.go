@@ -238,6 +238,10 @@ func (w *Watcher) Close() {
 	}
 }
 
+// AskResync has the table listed again as soon as can be, as after a loss. It wants
+// WatchOptions.Resync, and is called before Run or from its handler.
+func (w *Watcher) AskResync() { w.losses = true }
+
 // Run reads events until ctx ends, and then what has already happened. It is to
 // be called once, on a goroutine in the watched namespace.
 func (w *Watcher) Run(ctx context.Context, h Handler) error {

@@ -542,7 +542,14 @@ func Build(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "nfctl")
+		// From its own module: another one that uses this package links other versions.
+		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "nfctl").Output()
+		if err != nil {
+			built.err = fmt.Errorf("go list -m nfctl: %w", err)
+			return
+		}
 		c := exec.Command("go", "build", "-o", built.path, "nfctl/cmd/nfctl")
+		c.Dir = strings.TrimSpace(string(dir))
 		c.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
 		if out, err := c.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("go build: %w\n%s", err, out)
