@@ -15,6 +15,8 @@ type Batch struct {
 	Kind wire.Kind
 	Head wire.Head
 	Data []byte // head and lines
+
+	buf []byte // what Data is the end of, for use again; nil: read from disk
 }
 
 // Options say how much a Queue holds.
@@ -105,7 +107,7 @@ func (q *Queue) finish() *Batch {
 	head := t.Head.Append(room[:0])
 	start := wire.HeadRoom - len(head)
 	copy(t.Data[start:], head)
-	t.Data = t.Data[start:]
+	t.buf, t.Data = t.Data, t.Data[start:]
 	return t
 }
 
@@ -122,26 +124,17 @@ func (q *Queue) stash() bool {
 	}
 	t := q.finish()
 	if err := q.disk.push(t); err != nil {
+		t.Data = t.buf // it may grow on
 		q.tail, q.failed = t, err
-		q.tail.Data = append(make([]byte, wire.HeadRoom, wire.HeadRoom+len(t.Data)), linesOf(t.Data)...)
 		return false
 	}
 	q.recycle(t)
 	return true
 }
 
-func linesOf(data []byte) []byte {
-	_, lines, err := wire.Parse(data)
-	if err != nil {
-		return nil
-	}
-	return lines
-}
-
 func (q *Queue) recycle(b *Batch) {
-	// Data begins with the head, somewhere in the room for it.
-	if len(q.free) < manyFree && cap(b.Data) >= wire.MaxBytes/2 {
-		q.free = append(q.free, b.Data[:cap(b.Data)][:wire.HeadRoom])
+	if len(q.free) < manyFree && cap(b.buf) >= wire.MaxBytes/2 {
+		q.free = append(q.free, b.buf)
 	}
 }
 
@@ -217,7 +210,7 @@ func (q *Queue) take() *Batch {
 	}
 	if q.tail != nil {
 		q.current = q.finish()
-		q.held += len(q.current.Data)
+		q.held += len(q.current.buf)
 	}
 	return q.current
 }
@@ -236,7 +229,7 @@ func (q *Queue) Done() {
 	if q.stored {
 		q.disk.pop()
 	} else {
-		q.held -= len(b.Data)
+		q.held -= len(b.buf)
 		q.recycle(b)
 	}
 	q.current, q.stored = nil, false
