@@ -11,7 +11,7 @@ SOAKTIME ?= 10m
 PKGS     ?= ./...
 TESTARGS ?=
 
-.PHONY: help build demo setup test race bench bench-peers bench-growth fuzz lint ports gen check vuln soak vmtest router release packages install uninstall clean
+.PHONY: help build demo setup test race bench bench-peers bench-growth fleet test-fleet fleet-demo fuzz lint ports gen check vuln soak vmtest router release packages install uninstall clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,17 @@ bench-peers: build ## nfctl beside its peers, the tables of docs/performance.md 
 bench-growth: build ## cost by table size and by number of rules: two tables, docs/growth.svg (root)
 	@scripts/setup.sh bench
 	bench/growth.sh
+
+fleet: ## ./nfctl-fleet, static: events of many hosts through NATS JetStream; a module of its own, fleet/
+	go -C fleet build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$$(scripts/version.sh)" -o ../nfctl-fleet ./cmd/nfctl-fleet
+
+test-fleet: build ## its tests, with real servers and the race detector (root; installs nats-server)
+	@scripts/setup.sh test fleet
+	NFCTL_TEST_NETNS=require NFCTL_BIN=$(CURDIR)/nfctl GORACE=atexit_sleep_ms=0 \
+		CGO_ENABLED=1 go -C fleet test -race -count=1 -timeout 20m $(TESTARGS) $(PKGS)
+
+fleet-demo: build fleet ## two hosts publish, a third follows, the server dies and comes back; needs root or user namespaces
+	fleet/demo/run.sh ./nfctl ./nfctl-fleet "$$(go -C fleet tool -n nats-server)"
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)
@@ -83,4 +94,4 @@ uninstall: ## take away what make install put there; /etc/nfctl stays when it ha
 	@scripts/install.sh uninstall "$(BINARY)" "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## remove what is built here
-	rm -rf nfctl dist bench/bin bench/results
+	rm -rf nfctl nfctl-fleet dist bench/bin bench/results

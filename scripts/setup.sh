@@ -1,5 +1,5 @@
 #!/bin/bash
-# setup.sh [test|bench|vm]...
+# setup.sh [test|bench|fleet|vm]...
 # Installs the programs that the tests (or the benchmark rig, or the stock-kernel
 # runs) use and this machine lacks. Needs root and apt-get for that; without, it
 # says what to install and exits 1. Does nothing when all is there.
@@ -54,6 +54,11 @@ list() {
 		procps                      pgrep
 		END
 		;;
+	fleet)
+		cat <<-END
+		nats-server nats-server
+		END
+		;;
 	vm)
 		cat <<-END
 		dpkg        dpkg-deb
@@ -64,7 +69,7 @@ list() {
 		END
 		;;
 	*)
-		echo "setup.sh: $1: want test, bench or vm" >&2
+		echo "setup.sh: $1: want test, bench, fleet or vm" >&2
 		exit 2
 		;;
 	esac
@@ -102,8 +107,10 @@ fi
 # shellcheck disable=SC2086
 get() { apt-get -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends $need </dev/null >&2; }
 get || { apt-get -q update </dev/null >&2 && get; }
-case " $need" in # nor may it come up at the next boot
-*" vsftpd "*) rm -f /etc/systemd/system/multi-user.target.wants/vsftpd.service ;;
-esac
+for service in vsftpd nats-server; do # nor may it come up at the next boot
+	case " $need" in
+	*" $service "*) rm -f "/etc/systemd/system/multi-user.target.wants/$service.service" ;;
+	esac
+done
 need=$(missing "$@")
 [ -z "$need" ] || { echo "setup.sh: still missing: $need" >&2; exit 1; }

@@ -23,7 +23,8 @@ type connFlags struct {
 func (o *connFlags) register(c *cobra.Command, urls string) {
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringSliceVar(&o.urls, urls, nil, "`URLS` of the NATS servers: nats://HOST[:PORT] or tls://HOST[:PORT], several with commas")
+	f.StringSliceVar(&o.urls, urls, nil,
+		"`URLS` of the NATS servers: nats://HOST[:PORT] or tls://HOST[:PORT], several with commas")
 	f.StringVar(&o.Stream, "stream", "NFCTL", "`NAME` of the stream")
 	f.StringVar(&o.Creds, "creds", "", "credentials `file` (JWT and seed)")
 	f.StringVar(&o.NKey, "nkey", "", "seed `file`")

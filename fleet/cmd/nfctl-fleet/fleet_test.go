@@ -77,7 +77,8 @@ func same(t *testing.T, got, want []string) {
 	}
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
-			t.Errorf("%d got, %d wanted; from %d on: got %q, want %q", len(got), len(want), i, cut(got, i), cut(want, i))
+			t.Errorf("%d got, %d wanted; from %d on: got %q, want %q", len(got), len(want), i, cut(got, i),
+				cut(want, i))
 			return
 		}
 	}
@@ -100,6 +101,8 @@ type bed struct {
 	bin, nfctl   string
 	dir          string
 	pubArgs      []string
+	name         string // of the host
+	user         []string
 	pub          *nstest.Proc
 	watch        *writer
 	many         int
@@ -136,14 +139,21 @@ func newBed(t *testing.T, release string, pubArgs ...string) *bed {
 
 func newBedAt(t *testing.T, n *fleettest.Net, s *fleettest.Server, pubArgs ...string) *bed {
 	b := &bed{t: t, server: s, host: n.Machine(), reader: n.Machine(), bin: fleettest.Fleet(t), nfctl: nstest.Build(t),
-		dir: t.TempDir(), pubArgs: pubArgs}
+		dir: t.TempDir(), pubArgs: pubArgs, name: "r1"}
+	if i := slices.Index(pubArgs, "--host"); i >= 0 {
+		b.name = pubArgs[i+1]
+	}
+	if i := slices.Index(pubArgs, "--user-file"); i >= 0 {
+		b.user = pubArgs[i : i+2]
+	}
 	eventsOn(b.host)
 	b.watch = write(t, b.host, b.nfctl, "ct", "watch", "-o", "json", "--ready-file", b.dir+"/watch")
 	nstest.WaitFile(t, b.dir+"/watch")
 	b.publish()
 	nstest.Until(t, "the stream is there", func() bool {
-		out, _, code := b.reader.Exec(b.bin, "status", "--from", s.URL, "--wait", "1ms", "-o", "json")
-		return code == 0 && strings.Contains(out, `"host":"r1"`)
+		out, _, code := b.reader.Exec(b.bin, append([]string{"status", "--from", s.URL, "--wait", "1ms", "-o", "json"},
+			b.user...)...)
+		return code == 0 && strings.Contains(out, `"host":"`+b.name+`"`)
 	})
 	return b
 }
@@ -153,8 +163,9 @@ func (b *bed) publish() {
 	b.t.Helper()
 	b.many++
 	ready := fmt.Sprintf("%s/pub%d", b.dir, b.many)
-	b.pub = b.host.NS.Start(b.bin, append([]string{"publish", "--to", b.server.URL, "--host", "r1", "--ready-file", ready},
-		b.pubArgs...)...)
+	b.pub = b.host.NS.Start(b.bin,
+		append([]string{"publish", "--to", b.server.URL, "--host", b.name, "--ready-file", ready},
+			b.pubArgs...)...)
 	nstest.WaitFile(b.t, ready)
 }
 
@@ -163,8 +174,9 @@ func (b *bed) follow(args ...string) *writer {
 	b.t.Helper()
 	b.many++
 	ready := fmt.Sprintf("%s/fol%d", b.dir, b.many)
-	p := write(b.t, b.reader, append([]string{b.bin, "follow", "--from", b.server.URL, "--of", "r1", "--ready-file", ready},
-		args...)...)
+	p := write(b.t, b.reader,
+		append([]string{b.bin, "follow", "--from", b.server.URL, "--of", b.name, "--ready-file", ready},
+			args...)...)
 	nstest.WaitFile(b.t, ready)
 	return p
 }
@@ -190,7 +202,8 @@ func (b *bed) waves(waves, n int, between func(int)) {
 func (b *bed) arrives(fol *writer, n int) string {
 	b.t.Helper()
 	began := time.Now()
-	for deadline := began.Add(time.Minute); strings.Count(fol.Stdout(), `"kind":"flow"`) < n; time.Sleep(10 * time.Millisecond) {
+	for deadline := began.Add(time.Minute); strings.Count(fol.Stdout(),
+		`"kind":"flow"`) < n; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) || fol.Ended() {
 			b.t.Fatalf("%d of %d events have come", strings.Count(fol.Stdout(), `"kind":"flow"`), n)
 		}

@@ -17,6 +17,7 @@ import (
 	"nfctl/fleet/internal/follow"
 	"nfctl/fleet/internal/wire"
 	"nfctl/internal/format"
+	"nfctl/internal/process"
 )
 
 type followFlags struct {
@@ -167,6 +168,9 @@ func (a *app) follow(ctx context.Context, c *cobra.Command, o *followFlags) erro
 	if err != nil {
 		return err
 	}
+	if err := process.Prepare(o.ready); err != nil {
+		return usagef("--ready-file %s: %w", o.ready, err)
+	}
 	conn, err := a.connect(ctx, c, "from", false)
 	if err != nil {
 		return err
@@ -203,12 +207,14 @@ func (a *app) follow(ctx context.Context, c *cobra.Command, o *followFlags) erro
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGUSR1)
+	var ready process.Ready
+	defer ready.End()
 	var failed error
 	for began, ended := 0, false; !ended; {
 		select {
 		case <-opened:
 			if began++; began == len(all) {
-				failed = ready(o.ready)
+				failed = a.readied(&ready, o.ready)
 				ended = failed != nil
 			}
 		case <-late:
@@ -229,9 +235,6 @@ func (a *app) follow(ctx context.Context, c *cobra.Command, o *followFlags) erro
 	}
 	cancel(context.Canceled)
 	wait.Wait()
-	if o.ready != "" {
-		_ = os.Remove(o.ready)
-	}
 	a.followed(o, all)
 	return errors.Join(failed, p.w.Flush())
 }

@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"nfctl/fleet/internal/spool"
 	"nfctl/fleet/internal/wire"
 	"nfctl/internal/nl"
+	"nfctl/internal/process"
 	"nfctl/internal/table"
 	"nfctl/internal/value"
 )
@@ -84,11 +84,14 @@ The stream is made if it is not there.`,
 	f.StringVar(&o.spool, "spool", "", "`DIR[,SIZE]` for what does not fit in memory (SIZE: 1GiB)")
 	f.StringVar(&o.memory, "memory", "64MiB", "`SIZE` of what may wait in memory, for each namespace")
 	f.DurationVar(&o.snapshot, "snapshot", time.Minute, "how often the whole table is sent")
-	f.StringArrayVar(&o.filter.Exprs, "filter", nil, "send only flows that the `expression` holds for; see 'nfctl help expressions'")
+	f.StringArrayVar(&o.filter.Exprs, "filter", nil,
+		"send only flows that the `expression` holds for; see 'nfctl help expressions'")
 	f.BoolVar(&o.expects, "expects", true, "send expectations, too")
 	f.BoolVar(&o.reliable, "reliable", true, "have the kernel deliver late what does not fit the receive buffer")
-	f.StringVar(&o.buffer, "buffer", "", "`SIZE` of the receive buffer (default 64MiB, or 1/32 of the machine's memory)")
-	f.DurationVar(&o.patience, "end-timeout", 5*time.Second, "at the end, how long to wait until everything is acknowledged")
+	f.StringVar(&o.buffer, "buffer", "",
+		"`SIZE` of the receive buffer (default 64MiB, or 1/32 of the machine's memory)")
+	f.DurationVar(&o.patience, "end-timeout", 5*time.Second,
+		"at the end, how long to wait until everything is acknowledged")
 	f.IntVar(&o.replicas, "replicas", 1, "if the stream has to be made: on how many servers each message is stored")
 	f.DurationVar(&o.age, "max-age", 24*time.Hour, "if the stream has to be made: how long messages stay; 0: for ever")
 	f.StringVar(&o.bytes, "max-bytes", "", "if the stream has to be made: its most `SIZE`; the oldest go first")
@@ -182,6 +185,9 @@ func (a *app) publish(ctx context.Context, c *cobra.Command, o *publishFlags) er
 			return err
 		}
 	}
+	if err := process.Prepare(o.ready); err != nil {
+		return usagef("--ready-file %s: %w", o.ready, err)
+	}
 	conn, err := a.connect(ctx, c, "to", true)
 	if err != nil {
 		return err
@@ -197,7 +203,13 @@ func (a *app) publish(ctx context.Context, c *cobra.Command, o *publishFlags) er
 	defer stop()
 	opened := make(chan error, len(jobs))
 	for _, j := range jobs {
-		qo := spool.Options{Host: host, Netns: j.name, Boot: strings.TrimSpace(string(boot)), Epoch: epoch, Memory: int(memory)}
+		qo := spool.Options{
+			Host:   host,
+			Netns:  j.name,
+			Boot:   strings.TrimSpace(string(boot)),
+			Epoch:  epoch,
+			Memory: int(memory),
+		}
 		if dir != "" {
 			qo.Dir, qo.Disk = filepath.Join(dir, host+"."+j.name), most
 		}
@@ -230,11 +242,10 @@ func (a *app) publish(ctx context.Context, c *cobra.Command, o *publishFlags) er
 			return err
 		}
 	}
-	if err := ready(o.ready); err != nil {
+	var ready process.Ready
+	defer ready.End()
+	if err := a.readied(&ready, o.ready); err != nil {
 		return err
-	}
-	if o.ready != "" {
-		defer os.Remove(o.ready)
 	}
 	reports := func() (out []report) {
 		for _, j := range jobs {
@@ -273,7 +284,8 @@ func (a *app) publish(ctx context.Context, c *cobra.Command, o *publishFlags) er
 		lost += j.source.Lost()
 		failed = errors.Join(failed, err)
 		if lost > 0 {
-			failed = errors.Join(failed, fmt.Errorf("netns %s: %d lines were not acknowledged and are lost", j.name, lost))
+			failed = errors.Join(failed,
+				fmt.Errorf("netns %s: %d lines were not acknowledged and are lost", j.name, lost))
 		}
 	}
 	a.totals(jobs)
@@ -310,7 +322,7 @@ func (j *job) send(ctx context.Context, c *bus.Conn, s bus.Stream, host string, 
 		info, err := c.Ensure(ctx, s)
 		if err == nil {
 			if want := "s2"; info.Config.Compression.String() != want && !told {
-				warn("the stream is not compressed: the server knows no compression (before NATS 2.10), or the stream was made without")
+				warn("the stream is not compressed: the server is older than NATS 2.10, or the stream was made without")
 			}
 			break
 		}
@@ -378,15 +390,14 @@ func (a *app) totals(jobs []*job) {
 	}
 }
 
-// ready makes the file that says that the program works, and tells systemd.
-func ready(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
+// readied says that the program works: by a file, and to the service manager. The
+// caller ends it.
+func (a *app) readied(r *process.Ready, path string) error {
+	if err := r.Say(path); err != nil {
 		return fmt.Errorf("--ready-file: %w", err)
 	}
-	_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
-	return errors.Join(err, f.Close())
+	if err := process.Notify(); err != nil {
+		a.warn("systemd is not told that nfctl-fleet is ready: %v", err)
+	}
+	return nil
 }

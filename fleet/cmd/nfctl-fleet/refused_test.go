@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"nfctl/fleet/internal/fleettest"
+	"nfctl/internal/nstest"
 )
 
 // An authority makes certificates.
@@ -100,7 +101,8 @@ func TestRefused(t *testing.T) {
 	_, oldCert, oldKey := issue(t, dir, "old", old.Addr, time.Now().Add(-time.Minute), ca)
 	expired := old.Start(t, "", "--tls", "--tlscert", oldCert, "--tlskey", oldKey)
 	foreign := n.Machine()
-	wrongName := foreign.Start(t, "", "--tls", "--tlscert", cert, "--tlskey", key) // the certificate is another machine's
+	wrongName := foreign.Start(t, "", "--tls", "--tlscert", cert, "--tlskey",
+		key) // the certificate is another machine's
 
 	client := n.Machine()
 	user := func(name, password string) string { return file(t, name+":"+password+"\n") }
@@ -118,7 +120,8 @@ func TestRefused(t *testing.T) {
 	} {
 		for _, verb := range [][]string{{"publish", "--to"}, {"follow", "--of", "r1", "--from"}, {"status", "--from"}} {
 			began := time.Now()
-			_, stderr, code := client.Exec(bin, append(append([]string{verb[0]}, append(verb[1:], c.url)...), c.args...)...)
+			_, stderr, code := client.Exec(bin,
+				append(append([]string{verb[0]}, append(verb[1:], c.url)...), c.args...)...)
 			if code != exitPermission || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "refused") {
 				t.Errorf("%s, %s: %d, want %d and %q: %s", c.name, verb[0], code, exitPermission, c.want, stderr)
 			}
@@ -172,7 +175,8 @@ func TestFormat(t *testing.T) {
 			}
 		}
 	})
-	if code := fol.Wait(); code != exitFailed || !strings.Contains(fol.Stderr(), "format 2, and this program reads format 1") ||
+	if code := fol.Wait(); code != exitFailed || !strings.Contains(fol.Stderr(),
+		"format 2, and this program reads format 1") ||
 		strings.Count(fol.Stderr(), "without a head") != 3 {
 		t.Errorf("%d: %s", code, fol.Stderr())
 	}
@@ -232,5 +236,49 @@ func TestUsage(t *testing.T) {
 		if stdout != "" && c.args != "" {
 			t.Errorf("%s: wrote %q", c.args, stdout)
 		}
+	}
+}
+
+// The users of docs/fleet/nats-server.conf may do what they must, and no more.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../docs/fleet/nats-server.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, users, ok := strings.Cut(string(text), "\nauthorization {")
+	if !ok {
+		t.Fatal("no users")
+	}
+	users = strings.ReplaceAll("authorization {"+users, `"$2a$11$REPLACE"`, "pw")
+	for _, release := range []string{"", "debian"} {
+		n := fleettest.NewNet(t)
+		s := n.Machine().Start(t, release, "-c", file(t, users))
+		user := func(name string) string { return file(t, name+":pw") }
+		// Whoever may makes the stream.
+		host := n.Machine()
+		admin := host.NS.Start(fleettest.Fleet(t), "publish", "--to", s.URL, "--host", "admin", "--user-file",
+			user("admin"))
+		status := func() string {
+			out, _, _ := host.Exec(fleettest.Fleet(t), "status", "--from", s.URL, "--user-file", user("admin"),
+				"--wait", "50ms")
+			return out
+		}
+		nstest.Until(t, "the stream is there", func() bool { return strings.Contains(status(), "stream NFCTL") })
+		_ = admin
+
+		b := newBedAt(t, n, s, "--host", "router1", "--user-file", user("router1"))
+		fol := b.follow("--seq", "1", "--user-file", user("reader"))
+		b.waves(1, 100, nil)
+		b.arrives(fol, 200)
+		if out := status(); !strings.Contains(out, "publish router1 default") {
+			t.Errorf("%s: status does not tell of the publisher: %s", release, out)
+		}
+		_, stderr, code := host.Exec(b.bin, "publish", "--to", s.URL, "--host", "router2", "--user-file",
+			user("router1"))
+		if code != exitPermission || !strings.Contains(stderr, "Permissions Violation") {
+			t.Errorf("%s: router1 publishes as router2: %d: %s", release, code, stderr)
+		}
+		b.ends()
 	}
 }

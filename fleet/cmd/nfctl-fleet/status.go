@@ -127,7 +127,8 @@ func (a *app) status(ctx context.Context, c *cobra.Command, o *statusFlags) erro
 			b = fmt.Appendf(b, "  replica %s: current %v, offline %v, %d behind\n", r.Name, r.Current, r.Offline, r.Lag)
 		}
 		for _, t := range tables {
-			b = fmt.Appendf(b, "table %s %s: %d messages, newest %d %s ago, line %d of epoch %d\n", t.Host, t.Netns, t.Messages,
+			b = fmt.Appendf(b, "table %s %s: %d messages, newest %d %s ago, line %d of epoch %d\n", t.Host, t.Netns,
+				t.Messages,
 				t.Last, time.Since(t.Time).Round(time.Millisecond), t.Line, t.Epoch)
 		}
 		for _, r := range reports {
@@ -232,7 +233,8 @@ func prometheus(s streamStatus, tables []tableStatus, reports []report) (b []byt
 	metric("stream_messages", "messages in the stream", one, float64(s.Messages))
 	metric("stream_bytes", "bytes in the stream", one, float64(s.Bytes))
 	for _, r := range s.Replicas {
-		metric("replica_behind", "messages that a replica lacks", fmt.Sprintf("%s,replica=%q", one, r.Name), float64(r.Lag))
+		metric("replica_behind", "messages that a replica lacks", fmt.Sprintf("%s,replica=%q", one, r.Name),
+			float64(r.Lag))
 	}
 	for _, t := range tables {
 		labels := fmt.Sprintf("host=%q,netns=%q", t.Host, t.Netns)
@@ -247,7 +249,8 @@ func prometheus(s streamStatus, tables []tableStatus, reports []report) (b []byt
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		for _, r := range reports {
 			if n, ok := r.Counters[name]; ok {
-				metric(name, "counter of running programs", fmt.Sprintf("kind=%q,host=%q,netns=%q,pid=\"%d\",on=%q", r.Kind, r.Host,
+				metric(name, "counter of running programs", fmt.Sprintf("kind=%q,host=%q,netns=%q,pid=\"%d\",on=%q",
+					r.Kind, r.Host,
 					r.Netns, r.Pid, r.On), float64(n))
 			}
 		}

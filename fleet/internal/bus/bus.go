@@ -90,7 +90,8 @@ func Connect(ctx context.Context, o Options, later bool) (*Conn, error) {
 
 // refused reports whether trying again will not help.
 func refused(err error) bool {
-	if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
+	if errors.Is(err,
+		nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) ||
 		errors.Is(err, nats.ErrAccountAuthExpired) || errors.Is(err, nats.ErrSecureConnRequired) ||
 		errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrPermissionViolation) {
 		return true
@@ -106,7 +107,7 @@ func (c *Conn) options() ([]nats.Option, error) {
 		case err != nil:
 			return nil, usagef("server %q: %w", u, err)
 		case p.User != nil:
-			return nil, usagef("server %s: a password on the command line is seen by everybody: want --user-file, --creds or --nkey",
+			return nil, usagef("server %s: everybody sees a password on the command line: want --user-file, --creds or --nkey",
 				p.Redacted())
 		case p.Scheme != "nats" && p.Scheme != "tls" || p.Hostname() == "":
 			return nil, usagef("server %q: want nats://HOST[:PORT] or tls://HOST[:PORT]", u)

@@ -180,7 +180,11 @@ func (f *Follower) Message(subject string, seq uint64, data []byte) error {
 		}
 	case head.First > t.next:
 		t.listing = false
-		if err := f.lost(head.Host, head.Netns, format.Loss{Where: ByStream, Count: head.First - t.next, Known: true}); err != nil {
+		if err := f.lost(head.Host, head.Netns, format.Loss{
+			Where: ByStream,
+			Count: head.First - t.next,
+			Known: true,
+		}); err != nil {
 			return err
 		}
 	}

@@ -146,7 +146,13 @@ func (s *Source) lost(l ct.Lost) error {
 	s.SocketGaps.Add(1)
 	s.SocketLost.Add(l.Count)
 	s.begin(false)
-	s.buf = s.losses.Append(s.buf, &format.Loss{Time: l.Time, Count: l.Count, Known: l.Known, Where: "socket", Queue: -1})
+	s.buf = s.losses.Append(s.buf, &format.Loss{
+		Time:  l.Time,
+		Count: l.Count,
+		Known: l.Known,
+		Where: "socket",
+		Queue: -1,
+	})
 	s.n++
 	return nil
 }

@@ -72,8 +72,12 @@ func (q *Queue) Push(k wire.Kind, lines []byte, n int) bool {
 		}
 	}
 	if q.tail == nil {
-		q.tail = &Batch{Kind: k, Data: q.buffer(), Head: wire.Head{Format: wire.Format, Host: q.o.Host, Netns: q.o.Netns,
-			Boot: q.o.Boot, Epoch: q.o.Epoch, First: q.next}}
+		q.tail = &Batch{
+			Kind: k,
+			Data: q.buffer(),
+			Head: wire.Head{Format: wire.Format, Host: q.o.Host, Netns: q.o.Netns,
+				Boot: q.o.Boot, Epoch: q.o.Epoch, First: q.next},
+		}
 	}
 	q.tail.Data = append(q.tail.Data, lines...)
 	q.tail.Head.Count += n

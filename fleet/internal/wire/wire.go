@@ -105,7 +105,8 @@ func CheckName(what, name string) error {
 		return r == '-' || r == '_' || r >= '0' && r <= '9' || r|0x20 >= 'a' && r|0x20 <= 'z'
 	}
 	if name == "" || len(name) > MaxName || strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
-		return fmt.Errorf("%s: %q cannot be in a subject: want 1 to %d letters, digits, '-' and '_'", what, name, MaxName)
+		return fmt.Errorf("%s: %q cannot be in a subject: want 1 to %d letters, digits, '-' and '_'", what, name,
+			MaxName)
 	}
 	return nil
 }
@@ -114,7 +115,7 @@ func CheckName(what, name string) error {
 type FormatError struct{ Format int }
 
 func (e *FormatError) Error() string {
-	return fmt.Sprintf("message of format %d, and this program reads format %d: use the nfctl-fleet of the host that publishes",
+	return fmt.Sprintf("message of format %d, and this program reads format %d: want the publisher's nfctl-fleet",
 		e.Format, Format)
 }
 

@@ -9,7 +9,15 @@ import (
 )
 
 func message(lines string) []byte {
-	h := Head{Format: Format, Host: "r1", Netns: "default", Boot: "b", Epoch: 7, First: 3, Count: strings.Count(lines, "\n")}
+	h := Head{
+		Format: Format,
+		Host:   "r1",
+		Netns:  "default",
+		Boot:   "b",
+		Epoch:  7,
+		First:  3,
+		Count:  strings.Count(lines, "\n"),
+	}
 	return append(h.Append(nil), lines...)
 }
 
@@ -39,8 +47,15 @@ func TestParse(t *testing.T) {
 
 func TestHeadFits(t *testing.T) {
 	name := strings.Repeat("x", MaxName)
-	h := Head{Format: Format, Host: name, Netns: name, Boot: strings.Repeat("b", 36), Epoch: 1<<64 - 1, First: 1<<64 - 1,
-		Count: MaxLines}
+	h := Head{
+		Format: Format,
+		Host:   name,
+		Netns:  name,
+		Boot:   strings.Repeat("b", 36),
+		Epoch:  1<<64 - 1,
+		First:  1<<64 - 1,
+		Count:  MaxLines,
+	}
 	if n := len(h.Append(nil)); n > HeadRoom {
 		t.Errorf("%d bytes, and there is room for %d", n, HeadRoom)
 	}
