@@ -24,7 +24,8 @@ func TestLeaderKilled(t *testing.T) {
 	servers := map[string]*fleettest.Server{}
 	for i, m := range machines {
 		name := fmt.Sprintf("s%d", i)
-		servers[name] = m.Start(t, "", "--cluster_name", "c", "--cluster", "nats://0.0.0.0:6222", "-n", name, "--routes",
+		servers[name] = m.Start(t, "", "--cluster_name", "c", "--cluster", "nats://0.0.0.0:6222", "-n", name,
+			"--routes",
 			strings.Join(routes, ","))
 	}
 	all := *servers["s0"]

@@ -24,7 +24,8 @@ func flows(t *testing.T, first, n int) string {
 	t.Helper()
 	var b []byte
 	for i := first; i < first+n; i++ {
-		b = fmt.Appendf(b, "-A -s 10.%d.%d.%d -d 192.0.2.1 -p udp --sport 1000 --dport 53 -t 600\n", 1+i>>16, i>>8&255, i&255)
+		b = fmt.Appendf(b, "-A -s 10.%d.%d.%d -d 192.0.2.1 -p udp --sport 1000 --dport 53 -t 600\n",
+			1+i>>16, i>>8&255, i&255)
 	}
 	path := filepath.Join(t.TempDir(), "flows")
 	if err := os.WriteFile(path, b, 0o600); err != nil {

@@ -269,8 +269,8 @@ func counters(f *follow.Follower) map[string]uint64 {
 func (a *app) followed(o *followFlags, all []*follow.Follower) {
 	for i, f := range all {
 		m := counters(f)
-		a.warn("%s: %d lines in %d messages, %d snapshots; %d gaps with %d lines known to be lost, %d doubled lines left out; "+
-			"at message %d, %d behind", o.hosts[i], m["lines"], m["messages"], m["snapshots"], m["gaps"], m["lost"], m["doubled"],
-			m["seq"], m["behind"])
+		a.warn("%s: %d lines in %d messages, %d snapshots; %d gaps with %d lines known to be lost, "+
+			"%d doubled lines left out; at message %d, %d behind", o.hosts[i], m["lines"], m["messages"],
+			m["snapshots"], m["gaps"], m["lost"], m["doubled"], m["seq"], m["behind"])
 	}
 }

@@ -79,7 +79,8 @@ The stream is made if it is not there.`,
 	f := c.Flags()
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in the stream (default: the hostname up to its first dot)")
 	f.StringSliceVar(&o.netns, "netns", nil,
-		"network namespaces to read: NAME, PID or PATH, as [NAME=]SPEC; default is the one\nthat the program is in, as "+
+		"network namespaces to read: NAME, PID or PATH, as [NAME=]SPEC; default is the one\n"+
+			"that the program is in, as "+
 			defaultNetns)
 	f.StringVar(&o.spool, "spool", "", "`DIR[,SIZE]` for what does not fit in memory (SIZE: 1GiB)")
 	f.StringVar(&o.memory, "memory", "64MiB", "`SIZE` of what may wait in memory, for each namespace")
@@ -175,7 +176,7 @@ func (a *app) publish(ctx context.Context, c *cobra.Command, o *publishFlags) er
 			return err
 		}
 	}
-	if so.Flows, err = table.WatchFlows(&o.filter, ""); err != nil {
+	if so.Flows, err = table.WatchFlows(&o.filter, table.Ends{}); err != nil {
 		return &usageError{err}
 	}
 	dir, most := o.spool, int64(1<<30)
@@ -384,9 +385,9 @@ func (j *job) counters() map[string]uint64 {
 func (a *app) totals(jobs []*job) {
 	for _, j := range jobs {
 		m := j.counters()
-		a.warn("netns %s: %d events, %d lines of %d snapshots; %d lines acknowledged in %d messages, %d tries again, %d wait; "+
-			"lost: %d at the socket, %d without room", j.name, m["events"], m["listed"], m["snapshots"], m["sent"], m["messages"],
-			m["again"], m["waiting"], m["socket_lost"], m["spool_lost"])
+		a.warn("netns %s: %d events, %d lines of %d snapshots; %d lines acknowledged in %d messages, "+
+			"%d tries again, %d wait; lost: %d at the socket, %d without room", j.name, m["events"], m["listed"],
+			m["snapshots"], m["sent"], m["messages"], m["again"], m["waiting"], m["socket_lost"], m["spool_lost"])
 	}
 }
 

@@ -107,7 +107,8 @@ func (c *Conn) options() ([]nats.Option, error) {
 		case err != nil:
 			return nil, usagef("server %q: %w", u, err)
 		case p.User != nil:
-			return nil, usagef("server %s: everybody sees a password on the command line: want --user-file, --creds or --nkey",
+			return nil, usagef("server %s: everybody sees a password on the command line: want --user-file, "+
+				"--creds or --nkey",
 				p.Redacted())
 		case p.Scheme != "nats" && p.Scheme != "tls" || p.Hostname() == "":
 			return nil, usagef("server %q: want nats://HOST[:PORT] or tls://HOST[:PORT]", u)

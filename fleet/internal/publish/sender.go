@@ -53,7 +53,8 @@ func NewSender(ctx context.Context, c *bus.Conn, q *spool.Queue, host, netns str
 			p.wait(ctx, err)
 		}
 		if s.had[k].Epoch >= epoch {
-			return nil, fmt.Errorf("the stream has lines of %s, %s from %s: the clock is behind that, or %w", host, netns,
+			return nil, fmt.Errorf("the stream has lines of %s, %s from %s: the clock is behind that, or %w", host,
+				netns,
 				time.UnixMicro(int64(s.had[k].Epoch)).UTC().Format(time.RFC3339), ErrReplaced)
 		}
 	}

@@ -66,7 +66,8 @@ func Open(o Options) (*Queue, error) {
 func (q *Queue) Push(k wire.Kind, lines []byte, n int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t := q.tail; t != nil && (t.Kind != k || t.Head.Count+n > wire.MaxLines || len(t.Data)+len(lines) > wire.MaxBytes) {
+	if t := q.tail; t != nil && (t.Kind != k || t.Head.Count+n > wire.MaxLines ||
+		len(t.Data)+len(lines) > wire.MaxBytes) {
 		if !q.stash() {
 			return false
 		}
