@@ -273,6 +273,22 @@ var stages = map[string]struct {
 			t.Errorf("%d of 500 questions have an answer, want nine of ten", n)
 		}
 	}},
+	"A slow mobile link": {before: func(t *try) { t.ns.UDPEcho("127.0.0.1:9000") }, during: func(t *try) {
+		answers := 0
+		for range 100 {
+			begun := time.Now()
+			if _, ok := t.ns.Ask("127.0.0.1:9000", "x", 2*time.Second); !ok {
+				continue
+			}
+			answers++
+			if took := time.Since(begun); took < 40*time.Millisecond {
+				t.Fatalf("an answer after %v", took)
+			}
+		}
+		if answers < 80 {
+			t.Errorf("%d of 100 questions have an answer", answers)
+		}
+	}},
 	"Verdicts by user": {during: func(t *try) {
 		if _, _, status := t.ns.Exec("setpriv", "--reuid", "1000", "--clear-groups", "true"); status != 0 {
 			t.Skip("this user namespace has no user 1000")

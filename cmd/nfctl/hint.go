@@ -34,6 +34,11 @@ func hintFor(err error, code int) string {
 		if errors.As(err, &path) {
 			return "needs the right to read or write that file; try sudo"
 		}
+		var raw *queue.RawError
+		if errors.As(err, &raw) {
+			return "what this host sends waits as copies, and 'duplicate' makes some: that needs CAP_NET_RAW; packets " +
+				"that wait at input or forward do not"
+		}
 		var op *nl.OpError
 		if errors.As(err, &op) && strings.HasPrefix(op.Object, "network namespace ") {
 			return "needs the right to read the namespace's file, and CAP_SYS_ADMIN to enter it; try sudo"

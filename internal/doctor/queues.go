@@ -98,7 +98,7 @@ func (d *doctor) match(list []queue.Info, feeders []nft.Feeder, legacy []string)
 	}
 	for _, q := range list {
 		switch check := fmt.Sprintf("queue %d", q.Num); {
-		case fed[q.Num]:
+		case fed[q.Num], q.Waiting: // a queue's verdicts feed it
 		case computed || len(legacy) > 0:
 			d.add(Unknown, check, "", "no rule that can be read feeds it; there are others")
 		default:

@@ -62,7 +62,7 @@ func OpenRaw(name func(index uint32) (string, bool), now func() int64) (*Raw, er
 		}
 		if err != nil {
 			_ = r.Close()
-			return nil, fmt.Errorf("raw socket: open: %w", os.NewSyscallError("socket", err))
+			return nil, fmt.Errorf("open a raw socket (CAP_NET_RAW): %w", err)
 		}
 		r.fds[i] = fd
 		// Other than in the kernel's own packets, sources of others are to be sent, and what

@@ -125,7 +125,7 @@ func (l *layout) front(s *Spec, f uint8, i int) *chain {
 		r = r.meta(unix.NFT_META_MARK).mask(native(s.SkipMask)).cmp(unix.NFT_CMP_NEQ, native(s.SkipMark&s.SkipMask))
 	}
 	r = r.meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_NEQ, native(0))
-	c.rules = append(c.rules, l.copies(s.Hook, s.Priority == l.last[s.Hook])...)
+	c.rules = append(c.rules, l.copies(s.Hook, s.Priority == l.last[s.Hook], true)...)
 	c.rules = append(c.rules, r.clear(l.codes.Mask))
 	if s.SkipMask != 0 { // and that can only be one for its connection's mark
 		for i, m := range l.codes.List {
@@ -159,7 +159,7 @@ var copyWay = []Hook{Output, Postrouting, Prerouting, Input}
 
 // copies lets pass copies that are not to be queued at a hook yet. The code of those for
 // which it is the last hook is gone from the mark behind it.
-func (l *layout) copies(at Hook, last bool) (rules []rule) {
+func (l *layout) copies(at Hook, last, front bool) (rules []rule) {
 	here := slices.Index(copyWay, at)
 	for i, m := range l.codes.List {
 		if m.Verdict < mark.CopyOutput || here < 0 || here > int(m.Verdict-mark.CopyOutput) {
@@ -168,6 +168,9 @@ func (l *layout) copies(at Hook, last bool) (rules []rule) {
 		r := rule(nil).meta(unix.NFT_META_MARK).mask(native(l.codes.Mask)).cmp(unix.NFT_CMP_EQ,
 			native(l.codes.Number(i)))
 		if last && here == int(m.Verdict-mark.CopyOutput) {
+			if !front { // the rules in front are gone, at the end
+				continue
+			}
 			r = r.clear(l.codes.Mask)
 		}
 		rules = append(rules, r.verdict(nfAccept, ""))
@@ -221,7 +224,7 @@ func (l *layout) behind(c *chain) {
 	b := chain{place: l.at(c.family, c.chain+behindSuffix), base: true, hook: c.hook, priority: c.priority + 1}
 	bears := l.bears
 	b.rules = append(b.rules, bears(0).verdict(nfAccept, ""))
-	b.rules = append(b.rules, l.copies(c.hook, false)...)
+	b.rules = append(b.rules, l.copies(c.hook, c.priority == l.last[c.hook], false)...)
 	var ends []rule
 	for i, m := range l.codes.List {
 		if m == (mark.Code{}) || m.Verdict >= mark.Translated {

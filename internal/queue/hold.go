@@ -125,7 +125,7 @@ func (q *Queue) prepare(c *Config, was *room) (*room, error) {
 			if was == nil {
 				n.close()
 			}
-			return nil, nl.Error("copies of packets", q.object(), err)
+			return nil, nl.Error("copies of packets", q.object(), &RawError{err})
 		}
 		// Of a room in use only the worker changes what it uses: see reload.
 		if was != nil {
@@ -137,10 +137,19 @@ func (q *Queue) prepare(c *Config, was *room) (*room, error) {
 	return n, nil
 }
 
+// secondNumbers is how many numbers are tried for a second queue.
+const secondNumbers = 128
+
+// A RawError says why the raw sockets could not be opened by which copies are sent.
+type RawError struct{ Err error }
+
+func (e *RawError) Error() string { return e.Err.Error() }
+func (e *RawError) Unwrap() error { return e.Err }
+
 // openFree binds a number that nothing has bound, from the highest downwards, nil where
 // there is none.
 func openFree(c Config, but uint16) *Queue {
-	for num := 0xffff; num > 0xffff-128; num-- {
+	for num := 0xffff; num > 0xffff-secondNumbers; num-- {
 		c.Num = uint16(num)
 		if c.Num == but {
 			continue

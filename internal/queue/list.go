@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 
 	"nfctl/internal/field"
+	"nfctl/internal/held"
 	"nfctl/internal/nl"
 	"nfctl/internal/value"
 )
@@ -25,6 +27,7 @@ type Info struct {
 	CopyRange    uint32 // bytes of each packet, in mode packet
 	QueueDropped uint32 // packets that found the queue full
 	UserDropped  uint32 // packets that found the socket's receive buffer full
+	Waiting      bool   // it is where packets of another queue wait until they are due
 	LastID       uint32 // of the newest packet; counts what was queued since the binding
 
 	// Rates a second since the list before; with HasRates.
@@ -51,7 +54,20 @@ func List() ([]Info, error) {
 			list = append(list, i)
 		}
 	}
+	markWaiting(list)
 	return list, nil
+}
+
+// markWaiting finds queues in which packets of others wait: an owner's second one, of
+// whose packets no more is copied than tells them apart, with a number from the top.
+func markWaiting(list []Info) {
+	for k := range list {
+		i := &list[k]
+		i.Waiting = i.Owner.PID != 0 && i.CopyMode == CopyPacket && i.CopyRange == held.PrintBytes &&
+			i.Num > 0xffff-secondNumbers && slices.ContainsFunc(list, func(o Info) bool {
+			return o.Owner.PID == i.Owner.PID && o.Owner.Port != i.Owner.Port && o.CopyRange > i.CopyRange
+		})
+	}
 }
 
 // cause strips the path that os puts before the kernel's error.
@@ -142,6 +158,8 @@ func infoFields() []field.Row[Info] {
 	return []field.Row[Info]{
 		{Path: "queue", Kind: field.Uint, Max: 0xffff, Doc: "number of the queue", Num: func(i *Info) (uint64, bool) { return uint64(i.Num), true }},
 		{Path: "depth", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets without a verdict", Num: func(i *Info) (uint64, bool) { return uint64(i.Depth), true }},
+		{Path: "held", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets of another queue of the same program that wait here until they are due; absent for other queues",
+			Num: func(i *Info) (uint64, bool) { return uint64(i.Depth), i.Waiting }},
 		{Path: "queue_dropped", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets dropped because the queue was full", Num: func(i *Info) (uint64, bool) { return uint64(i.QueueDropped), true }},
 		{Path: "user_dropped", Kind: field.Uint, Max: 1<<32 - 1, Doc: "packets dropped because the owner's socket was full", Num: func(i *Info) (uint64, bool) { return uint64(i.UserDropped), true }},
 		{Path: "copy_mode", Kind: field.Enum, Names: CopyModes, Doc: "what is copied of a packet: none, meta (its attributes) or packet", Num: func(i *Info) (uint64, bool) { return uint64(i.CopyMode), true }},

@@ -96,7 +96,27 @@ func (r *Run) Check(named bool) ([]format.Need, error) {
 			add("connmarks", u.Flow, "bits %#x of connections' marks, for verdicts on flows", c.FlowMask())
 		}
 	}
-	add("privileges", 0, "CAP_NET_ADMIN")
+	privileges := "CAP_NET_ADMIN"
+	hold, err := r.holding(set)
+	if err != nil {
+		return nil, err
+	}
+	if hold != nil && !r.DryRun {
+		h := set.Holds()
+		if h.Wait > 0 {
+			add("second queue", h.Wait, "packets wait there, up to %d; where no number is free, in the first",
+				r.config(set, nil, hold).MaxLen)
+		}
+		if hold.Raw {
+			n := h.Duplicate
+			if hold.Copies != 0 {
+				n = h.Wait
+			}
+			add("raw sockets", n, "they send copies: in the place of this host's packets that wait, or beside others")
+			privileges += ", CAP_NET_RAW"
+		}
+	}
+	add("privileges", 0, "%s", privileges)
 	return rows, nil
 }
 
