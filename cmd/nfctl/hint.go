@@ -36,8 +36,8 @@ func hintFor(err error, code int) string {
 		}
 		var raw *queue.RawError
 		if errors.As(err, &raw) {
-			return "what this host sends waits as copies, and 'duplicate' makes some: that needs CAP_NET_RAW; packets " +
-				"that wait at input or forward do not"
+			return "what this host sends waits as copies, and 'duplicate' makes some: that needs CAP_NET_RAW; " +
+				"packets that wait at input or forward do not"
 		}
 		var op *nl.OpError
 		if errors.As(err, &op) && strings.HasPrefix(op.Object, "network namespace ") {

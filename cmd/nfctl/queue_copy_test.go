@@ -92,7 +92,8 @@ func TestCopiesOfTCP(t *testing.T) {
 			_ = l.Close()
 			words := endQueue(t, p)
 			held := strings.Contains(words, "counts them as not sent")
-			if want := to.dnated && !strings.Contains(attach, "raw"); held != want || strings.Contains(words, "vanished") ||
+			if want := to.dnated && !strings.Contains(attach, "raw"); held != want ||
+				strings.Contains(words, "vanished") ||
 				strings.Contains(words, "not taken") || !strings.Contains(words, "had to wait") {
 				t.Errorf("%s %s: %s", attach, to.addr, words)
 			}
@@ -108,7 +109,8 @@ func TestCopiesOfTCP(t *testing.T) {
 		return n
 	}
 	if counter("invalid") != 0 || counter("left") != 0 || counter("marked") < 500 {
-		t.Errorf("invalid %d, with a code of ours %d, marked %d", counter("invalid"), counter("left"), counter("marked"))
+		t.Errorf("invalid %d, with a code of ours %d, marked %d", counter("invalid"), counter("left"),
+			counter("marked"))
 	}
 }
 
