@@ -6,6 +6,7 @@ import (
 
 	"nfctl/internal/child"
 	"nfctl/internal/nstest"
+	"nfctl/internal/process"
 )
 
 func TestMain(m *testing.M) {
@@ -16,6 +17,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(forgeEnv) != "" {
 		os.Exit(forge())
 	}
+	become = func(process.User, []int) error { return nil }
 	drop = func([]int) error { return nil }
 	os.Exit(nstest.Main(m))
 }

@@ -35,6 +35,7 @@ type queueOptions struct {
 	ct       bool
 	check    bool
 	keep     bool // all privileges
+	user     string
 	seed     uint64
 	maxFlows int
 
@@ -71,6 +72,11 @@ each is asked about what those before it chose:
 ` + rule.WhenHelp() + `
 Packets come to a queue by a rule of the firewall (iptables -j NFQUEUE, nft queue)
 or by nfctl's own with --attach, which is gone when nfctl ends, however it ends.
+Several queues, --num 0-3, share the load; a firewall spreads packets over them by
+flow, or with fanout by processor, as --attach '… fanout' does with a queue for each:
+  iptables -A FORWARD -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout --queue-bypass
+  nft add rule inet filter forward queue flags fanout,bypass to 0-3
+
 When the queue is full packets are dropped, or pass with --fail-open; when nobody
 has bound the queue they are dropped, or pass with bypass in the rule.`,
 		Example: `  nfctl queue --attach 'output tcp > :23,80' --drop-dport 23
@@ -169,9 +175,9 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 		return uint32(n), err
 	}, "packets that may wait for a verdict (default 4096; where rules have packets wait, 65535, or 1/32 of the "+
 		"memory at 2.5 kB each where that is less)")
-	varFlag(f, &o.buffer, "buffer", "size", "16MiB", func(s string) (uint64, error) {
+	varFlag(f, &o.buffer, "buffer", "size", "", func(s string) (uint64, error) {
 		return sizeUpTo(s, 1<<30)
-	}, "receive buffer of each queue's socket")
+	}, "receive buffer of each queue's socket (default: room for --max-len packets, 16MiB at least)")
 	f.BoolVar(&o.failOpen, "fail-open", false, "let packets pass unseen when the queue is full, instead of "+
 		"dropping them")
 	f.BoolVar(&o.noGSO, "no-gso", false, "have the kernel cut large segments before they are queued")
@@ -182,6 +188,13 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.BoolVar(&o.ct, "conntrack", false, "ask for the packets' connections: ct.* in output and expressions")
 	f.StringVar(&o.ready, "ready-file", "", "make this `file` when the queues are bound and the rules in force")
 	keepPrivilegesFlag(f, &o.keep)
+	f.StringVar(&o.user, "user", "",
+		"be this `user` once the queues are bound, with just the capabilities that are still "+
+			"needed;\nfiles that are opened later, as by SIGHUP, are opened as that user")
+	f.Var(&ordered{kind: "processors", add: func(text string) (err error) {
+		o.CPUs, err = processors(text)
+		return err
+	}}, "cpu", "serve the queues on these processors, in turn: 0-3")
 	o.stream.register(f, "packets")
 	c.AddCommand(newQueueList(a))
 	a.prints(c, format.Generic, paths(queue.Fields))
@@ -249,13 +262,6 @@ func (o *queueOptions) config(n rule.Needs) queue.Config {
 		c.CopyRange = uint32(o.snaplen)
 	}
 	return c
-}
-
-func (o *queueOptions) bufferSize() uint64 {
-	if o.buffer == 0 {
-		return queue.DefaultBuffer
-	}
-	return o.buffer
 }
 
 // wholeHeaders holds the headers of IPv6 and TCP without options.

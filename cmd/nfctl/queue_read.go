@@ -34,7 +34,7 @@ func (o *readOptions) register(c *cobra.Command) {
 // notWithRead are flags that say what the kernel is asked.
 var notWithRead = []string{"num", "attach", "netns", "max-len", "buffer", "fail-open", "no-gso", "gso", "uid-gid",
 	"secctx",
-	"conntrack", "meta", "flow-mark", "ready-file"}
+	"conntrack", "meta", "flow-mark", "ready-file", "user", "cpu"}
 
 // checkRead refuses what does not go together, before anything is done.
 func (o *queueOptions) checkRead(c *cobra.Command) error {

@@ -109,6 +109,15 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if o.read.path != "" {
 		return r.replay(c, out, extra, silent)
 	}
+	var user process.User
+	if o.user != "" {
+		if o.keep {
+			return usagef("--user leaves nfctl what it needs: it does not go with --keep-privileges")
+		}
+		if user, err = process.LookUser(o.user); err != nil {
+			return usagef("--user: %w", err)
+		}
+	}
 	if err := a.notReady(o.ready); err != nil {
 		return err
 	}
@@ -117,7 +126,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return err
 	}
 	defer r.Close()
-	if got, asked := r.Queues[0].Buffer(), o.bufferSize(); got < int(min(asked, 1<<30)) {
+	if got, asked := r.Queues[0].Buffer(), r.Queues[0].Asked(); got < asked {
 		a.warn("queue %d: receive buffer is %d bytes, not the %d asked for: raising it further needs CAP_NET_ADMIN in "+
 			"the first user namespace or a larger net.core.rmem_max", o.Nums[0], got, asked)
 	}
@@ -165,7 +174,11 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := a.readyNow(o.ready); err != nil {
 		return err
 	}
-	if !o.keep {
+	if o.user != "" {
+		if err := become(user, []int{unix.CAP_NET_ADMIN}); err != nil {
+			return fmt.Errorf("--user %s: %w", o.user, err)
+		}
+	} else if !o.keep {
 		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every verdict
 	}
 	if a.verbose > 0 {

@@ -12,7 +12,7 @@ import (
 func TestFeeder(t *testing.T) {
 	for _, compat := range []bool{false, true} {
 		for _, bypass := range []bool{false, true} {
-			r := rule(nil).meta(1).queue(compat, Queues{First: 3, Last: 5}, bypass)
+			r := rule(nil).meta(1).queue(compat, Queues{First: 3, Last: 5}, bypass, false)
 			var got []Feeder
 			for a := range nl.Attrs(r) {
 				if f, ok := feeder(a.Data); ok {

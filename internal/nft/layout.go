@@ -76,7 +76,7 @@ func (l *layout) chains(specs []Spec, q Queues) {
 			}
 			for _, r := range s.rulesFrom(base) {
 				for _, r := range r.first(s.First) {
-					c.rules = append(c.rules, r.queue(l.t.Compat, q, s.Bypass))
+					c.rules = append(c.rules, r.queue(l.t.Compat, q, s.Bypass, s.Fanout))
 				}
 			}
 		}

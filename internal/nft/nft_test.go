@@ -49,6 +49,7 @@ func TestParse(t *testing.T) {
 		{"input > :80,443", Input, 0, 0, "> :80,443", false, 10},
 		{"output first 3", Output, 0, 0, "", false, 1},
 		{"output ip6 tcp > :443 first 4294967295 bypass", Output, 0, unix.AF_INET6, "tcp > :443", true, 1},
+		{"output tcp > fanout bypass first 1", Output, 0, 0, "tcp >", true, 1},
 		{"output tcp > bypass first 1", Output, 0, 0, "tcp >", true, 1},
 		{"input tcp :1,3 > :80,443,1000-2000", Input, 0, 0, "tcp :1,3 > :80,443,1000-2000", false, 6},
 	} {
@@ -762,7 +763,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%d rules", len(rules))
 		}
 		for _, r := range rules {
-			r = r.queue(true, Queues{}, spec.Bypass)
+			r = r.queue(true, Queues{}, spec.Bypass, false)
 			n := 0
 			for a := range nl.Attrs(r) {
 				n += 4 + (len(a.Data)+3)&^3

@@ -222,12 +222,16 @@ func (r rule) first(n uint32) []rule {
 	return []rule{counted, r.ct(unix.NFT_CT_STATE).mask(native(ctInvalid|ctUntracked)).cmp(unix.NFT_CMP_NEQ, native(0))}
 }
 
-// queue hands the packet to one of the queues, chosen by its addresses: by
+// queue hands the packet to one of the queues, chosen by its addresses
+// or, with fanout, by the processor it is on: by
 // nf_tables' own statement, or by iptables' NFQUEUE target through nft_compat.
-func (r rule) queue(compat bool, q Queues, bypass bool) rule {
+func (r rule) queue(compat bool, q Queues, bypass, fanout bool) rule {
 	var flags uint16
 	if bypass {
 		flags = 1 // NFT_QUEUE_FLAG_BYPASS, NFQ_FLAG_BYPASS
+	}
+	if fanout {
+		flags |= 2 // NFT_QUEUE_FLAG_CPU_FANOUT, NFQ_FLAG_CPU_FANOUT
 	}
 	total := q.Last - q.First + 1
 	if !compat {

@@ -73,6 +73,7 @@ type Spec struct {
 	Pattern  *pattern.Pattern // nil: every packet
 	First    uint32           // of each flow only so many packets, both directions counted; 0: all
 	Bypass   bool             // packets pass while nobody has bound the queue
+	Fanout   bool             // of several queues, the one of the processor that a packet is on
 
 	// Packets with mark&SkipMask == SkipMark are not queued; SkipMask 0: none. It
 	// keeps packets that were sent through the hook again from coming back.
@@ -86,13 +87,13 @@ func (s *Spec) Untracked() bool {
 }
 
 const (
-	grammar = "HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [first N] [bypass], " + example
+	grammar = "HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [first N] [fanout] [bypass], " + example
 	example = "as in 'input tcp > :22 bypass'"
 )
 
 // Parse reads
 //
-//	HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [first N] [bypass]
+//	HOOK [priority N|raw|mangle|filter] [ip|ip6] [PATTERN] [first N] [fanout] [bypass]
 //
 // where PATTERN is a flow in words (package pattern): source and destination are
 // the packet's own. The word priority may be left out before a name.
@@ -137,6 +138,10 @@ func Parse(text string) (Spec, error) {
 			s.Bypass, w = true, w[:n-1]
 			continue
 		}
+		if w[n-1] == "fanout" && !s.Fanout {
+			s.Fanout, w = true, w[:n-1]
+			continue
+		}
 		if n < 2 || w[n-2] != "first" || s.First > 0 {
 			break
 		}
@@ -163,7 +168,7 @@ func Parse(text string) (Spec, error) {
 				Near:  strings.Replace(strings.Join(strings.Fields(text), " "), words, words+" >", 1),
 				Valid: "a flow with its '>': " + grammar}
 		}
-		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "first", "bypass"}
+		near := []string{"priority", "raw", "mangle", "filter", "ip", "ip6", "first", "fanout", "bypass"}
 		if _, proto := value.Protocols.Lookup(w[0]); proto {
 			near = nil // what is short is near to everything
 		}

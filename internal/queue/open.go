@@ -34,7 +34,7 @@ type Config struct {
 	// DefaultDrop makes drop the verdict on packets that no rule decides and that
 	// cannot be decoded; else it is accept.
 	DefaultDrop bool
-	Buffer      int // bytes of receive buffer to ask for; 0: DefaultBuffer
+	Buffer      int // bytes of receive buffer to ask for; 0: room for MaxLen packets, see bufferFor
 
 	FailOpen  bool // accept what does not fit in the full queue, instead of dropping it
 	NoGSO     bool // have the kernel cut large segments before they are queued
@@ -57,6 +57,9 @@ type Config struct {
 
 	// Hold says that decisions may have packets wait, see Queue.Prepare; nil: none does.
 	Hold *Hold
+
+	Pin bool // the thread that serves the queue stays on processor CPU
+	CPU int
 
 	// DryRun accepts every packet as it is, whatever was decided.
 	DryRun bool
@@ -181,10 +184,10 @@ func Open(c Config) (*Queue, error) {
 	if c.MaxLen == 0 {
 		c.MaxLen = DefaultMaxLen
 	}
-	if c.Buffer <= 0 {
-		c.Buffer = DefaultBuffer
-	}
 	c.CopyRange = min(c.CopyRange, MaxCopy)
+	if c.Buffer <= 0 {
+		c.Buffer = bufferFor(c.MaxLen, c.CopyRange, memory())
+	}
 	q := &Queue{conf: c}
 	if err := q.open(); err != nil {
 		q.Close()
@@ -192,6 +195,29 @@ func Open(c Config) (*Queue, error) {
 	}
 	return q, nil
 }
+
+// bufferFor is the receive buffer for a queue of so many packets of which so much is
+// copied: what the queue may hold shall find room, so that the queue's length alone says
+// what is lost. It is DefaultBuffer at least, and 1/32 of the memory at most where that is
+// more.
+func bufferFor(maxLen, copyRange uint32, memory uint64) int {
+	// The kernel counts a message with its allocation (a power of two or a page) and
+	// struct sk_buff, and doubles what is asked for.
+	const beside = 1 << 10
+	return int(max(DefaultBuffer, min(uint64(maxLen)*(uint64(copyRange)+beside), memory/32, 1<<30)))
+}
+
+// memory is the machine's, in bytes; 0: not known.
+func memory() uint64 {
+	var i unix.Sysinfo_t
+	if unix.Sysinfo(&i) != nil {
+		return 0
+	}
+	return uint64(i.Totalram) * uint64(i.Unit)
+}
+
+// Asked returns the size in bytes of the receive buffer that was asked for.
+func (q *Queue) Asked() int { return q.conf.Buffer }
 
 func (q *Queue) object() string { return "queue " + strconv.Itoa(int(q.conf.Num)) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"sync"
@@ -108,7 +109,15 @@ type worker struct {
 // wrong with the watching of packets: then all queues shall end, but in order.
 func (q *Queue) work(abandon func(error)) error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if q.conf.Pin {
+		var set unix.CPUSet // the thread ends with this goroutine: no other is to be pinned
+		set.Set(q.conf.CPU)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return fmt.Errorf("%s: processor %d: %w", q.object(), q.conf.CPU, err)
+		}
+	} else {
+		defer runtime.UnlockOSThread()
+	}
 	w := newWorker(q)
 	w.abandon = abandon
 	err := w.loop()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -34,6 +35,7 @@ type Source struct {
 // Options say what to run.
 type Options struct {
 	Nums     []uint16   // the queues, sorted
+	CPUs     []int      // the processors on which the queues are served, in turn; none: any
 	Attach   []nft.Spec // rules of a table of nfctl's own, which feed them; none: others' rules do
 	Sources  []Source
 	Default  queue.Verdict // on packets that no rule decides
@@ -165,6 +167,12 @@ func (r *Run) Open(named bool) error {
 	for i := range r.Attach {
 		r.Attach[i].SkipMark, r.Attach[i].SkipMask = skip, mask
 	}
+	if len(r.CPUs) > 0 {
+		conf.Pin, conf.CPU = true, r.CPUs[0]
+	}
+	if !named && slices.ContainsFunc(r.Attach, func(s nft.Spec) bool { return s.Fanout }) {
+		return r.openFanout(conf)
+	}
 	if len(r.Attach) > 0 && !named {
 		q, err := openFree(conf)
 		if err != nil {
@@ -179,21 +187,7 @@ func (r *Run) Open(named bool) error {
 			return table.Usagef("--num %s: --attach spreads packets over a range without gaps",
 				value.QueueRanges(r.Nums))
 		}
-		for _, num := range r.Nums {
-			conf.Num = num
-			q, err := queue.Open(conf)
-			if err != nil {
-				r.Close()
-				return err
-			}
-			r.Queues = append(r.Queues, q)
-		}
-	}
-	for _, q := range r.Queues {
-		if err := q.Prepare(); err != nil {
-			r.Close()
-			return err
-		}
+		return r.openAll(conf)
 	}
 	return nil
 }
@@ -223,6 +217,39 @@ func openFree(conf queue.Config) (*queue.Queue, error) {
 			return q, err
 		}
 	}
+}
+
+// openFanout binds a queue for each processor: the kernel chooses by its number.
+func (r *Run) openFanout(conf queue.Config) (err error) {
+	n := runtime.NumCPU()
+	for first, tries := 0xffff+1-n, 0; first >= 0 && tries < 64; first, tries = first-n, tries+1 {
+		r.Nums = r.Nums[:0]
+		for i := range n {
+			r.Nums = append(r.Nums, uint16(first+i))
+		}
+		if err = r.openAll(conf); err == nil || !errors.Is(err, queue.ErrBusy) && !errors.Is(err, os.ErrPermission) {
+			return err
+		}
+	}
+	return err
+}
+
+// openAll binds the queues of Nums.
+func (r *Run) openAll(conf queue.Config) error {
+	for i, num := range r.Nums {
+		conf.Num = num
+		if len(r.CPUs) > 0 {
+			conf.CPU = r.CPUs[i%len(r.CPUs)]
+		}
+		q, err := queue.Open(conf)
+		if err != nil {
+			r.Close()
+			r.Queues = nil
+			return err
+		}
+		r.Queues = append(r.Queues, q)
+	}
+	return nil
 }
 
 // Start gives the queues their rules and, with Attach, has packets sent to them. It
