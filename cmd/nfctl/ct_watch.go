@@ -140,6 +140,10 @@ flags are those of 'nfctl expect list'.` + "\n" + watchHelp,
 // watchOne runs a watch of objects of one kind, which handle hands on.
 func watchOne[T any](w *watchRun, c *cobra.Command, s *format.Subject[T], ch table.Watch[T],
 	handle *func(*T) error) error {
+	if err := w.o.stream.file.check(false); err != nil {
+		return err
+	}
+	w.o.stream.file.divert(w.a)
 	out, err := w.a.outputOf(true)
 	if err != nil {
 		return err

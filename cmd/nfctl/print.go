@@ -173,10 +173,18 @@ func (k *sink) flush() error {
 	_, err := k.w.Write(k.b)
 	k.b = k.b[:0]
 	if err != nil {
-		_, file := k.w.(*rotate.File)
-		return writeError{err, file}
+		return writeError{err, isFile(k.w)}
 	}
 	return nil
+}
+
+// isFile reports whether w is a file of a stream.
+func isFile(w io.Writer) bool {
+	switch w.(type) {
+	case *rotate.File, *outFile:
+		return true
+	}
+	return false
 }
 
 // A writeError is a failed write to standard output, or to a file of a stream, which

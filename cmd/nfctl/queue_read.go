@@ -60,7 +60,8 @@ func (o *queueOptions) checkRead(c *cobra.Command) error {
 }
 
 // replay opens the capture, and decides on its packets.
-func (r *queueRun) replay(c *cobra.Command, out format.Output, extra format.Options, silent bool) error {
+func (r *queueRun) replay(c *cobra.Command, out format.Output, extra format.Options, silent bool,
+	openFiles func() error) error {
 	o := r.o
 	path, in := o.read.path, r.a.in
 	if path == "-" {
@@ -93,10 +94,8 @@ func (r *queueRun) replay(c *cobra.Command, out format.Output, extra format.Opti
 	}
 	q := queue.Played(o.config(rule.Needs{}), capt.Device)
 	r.Queues, o.Nums = []*queue.Queue{q}, []uint16{0}
-	if r.capture != nil {
-		if err := r.capture.begin(r.a); err != nil {
-			return err
-		}
+	if err := openFiles(); err != nil {
+		return err
 	}
 	r.begun = time.Now()
 	r.stream = o.stream.start(r.a, c.Context(), r.totals, endPatience)
@@ -111,7 +110,7 @@ func (r *queueRun) replay(c *cobra.Command, out format.Output, extra format.Opti
 	}
 	q.SetDecider(d)
 	err = q.Play(r.stream, r.played(capt, set, path), capt.Waiting)
-	err = errors.Join(err, end(), r.capture.close())
+	err = errors.Join(err, end(), r.capture.close(), o.stream.file.close())
 	r.totals()
 	if capt.Others > 0 {
 		r.a.total("%s that are not IP passed over", plural(capt.Others, "packet"))

@@ -46,6 +46,11 @@ type queueRun struct {
 }
 
 func (a *app) queue(c *cobra.Command, o *queueOptions) error {
+	files := &o.stream.file
+	if err := files.check(o.write.path != "" && o.write.path != "-"); err != nil {
+		return err
+	}
+	files.divert(a)
 	out, err := a.outputOf(true)
 	if err != nil {
 		return err
@@ -85,7 +90,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := r.captures(); err != nil {
 		return err
 	}
-	silent := a.quiet || process.Discards(a.out) || o.write.path == "-"
+	silent := a.quiet || process.Discards(a.out) || o.write.path == "-" && files.out == nil
 	r.Needs = o.needs(&out, silent, r.until, r.failIf)
 	if r.capture != nil {
 		r.Needs = r.Needs.Add(r.capture.needs(serve.OnlyProto(o.Attach)))
@@ -95,8 +100,17 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if o.payload != "" {
 		extra.Extra = []string{"payload"}
 	}
-	if _, err := format.New(format.Packets, out, extra); err != nil {
+	head, err := format.New(format.Packets, out, extra)
+	if err != nil {
 		return &usageError{err}
+	}
+	openFiles := func() error {
+		if r.capture != nil {
+			if err := r.capture.begin(a, files); err != nil {
+				return err
+			}
+		}
+		return files.open(a, string(head.Begin(nil)), "", false)
 	}
 	named, set := c.Flags().Changed("num"), r.Set()
 	if o.check {
@@ -107,7 +121,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		return printAll(a, format.Needs, rows...)
 	}
 	if o.read.path != "" {
-		return r.replay(c, out, extra, silent)
+		return r.replay(c, out, extra, silent, openFiles)
 	}
 	var user process.User
 	if o.user != "" {
@@ -133,10 +147,8 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	if err := r.Loops(set); err != nil {
 		return err
 	}
-	if r.capture != nil {
-		if err := r.capture.begin(a); err != nil {
-			return err
-		}
+	if err := openFiles(); err != nil {
+		return err
 	}
 	if o.meta && set.Needs().CopyRange > 0 || o.snaplen > 0 && o.write.path == "" &&
 		uint32(o.snaplen) < min(set.Needs().CopyRange, wholeHeaders) {
@@ -195,7 +207,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	for _, end := range sinks {
 		err = errors.Join(err, end())
 	}
-	err = errors.Join(err, r.capture.close())
+	err = errors.Join(err, r.capture.close(), files.close())
 	r.totals()
 	if err != nil {
 		return err
@@ -233,7 +245,7 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 		return nil, &usageError{err}
 	}
 	k := &sink{w: r.a.out, mu: &r.write}
-	if first && !silent {
+	if first && !silent && r.o.stream.file.out == nil {
 		k.b = p.Begin(k.b)
 	}
 	var w *captureSink
@@ -318,6 +330,9 @@ func (r *queueRun) watch(hup <-chan os.Signal) {
 			return
 		case <-hup:
 			if !r.Again() {
+				if len(r.o.stream.file.files) > 0 {
+					continue // which are opened anew
+				}
 				r.a.warn("SIGHUP: there is no file of rules to read again")
 			} else if err := r.Reload(func() bool { return r.stream.Err() != nil }); err != nil {
 				r.a.warn("rules not reloaded, the old ones stay in force: %v", err)

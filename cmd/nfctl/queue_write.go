@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"sync/atomic"
 
@@ -39,10 +38,10 @@ func (o *queueOptions) checkWrite(a *app) error {
 		return usagef("--meta copies nothing of the packets: it does not go with --write")
 	case o.write.path != "-":
 		return nil
-	case a.output+a.fields+a.template != "" || o.payload != "":
+	case o.stream.file.path == "" && a.output+a.fields+a.template+o.payload != "":
 		return usagef("--write -: standard output is the capture: -o, --fields, --template and --print-payload " +
 			"do not go with it")
-	case isTerminal(a.out):
+	case isTerminal(o.stream.file.stdout):
 		return usagef("--write -: standard output is a terminal: let a program read it, as 'nfctl queue -w - | " +
 			"tshark -r -', or name a file")
 	}
@@ -65,7 +64,7 @@ func (r *queueRun) captures() error {
 	if o.path == "" {
 		return nil
 	}
-	w := &captured{path: o.path, out: r.a.out, shape: capture.Writer{Snaplen: uint32(r.o.snaplen), Program: "nfctl " +
+	w := &captured{path: o.path, out: r.o.stream.file.stdout, shape: capture.Writer{Snaplen: uint32(r.o.snaplen), Program: "nfctl " +
 		version}}
 	if o.when != "" {
 		var err error
@@ -78,7 +77,7 @@ func (r *queueRun) captures() error {
 }
 
 // begin makes the file: nothing can be wrong with the command line any more.
-func (w *captured) begin(a *app) (err error) {
+func (w *captured) begin(a *app, files *fileFlags) (err error) {
 	if w.path == "-" {
 		_, err = w.out.Write(w.shape.Begin(nil))
 		if err != nil {
@@ -86,10 +85,10 @@ func (w *captured) begin(a *app) (err error) {
 		}
 		return err
 	}
-	w.file, err = rotate.Open(rotate.Options{Path: w.path, Anew: true, Begin: w.shape.Begin, Next: capture.Next,
-		Failed: func(err error) { a.warn("--write: %v", err) }})
+	w.file, err = files.openFile(a, "--write", rotate.Options{Path: w.path, Anew: true, Begin: w.shape.Begin,
+		Next: capture.Next})
 	if err != nil {
-		return fmt.Errorf("--write: %w", err)
+		return err
 	}
 	w.out = w.file
 	return nil

@@ -18,6 +18,7 @@ type streamFlags struct {
 	count          uint64
 	until, failIf  string
 	duration, idle time.Duration
+	file           fileFlags
 }
 
 func (s *streamFlags) register(f *pflag.FlagSet, what string) {
@@ -28,6 +29,7 @@ func (s *streamFlags) register(f *pflag.FlagSet, what string) {
 		" that an `expression` holds for, after printing it")
 	durationFlag(f, &s.duration, "duration", "end after this time")
 	durationFlag(f, &s.idle, "idle", "end when nothing has come for this time")
+	s.file.register(f)
 }
 
 // ends are the expressions that end a watch.
@@ -53,8 +55,11 @@ const endPatience = 500 * time.Millisecond
 
 // start begins a stream; see stream.Options for totals and patience.
 func (s *streamFlags) start(a *app, parent context.Context, totals func(), patience time.Duration) *stream.Stream {
+	if s.file.out != nil { // which no reader stalls
+		patience = 0
+	}
 	return stream.Start(parent, stream.Options{Count: s.count, Duration: s.duration, Idle: s.idle, Namespace: a.netns,
-		Totals: totals, Patience: patience, Exit: a.exit})
+		Totals: totals, Patience: patience, Hangup: s.file.hangup(a), Exit: a.exit})
 }
 
 // errFailIf says that a stream ended because it was to fail.

@@ -32,6 +32,10 @@ Expressions know the fields of both.` + "\n" + watchHelp,
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Expects: o.events &^ ct.EventUpdate,
 				Match: flows.Conds}}
+			if err := o.stream.file.check(false); err != nil {
+				return err
+			}
+			o.stream.file.divert(a)
 			out, err := a.outputOf(true)
 			if err != nil {
 				return err

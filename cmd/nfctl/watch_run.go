@@ -185,6 +185,11 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if err := w.a.notReady(w.o.ready); err != nil {
 		return err
 	}
+	if err := w.o.stream.file.open(w.a, string(w.begin(nil)), string(w.end(nil)),
+		out.Format == format.XML); err != nil {
+		return err
+	}
+	inFile := w.o.stream.file.out != nil
 	defer w.a.ready.End()
 	if err := w.startExec(); err != nil {
 		return err
@@ -228,7 +233,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	w.stream = w.o.stream.start(w.a, ctx, w.summary, patience)
 	defer w.stream.Stop()
 	if !w.silent {
-		w.k.b = w.begin(w.k.b)
+		if !inFile {
+			w.k.b = w.begin(w.k.b)
+		}
 		w.stream.EndWithReader(w.a.out)
 	}
 	if err := w.a.readyNow(w.o.ready); err != nil {
@@ -239,13 +246,18 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	}
 	err = watcher.Run(w.stream, w.h)
 	if !w.silent {
-		w.k.b = w.end(w.k.b)
+		if inFile {
+			w.k.b = w.flush(w.k.b)
+		} else {
+			w.k.b = w.end(w.k.b)
+		}
 		var broken writeError
 		if !errors.As(err, &broken) {
 			err = errors.Join(err, w.k.flush())
 		}
 	}
 	w.exec.close(w.stream.Signalled())
+	err = errors.Join(err, w.o.stream.file.close())
 	w.summary()
 	if err = errors.Join(err, w.failed()); err != nil {
 		return err

@@ -174,7 +174,8 @@ func (f *File) mend() error {
 	return f.write([]byte{'\n'})
 }
 
-// Write appends whole records, and begins a new piece before those that fit no more.
+// Write appends whole records, and begins a new piece before them if not all fit. They are
+// kept together, unless they are longer than a piece may be.
 func (f *File) Write(b []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -185,7 +186,7 @@ func (f *File) Write(b []byte) (int, error) {
 	for done < len(b) {
 		n := len(b) - done
 		if f.size > f.head && (f.o.Every > 0 && time.Since(f.begun) >= f.o.Every || f.o.Size > 0 &&
-			f.fit(b[done:]) == 0) {
+			f.fit(b[done:]) < n) {
 			if err := f.rotate(); err != nil {
 				f.failed = err
 				return done, err

@@ -43,6 +43,8 @@ type Options struct {
 	// Patience is how long the stream may take to end after a signal: its reader may have
 	// stalled. 0: for ever, or until a second signal.
 	Patience time.Duration
+	// Hangup is called at SIGHUP; nil: that ends the program, or is somebody else's.
+	Hangup func()
 	// Exit ends the program at once, with a status.
 	Exit func(status int)
 }
@@ -66,6 +68,9 @@ func Start(parent context.Context, o Options) *Stream {
 	s.Touch()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGUSR1)
+	if o.Hangup != nil {
+		signal.Notify(signals, unix.SIGHUP)
+	}
 	go s.wait(signals)
 	if o.Namespace != "" {
 		go s.endWithNamespace()
@@ -92,6 +97,8 @@ func (s *Stream) wait(signals <-chan os.Signal) {
 			switch {
 			case sig == unix.SIGUSR1:
 				s.o.Totals()
+			case sig == unix.SIGHUP:
+				s.o.Hangup()
 			case ended:
 				s.o.Totals()
 				s.o.Exit(statusOf(sig))
