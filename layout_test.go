@@ -36,6 +36,7 @@ var arrows = map[string]string{
 	"internal/flows":   "queue packet ct",
 	"internal/capture": "queue packet value",
 	"internal/rotate":  "",
+	"internal/natlog":  "ct format rotate field value",
 	"internal/rule":    "flows queue packet ct mark filter pattern field value",
 	"internal/nft":     "nl mark pattern value",
 	"internal/format":  "field value pattern packet ct queue lazy",

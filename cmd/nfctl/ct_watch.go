@@ -71,7 +71,7 @@ of a flow: with them mark and status are not.
 `
 
 func newCtWatch(a *app) *cobra.Command {
-	o, fo := &watchFlags{}, &filterOptions{}
+	o, fo, nat := &watchFlags{}, &filterOptions{}, false
 	c := &cobra.Command{
 		Use:   "watch ['PATTERN']",
 		Short: "Show connections as they are made, change and end",
@@ -80,7 +80,8 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 		Example: `  nfctl ct watch
   nfctl ct watch --events new,destroy -o json 'tcp > :443'
   nfctl ct watch --count 1 --duration 5s 'tcp > :22'   # wait for a connection
-  nfctl ct watch --with-existing --resync 1m -o json`,
+  nfctl ct watch --with-existing --resync 1m -o json
+  nfctl ct watch --nat-log -o json --output-file nat.log --rotate 64MiB --compress`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := fo.args(args); err != nil {
 				return err
@@ -95,10 +96,16 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 					"--duration")
 			}
 			w := &watchRun{a: a, o: o, opt: ct.WatchOptions{Flows: o.events, Match: flows.Conds}}
+			if nat {
+				return w.natLog(c, flows)
+			}
 			return watchOne(w, c, format.Flows, flows, &w.h.Flow)
 		},
 	}
 	o.register(c, "new, update, destroy, all")
+	c.Flags().BoolVar(&nat, "nat-log", false, "keep a log of address translations, begun and ended, for 'nfctl "+
+		"ct who'; "+
+		"lists what there is first, and again after losses")
 	flowKind.registerFilter(c, fo)
 	a.resolveFlag(c)
 	a.prints(c, format.FlowEventFormats, paths(ct.FlowFields))

@@ -92,14 +92,11 @@ type outFile struct{ *rotate.File }
 
 // open opens the file; head and tail stand at the beginning and the end of each. With
 // anew it cannot be gone on with.
-func (o *fileFlags) open(a *app, head, tail string, anew bool) error {
+func (o *fileFlags) open(a *app, head func([]byte) []byte, tail string, anew bool) error {
 	if o.out == nil {
 		return nil
 	}
-	r := rotate.Options{Path: o.path, Anew: anew}
-	if head != "" {
-		r.Begin = func(b []byte) []byte { return append(b, head...) }
-	}
+	r := rotate.Options{Path: o.path, Anew: anew, Begin: head}
 	if tail != "" {
 		r.End = func(b []byte) []byte { return append(b, tail...) }
 	}

@@ -39,6 +39,7 @@ var inFormats = map[string][]string{
 	"ct get":        {someFlow},
 	"ct update":     {someFlow, "--set", "mark=7"},
 	"ct watch":      {"--with-existing", "--duration", "20ms"},
+	"ct who":        {"tcp", "203.0.113.1:40000", "testdata/nat.log", "--at", "2026-12-01T05:00:02Z"},
 	"expect create": {"--dry-run", "--master", someFlow, "tcp 10.0.0.1 > 10.0.0.2:5000"},
 	"expect delete": {"--all", "--dry-run"},
 	"expect flush":  {"--all"},

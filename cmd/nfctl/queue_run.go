@@ -110,7 +110,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 				return err
 			}
 		}
-		return files.open(a, string(head.Begin(nil)), "", false)
+		return files.open(a, head.Begin, "", false)
 	}
 	named, set := c.Flags().Changed("num"), r.Set()
 	if o.check {

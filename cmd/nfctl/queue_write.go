@@ -64,8 +64,9 @@ func (r *queueRun) captures() error {
 	if o.path == "" {
 		return nil
 	}
-	w := &captured{path: o.path, out: r.o.stream.file.stdout, shape: capture.Writer{Snaplen: uint32(r.o.snaplen), Program: "nfctl " +
-		version}}
+	w := &captured{path: o.path, out: r.o.stream.file.stdout, shape: capture.Writer{Snaplen: uint32(r.o.snaplen),
+		Program: "nfctl " +
+			version}}
 	if o.when != "" {
 		var err error
 		if w.when, err = filter.Compile(queue.Decided, o.when); err != nil {

@@ -26,7 +26,8 @@ type watchRun struct {
 	k      sink
 	stream *stream.Stream
 	silent bool
-	news   bool // something was shown since the last rest
+	nat    *natRun // nil: it keeps no log of translations
+	news   bool    // something was shown since the last rest
 
 	begin, flush, end func([]byte) []byte
 	failed            func() error
@@ -140,6 +141,9 @@ func (w *watchRun) rest() error {
 		w.stream.Touch()
 		w.news = false
 	}
+	if w.nat != nil {
+		return w.writeNat()
+	}
 	if w.silent {
 		return nil
 	}
@@ -185,8 +189,12 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	if err := w.a.notReady(w.o.ready); err != nil {
 		return err
 	}
-	if err := w.o.stream.file.open(w.a, string(w.begin(nil)), string(w.end(nil)),
-		out.Format == format.XML); err != nil {
+	head := w.begin
+	if w.nat != nil {
+		head = w.nat.head
+		w.natHandlers()
+	}
+	if err := w.o.stream.file.open(w.a, head, string(w.end(nil)), out.Format == format.XML); err != nil {
 		return err
 	}
 	inFile := w.o.stream.file.out != nil
@@ -238,6 +246,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		}
 		w.stream.EndWithReader(w.a.out)
 	}
+	if w.nat != nil {
+		w.k.b = w.nat.log.Start(w.k.b, uint64(time.Now().UnixNano()))
+	}
 	if err := w.a.readyNow(w.o.ready); err != nil {
 		return err
 	}
@@ -245,6 +256,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 		w.a.lessPrivileges(w.needs()...)
 	}
 	err = watcher.Run(w.stream, w.h)
+	if w.nat != nil {
+		w.k.b = w.nat.log.Stop(w.k.b, uint64(time.Now().UnixNano()))
+	}
 	if !w.silent {
 		if inFile {
 			w.k.b = w.flush(w.k.b)
