@@ -276,7 +276,7 @@ func TestDecideReloads(t *testing.T) {
 	t.Parallel()
 	reloads := 100
 	if testing.Short() {
-		reloads = 20
+		reloads = 8 // in an emulated VM a reload takes seconds
 	}
 	ns := nstest.New(t)
 	rules := filepath.Join(t.TempDir(), "rules")
