@@ -227,7 +227,15 @@ func TestSignalsEndTemplate(t *testing.T) {
 	nfctl := nstest.Build(t)
 	ns.Run(nfctl, "ct", "create", "udp 10.0.0.1:1 > 10.0.0.2:2", "--timeout", "600")
 	c, _, ended := startInto(t, ns, nil, nil, nfctl, "ct", "list", "--template", "{{range 10000000000}}{{end}}")
-	time.Sleep(300 * time.Millisecond)
+	nstest.Until(t, "the template is at work", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Process.Pid))
+		words := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // state, …; the 12th is the user time
+		ticks := 0
+		if len(words) > 11 {
+			ticks, _ = strconv.Atoi(words[11])
+		}
+		return ticks >= 20 // of a hundredth of a second
+	})
 	_ = c.Process.Signal(unix.SIGINT)
 	select {
 	case <-ended:

@@ -13,7 +13,9 @@ import (
 // Short roads for what programs write, which is nearly all of what is loaded: a
 // line of -o save and an object of -o json in one pass each. What they do not
 // know they leave to the readers in load.go, which know everything; what they do
-// read means the same there.
+// read means the same there (FuzzPlain, TestPlain). With those readers alone a line
+// takes 1270 ns instead of 450, an object 5600 instead of 830 (BenchmarkLoad), and
+// 'ct load' of 20,000 lines 55 ms instead of 46.
 
 // What a plain line must have, and may have.
 const (

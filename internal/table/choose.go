@@ -283,9 +283,6 @@ func And[T any](a, b func(*T) bool) func(*T) bool {
 	return func(t *T) bool { return a(t) && b(t) }
 }
 
-// Conds returns what must hold, as far as conditions say it.
-func (c *Choice[T]) Conds() []field.Cond { return c.conds }
-
 // Looks reports whether the filter looks at a field.
 func (c *Choice[T]) Looks(path string) bool { return c.fields[path] }
 
