@@ -82,12 +82,13 @@ which 'ct load' reads as well.
 What nobody can set is not restored: counters, times, id and use.`,
 		Example: `  nfctl ct save > flows
   nfctl --netns old ct save | nfctl --netns new ct load -
-  nfctl ct save --zone 11 | sed 's/-w 11/-w 12/' | nfctl ct load -`,
+  nfctl ct save --zone 11 --zone-map 11:12 | nfctl ct load -`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.ctList(c, o, args, a.saving())
 		},
 	}
 	flowKind.register(c, &o.choosing)
+	zoneMapFlag(c, &o.zoneMap)
 	o.registerFailEmpty(c)
 	a.prints(c, format.SaveFormats, paths(ct.FlowFields))
 	return c
@@ -140,6 +141,15 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 	return flowKind.list(ctx, a, out, &o.choosing,
 		func(reader func() func(*ct.Flow) error, failed func(error)) (uint64, ct.DumpResult, error) {
 			how.Reader, how.Failed = reader, failed
+			if reader != nil && len(o.zoneMap) > 0 {
+				how.Reader = func() func(*ct.Flow) error {
+					print := reader()
+					return func(f *ct.Flow) error {
+						o.zoneMap.Flow(f)
+						return print(f)
+					}
+				}
+			}
 			n, res, err := table.List(ctx, choose, how)
 			if o.zero {
 				err = cutShort(err)
@@ -175,4 +185,12 @@ func (o *ctListOptions) check() error {
 		return usagef("--top goes with --group-by")
 	}
 	return nil
+}
+
+// zoneMapFlag adds --zone-map to a command that saves or loads.
+func zoneMapFlag(c *cobra.Command, zones *table.ZoneMap) {
+	c.Flags().Var(&ordered{kind: "zones", add: func(text string) (err error) {
+		*zones, err = table.ParseZoneMap(text)
+		return err
+	}}, "zone-map", "put what is in one zone into another: 11:12 or 11:12,0:5; what is in other zones stays there")
 }

@@ -23,6 +23,7 @@ type ctLoadOptions struct {
 	strict, dryRun bool
 	createMaster   bool // of expectations
 	labelmap       string
+	zones          table.ZoneMap
 }
 
 func newCtLoad(a *app) *cobra.Command {
@@ -98,6 +99,7 @@ func newLoad(a *app, o *ctLoadOptions, c *cobra.Command) *cobra.Command {
 		"which an\nevent says that they ended")
 	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
+	zoneMapFlag(c, &o.zones)
 	f.StringVar(&o.labelmap, "labelmap", "", "read the names of labels from this `file` (default "+ct.LabelFile+")")
 	return c
 }
@@ -125,6 +127,7 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	bar, endBar := a.bar(name, size)
 	done, err := table.Load(ctx, in, table.LoadOptions{
 		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, CreateMaster: o.createMaster, Progress: bar,
+		Zones: o.zones,
 		Applied: func(expect bool) {
 			if expect {
 				a.changed.expect()

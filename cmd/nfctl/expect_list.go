@@ -45,6 +45,7 @@ of 'nfctl expect create' that make it. With -o json they are JSON Lines, which
 		},
 	}
 	expectKind.register(c, o)
+	zoneMapFlag(c, &o.zoneMap)
 	o.registerFailEmpty(c)
 	a.prints(c, format.SaveFormats, paths(ct.ExpectFields))
 	return c
@@ -69,7 +70,11 @@ func (a *app) expectList(c *cobra.Command, o *choosing, args []string, form stri
 		func(reader func() func(*ct.Expect) error, _ func(error)) (uint64, ct.DumpResult, error) {
 			show := func(*ct.Expect) error { return nil }
 			if reader != nil {
-				show = reader()
+				print := reader()
+				show = func(e *ct.Expect) error {
+					o.zoneMap.Expect(e)
+					return print(e)
+				}
 			}
 			got, err := table.EachExpect(ctx, choose, show)
 			return got.Matched, got.Dump, err

@@ -40,6 +40,7 @@ var expectKind = kind[ct.Expect]{"expectation", "a helper makes them, for a flow
 type choosing struct {
 	filter                 filterOptions
 	all, dryRun, failEmpty bool
+	zoneMap                table.ZoneMap // of what is saved
 
 	elsewhere bool // not in the table itself: that it is empty says nothing
 }

@@ -27,6 +27,7 @@ type LoadOptions struct {
 	// names, when neither the table nor the lines have it.
 	CreateMaster bool
 	DryRun       bool // only read the lines
+	Zones        ZoneMap
 
 	// Failed is told of each line that fails. Text is empty when it was the kernel
 	// that refused it.
@@ -187,6 +188,7 @@ func (l *loader) take(i *item, s *format.Saved) {
 	} else {
 		i.flow = *f
 	}
+	l.o.Zones.Flow(&i.flow)
 	switch {
 	case i.event == ct.Destroy:
 		i.op = "delete"

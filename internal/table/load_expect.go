@@ -90,6 +90,7 @@ func (l *loader) takeExpect(i *item, s *format.Saved) {
 		i.expect = e
 	}
 	e := i.expect
+	l.o.Zones.Expect(e)
 	e.ID, e.Present = 0, e.Present&^ct.ExpectHasID // is that of another expectation now
 	// The kernel clears the flag userspace, and takes another helper than the master's
 	// for none at all: whether it is the master's is seen in what it stored.
