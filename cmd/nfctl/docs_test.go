@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"nfctl/internal/attrs"
+	"nfctl/internal/nstest"
 )
 
 // pages are what users read: name and text.
@@ -62,7 +64,7 @@ func check(root *cobra.Command, line string) string {
 	arguments := false
 	words := strings.Fields(line)
 	for i := 1; i < len(words); i++ {
-		word := strings.TrimRight(words[i], ",;)")
+		word := strings.TrimRight(words[i], ",;)\"")
 		switch {
 		case strings.HasPrefix(word, "--"):
 			name, _, hasValue := strings.Cut(strings.TrimPrefix(word, "--"), "=")
@@ -243,14 +245,47 @@ func TestReferenceBothWays(t *testing.T) {
 // Links between the documents lead somewhere.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
-	for name, text := range pages(t) {
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
+	all := pages(t)
+	n := 0
+	for name, text := range all {
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join("../..", filepath.Dir(name), m[1])); err != nil {
+			to := name
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(name), m[1])
+			}
+			if _, err := os.Stat(filepath.Join("../..", to)); err != nil {
 				t.Errorf("%s: link to %s: %v", name, m[1], err)
+			}
+			if m[2] == "" {
+				continue
+			}
+			n++
+			if page, ok := all[to]; !ok || !slices.Contains(anchors(page), m[2]) {
+				t.Errorf("%s: no heading #%s in %s", name, m[2], to)
 			}
 		}
 	}
+	if n < 10 {
+		t.Errorf("only %d links to headings", n)
+	}
+}
+
+// anchors are what a page's headings are called in links, as GitHub makes them.
+func anchors(page string) (list []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		word := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r > 127:
+				return r
+			}
+			return -1
+		}, strings.ToLower(m[1]))
+		list = append(list, word)
+	}
+	return list
 }
 
 // Every exit status that the code names is explained, once, and in order.
@@ -270,5 +305,24 @@ func TestExitCodesBothWays(t *testing.T) {
 	}
 	if len(want) < 7 || !slices.Equal(have, want) {
 		t.Errorf("there are %v, explained %v", want, have)
+	}
+}
+
+// The manual pages are set without a warning.
+func TestManualPages(t *testing.T) {
+	t.Parallel()
+	nstest.Need(t, "man")
+	files, err := filepath.Glob("../../docs/man/*.1")
+	if err != nil || len(files) < 40 {
+		t.Fatal(len(files), err)
+	}
+	for _, f := range files {
+		c := exec.Command("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", f)
+		c.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "MANROFFSEQ=", "MANWIDTH=80")
+		var said strings.Builder
+		c.Stderr = &said
+		if err := c.Run(); err != nil || said.Len() > 0 {
+			t.Errorf("%s: %v: %s", f, err, said.String())
+		}
 	}
 }

@@ -16,15 +16,15 @@ import (
 	"nfctl/internal/nstest"
 )
 
-// A recipe is a section of docs/guide.md with a block to run.
+// A recipe is a section of a page with a block to run.
 type recipe struct {
 	title, text string
 	background  bool
 }
 
-func recipes(t *testing.T) (out []recipe) {
+func recipes(t *testing.T, page string) (out []recipe) {
 	t.Helper()
-	b, err := os.ReadFile("../../docs/guide.md")
+	b, err := os.ReadFile("../../docs/" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +46,7 @@ type try struct {
 	*testing.T
 	ns    *nstest.NS
 	nfctl string
+	dir   string // in which the recipe runs
 }
 
 // do runs nfctl, which must succeed, and returns what it printed.
@@ -95,14 +96,17 @@ func (t *try) answered(addr string, n int, ports bool) (got int) {
 	return got
 }
 
-// stages says of each recipe what must be there before it, what happens while it
-// runs, and what must be so of its output, or, of one in the background, of what
-// happens.
-var stages = map[string]struct {
+// A stage says of a recipe what must be there before it, what happens while it runs,
+// and what must be so of its output, or, of one in the background, of what happens.
+type stage struct {
 	before, during func(t *try)
 	prefix, suffix string // run by the shell of the recipe, before and after it
 	after          func(t *try, out string)
-}{
+	events         bool // one in the background listens to events, not to a queue
+}
+
+// stages are those of docs/guide.md.
+var stages = map[string]stage{
 	"Drop a port": {during: func(t *try) {
 		if t.connects("127.0.0.1:23") || !t.connects("127.0.0.1:80") || !t.connects("127.0.0.1:22") {
 			t.Error("want no connection to port 23, and one to ports 80 and 22")
@@ -308,7 +312,12 @@ var stages = map[string]struct {
 func TestGuide(t *testing.T) {
 	t.Parallel()
 	nstest.Need(t, "bash", "jq", "dig", "curl", "iptables", "ip", "setpriv", "unshare")
-	all := recipes(t)
+	playAll(t, "guide.md", stages)
+}
+
+func playAll(t *testing.T, page string, stages map[string]stage) {
+	t.Helper()
+	all := recipes(t, page)
 	if len(all) != len(stages) {
 		t.Errorf("%d recipes, %d stages", len(all), len(stages))
 	}
@@ -319,7 +328,7 @@ func TestGuide(t *testing.T) {
 			if !ok {
 				t.Fatal("no stage for this recipe")
 			}
-			s := &try{t, nstest.Enter(t), nstest.Build(t)}
+			s := &try{t, nstest.Enter(t), nstest.Build(t), t.TempDir()}
 			// makes the kernel track
 			s.ns.Run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
 			s.ns.TCPEcho("127.0.0.1:22")
@@ -335,9 +344,10 @@ func TestGuide(t *testing.T) {
 			cmd := exec.Command("unshare", "--mount", "bash", "-euo", "pipefail", "-c",
 				shell+strings.TrimSpace(r.text)+"\n"+stage.suffix)
 			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(s.nfctl)+":"+os.Getenv("PATH"))
+			cmd.Dir = s.dir
 			p := s.ns.StartCmd(cmd)
 			if stage.during != nil {
-				s.listening(r.background, p)
+				s.listening(r.background && !stage.events, p)
 				stage.during(s)
 			}
 			if r.background {
