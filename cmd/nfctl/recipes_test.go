@@ -107,7 +107,8 @@ var recipeStages = map[string]stage{
 				t.Errorf("%q", out)
 			}
 		}},
-	"Watch a number change": {prefix: "nfctl queue --num 3 -q & sleep 0.1; until nfctl queue list | grep -q queue=3; do :; done",
+	"Watch a number change": {
+		prefix: "nfctl queue --num 3 -q & until nfctl queue list | grep -q queue=3; do sleep 0.1; done",
 		suffix: "kill -INT $!; wait",
 		after: func(t *try, out string) {
 			if strings.Count(out, `"queue":3`) != 3 || strings.Count(out, `"rate":`) != 2 {
