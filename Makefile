@@ -11,7 +11,7 @@ SOAKTIME ?= 10m
 PKGS     ?= ./...
 TESTARGS ?=
 
-.PHONY: help build demo setup test race bench bench-peers bench-growth fleet test-fleet fleet-demo fuzz lint ports gen check vuln soak vmtest router release packages install uninstall clean
+.PHONY: help build demo picture setup test race bench bench-peers bench-growth fleet test-fleet fleet-demo fuzz lint ports gen check vuln soak vmtest router release packages install uninstall clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,9 @@ build: ## ./nfctl, static
 
 demo: build ## nfctl at work in a network namespace of its own; needs root or user namespaces, nothing else
 	@go run -buildvcs=false ./scripts/demo ./nfctl
+
+picture: build ## docs/demo.svg, drawn from a run of the demo
+	scripts/picture.sh ./nfctl docs/demo.svg
 
 setup: ## install what the tests use (root, apt-get), or say what to install
 	@scripts/setup.sh test

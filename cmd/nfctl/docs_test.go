@@ -326,3 +326,28 @@ func TestManualPages(t *testing.T) {
 		}
 	}
 }
+
+// The picture of README is of the demo as it runs today.
+func TestPicture(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("NFCTL_TEST_VM") != "" {
+		t.Skip("a VM has no Go to run the demo: it is drawn where the repository is")
+	}
+	drawn, err := os.ReadFile("../../docs/demo.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "demo.svg")
+	if said, err := exec.Command("../../scripts/picture.sh", nstest.Build(t), out).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	now, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := regexp.MustCompile(`[0-9.]+`) // times, ports, counts
+	same := func(b []byte) string { return numbers.ReplaceAllString(string(b), "N") }
+	if same(now) != same(drawn) {
+		t.Errorf("docs/demo.svg is stale: make picture. It is to be\n%s", now)
+	}
+}
