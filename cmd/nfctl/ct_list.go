@@ -84,6 +84,9 @@ What nobody can set is not restored: counters, times, id and use.`,
   nfctl --netns old ct save | nfctl --netns new ct load -
   nfctl ct save --zone 11 --zone-map 11:12 | nfctl ct load -`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := toStandardOutput(c, args); err != nil {
+				return err
+			}
 			return a.ctList(c, o, args, a.saving())
 		},
 	}
@@ -92,6 +95,17 @@ What nobody can set is not restored: counters, times, id and use.`,
 	o.registerFailEmpty(c)
 	a.prints(c, format.SaveFormats, paths(ct.FlowFields))
 	return c
+}
+
+// toStandardOutput refuses the name of a file for a command that saves.
+func toStandardOutput(c *cobra.Command, args []string) error {
+	for _, arg := range args {
+		if !strings.Contains(arg, ">") {
+			return usagef("unexpected argument %q: it writes to standard output: nfctl %s >%s", arg, commandName(c),
+				arg)
+		}
+	}
+	return nil
 }
 
 // ctList lists flows; form is the format when -o is not said.

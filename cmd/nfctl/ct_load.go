@@ -113,6 +113,9 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	name, in, size := "standard input", a.in, int64(0)
 	if o.file != "-" {
 		f, err := os.Open(o.file)
+		if errors.Is(err, os.ErrNotExist) {
+			return usagef("%w", err)
+		}
 		if err != nil {
 			return &statusError{code: exitFailed, err: err}
 		}

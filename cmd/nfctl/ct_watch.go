@@ -73,7 +73,7 @@ of a flow: with them mark and status are not.
 func newCtWatch(a *app) *cobra.Command {
 	o, fo, nat := &watchFlags{}, &filterOptions{}, false
 	c := &cobra.Command{
-		Use:   "watch ['PATTERN']",
+		Use:   "watch [FLOW]",
 		Short: "Show connections as they are made, change and end",
 		Long: `Shows the kernel's events about connections: new, update and destroy. The
 pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
@@ -115,7 +115,7 @@ pattern and flags are those of 'nfctl ct list'.` + "\n" + watchHelp,
 func newExpectWatch(a *app) *cobra.Command {
 	o, fo := &watchFlags{}, &filterOptions{}
 	c := &cobra.Command{
-		Use:   "watch ['PATTERN']",
+		Use:   "watch [FLOW]",
 		Short: "Show expectations as they are made and end",
 		Long: `Shows the kernel's events about expectations: new and destroy. The pattern and
 flags are those of 'nfctl expect list'.` + "\n" + watchHelp,

@@ -25,7 +25,7 @@ type expectOptions struct {
 func newExpectCreate(a *app) *cobra.Command {
 	o := &expectOptions{}
 	c := &cobra.Command{
-		Use:   "create --master 'FLOW' 'PATTERN'",
+		Use:   "create --master FLOW FLOW",
 		Short: "Expect a connection",
 		Long: `Makes an expectation of a connection that is in the table and has a helper. What
 is expected is a flow in words: protocol and destination are compared whole; of

@@ -14,7 +14,7 @@ func newExpectUpdate(a *app) *cobra.Command {
 	o := &choosing{}
 	var sets []string
 	c := &cobra.Command{
-		Use:   "update ['PATTERN'] --set timeout=DURATION",
+		Use:   "update [FLOW] --set timeout=DURATION",
 		Short: "Change the timeout of expectations",
 		Long: "Changes expectations that the pattern and all flags match. The kernel lets nobody change\nanything " +
 			"but the timeout.",
@@ -48,7 +48,7 @@ func newExpectUpdate(a *app) *cobra.Command {
 func newExpectDelete(a *app) *cobra.Command {
 	o := &choosing{}
 	c := &cobra.Command{
-		Use:     "delete ['PATTERN']",
+		Use:     "delete [FLOW]",
 		Aliases: []string{"del"},
 		Short:   "Delete expectations",
 		Long:    "Deletes expectations that the pattern and all flags match, and prints each.",

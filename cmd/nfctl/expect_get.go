@@ -14,7 +14,7 @@ import (
 func newExpectGet(a *app) *cobra.Command {
 	var zone table.Zone
 	c := &cobra.Command{
-		Use:   "get 'FLOW'",
+		Use:   "get FLOW",
 		Short: "Show the expectation that a connection would meet",
 		Long: "Shows the expectation that the kernel would find for a connection. What of its source\nis not given " +
 			"is 0; an expectation whose mask leaves it out is found all the same.",

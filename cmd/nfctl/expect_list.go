@@ -13,7 +13,7 @@ import (
 func newExpectList(a *app) *cobra.Command {
 	o := &choosing{}
 	c := &cobra.Command{
-		Use:   "list ['PATTERN']",
+		Use:   "list [FLOW]",
 		Short: "List expectations",
 		Long: `Lists the expectations of all zones. A pattern, --src, --dst, --sport and --dport are
 about the connection expected, as it is stored: what may be anything is 0 there.
@@ -33,7 +33,7 @@ about the connection expected, as it is stored: what may be anything is 0 there.
 func newExpectSave(a *app) *cobra.Command {
 	o := &choosing{}
 	c := &cobra.Command{
-		Use:   "save ['PATTERN']",
+		Use:   "save [FLOW]",
 		Short: "Write expectations as lines that 'expect load' reads",
 		Long: `Writes expectations, all or those chosen, as lines: "-A expect", then the arguments
 of 'nfctl expect create' that make it. With -o json they are JSON Lines, which
@@ -41,6 +41,9 @@ of 'nfctl expect create' that make it. With -o json they are JSON Lines, which
 		Example: `  nfctl expect save > expectations
   (nfctl ct save; nfctl expect save) > table; nfctl --netns new ct load table`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := toStandardOutput(c, args); err != nil {
+				return err
+			}
 			return a.expectList(c, o, args, a.saving())
 		},
 	}
@@ -84,7 +87,7 @@ func (a *app) expectList(c *cobra.Command, o *choosing, args []string, form stri
 func newExpectCount(a *app) *cobra.Command {
 	o := &choosing{}
 	c := &cobra.Command{
-		Use:     "count ['PATTERN']",
+		Use:     "count [FLOW]",
 		Short:   "Count expectations",
 		Example: "  nfctl expect count\n  nfctl expect count --helper ftp",
 		RunE: func(c *cobra.Command, args []string) error {

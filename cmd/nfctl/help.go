@@ -128,7 +128,7 @@ Aliases:
   {{.NameAndAliases}}{{end}}{{if .HasAvailableSubCommands}}
 
 Commands:{{range .Commands}}{{if .IsAvailableCommand}}
-  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+  {{rpad (names .) 14}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Flags:
 {{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
@@ -143,6 +143,9 @@ More: nfctl help {{topics}}{{end}}
 func setHelp(root *cobra.Command) {
 	templateFuncs.Do(func() {
 		cobra.AddTemplateFunc("runs", runs)
+		cobra.AddTemplateFunc("names", func(c *cobra.Command) string {
+			return strings.Join(append([]string{c.Name()}, c.Aliases...), ", ")
+		})
 		cobra.AddTemplateFunc("topics", func() string { return strings.Join(topicNames(), ", ") })
 	})
 	root.SetHelpTemplate(helpTemplate)

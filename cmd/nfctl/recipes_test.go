@@ -101,7 +101,8 @@ var recipeStages = map[string]stage{
 		}
 	}},
 	"Look into every namespace": {
-		prefix: "ip netns add one; ip netns add two; nfctl --netns two ct create 'tcp 10.0.0.1:1 > 10.0.0.2:2' >/dev/null",
+		prefix: "ip netns add one; ip netns add two\n" +
+			"nfctl --netns two ct create 'tcp 10.0.0.1:1 > 10.0.0.2:2' >/dev/null",
 		after: func(t *try, out string) {
 			if sorted(out) != sorted("one 0\ntwo 1\n") {
 				t.Errorf("%q", out)

@@ -13,7 +13,7 @@ import (
 func newWatch(a *app) *cobra.Command {
 	o, fo := &watchFlags{}, &filterOptions{}
 	c := &cobra.Command{
-		Use:   "watch ['PATTERN']",
+		Use:   "watch [FLOW]",
 		Short: "Show events of connections and expectations in one stream",
 		Long: `Shows what happens to connections and to expectations, in the order in which the
 kernel told of it. A pattern is about a connection's original direction; of an

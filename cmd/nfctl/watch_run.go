@@ -299,16 +299,16 @@ func (w *watchRun) olderFlows(p ct.Policy, n uint64) {
 	if p == ct.PolicyNone {
 		why = "net.netfilter.nf_conntrack_events is 0"
 	}
-	w.a.warn("%d flows of the listing may send no event: %s", n, why)
+	w.a.warn("%s of the listing may send no event: %s", flows(n), why)
 	if w.o.resync == 0 {
-		w.a.hint("--resync 30s lists the table again so often, and so tells when they are gone")
+		w.a.hint("--resync 30s lists the table again every 30 seconds, and so tells when they are gone")
 	}
 }
 
 // totals prints what was seen. It may be called beside the watch.
 func (w *watchRun) totals() {
 	secs := time.Since(w.begun).Seconds()
-	b := fmt.Appendf(nil, "nfctl: %d events", w.events.Load())
+	b := fmt.Appendf(nil, "nfctl: %s", plural(w.events.Load(), "event"))
 	if w.filtered {
 		b = append(b, " (the kernel left out others)"...)
 	}

@@ -461,7 +461,7 @@ func Set[T any](table []Attr[T], t *T, text string, update bool) error {
 		if why == "" {
 			why = "it is no attribute of its own"
 		}
-		return &value.Error{What: "attribute to set", Text: name, Why: why}
+		return &value.Error{What: "attribute", Text: name, Why: "it cannot be set: " + why}
 	}
 	if a.Kind == field.Flags && strings.TrimSpace(val) == "" {
 		return &value.Error{What: a.Name, Text: val, Valid: "at least one name of 'nfctl attr values " + a.Name + "'"}

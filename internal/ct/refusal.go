@@ -17,7 +17,16 @@ type Refusal struct {
 	Why string
 }
 
-func (r *Refusal) Error() string { return r.Err.Error() + ": " + r.Why }
+// Error leaves out what the kernel's error says of files.
+func (r *Refusal) Error() string {
+	text := r.Err.Error()
+	for _, no := range []syscall.Errno{syscall.ENOENT, syscall.EEXIST} {
+		if head, ok := strings.CutSuffix(text, no.Error()); ok && errors.Is(r.Err, no) {
+			return head + r.Why
+		}
+	}
+	return text + ": " + r.Why
+}
 
 // Unwrap returns the kernel's error.
 func (r *Refusal) Unwrap() error { return r.Err }
@@ -117,7 +126,7 @@ func flowReasons() []reason {
 	return []reason{
 		{"", syscall.EPERM, nil, "needs CAP_NET_ADMIN in the user namespace of this network namespace"},
 		{"", syscall.ENOENT, func(f *Flow) bool { return !f.Master.IsZero() }, "its master is not in the table"},
-		{"create", syscall.EEXIST, nil, "an entry with this tuple is there already"},
+		{"create", syscall.EEXIST, nil, "a flow with this tuple is there already"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Orig.Has(TupleZone) && f.Reply.Has(TupleZone) }, "an entry has a zone of both directions, or of one of them, not two"},
 		{"create", syscall.EINVAL, lacks(HasTimeout), "a new entry needs a timeout"},
 		{"create", syscall.EINVAL, func(f *Flow) bool { return f.Reply.IsZero() || f.Orig.IsZero() }, "a new entry needs both tuples"},
@@ -137,6 +146,6 @@ func flowReasons() []reason {
 		{"", syscall.EINVAL, has(HasSeqOrig | HasSeqReply), "a sequence adjustment needs pos, before and after of its direction"},
 		{"", syscall.ERANGE, has(HasTCPWscaleOrig | HasTCPWscaleReply), "a window scale is 14 at most"},
 		{"", syscall.EINVAL, has(HasSynproxy), "synproxy needs isn, its and tsoff together"},
-		{"", syscall.ENOENT, nil, "no such entry"},
+		{"", syscall.ENOENT, nil, "no such flow"},
 	}
 }

@@ -187,7 +187,16 @@ func (r *Registry[T]) Find(name string) (*Row[T], error) {
 		words = append(words, r.rows[i].Path)
 		words = append(words, r.rows[i].Aliases...)
 	}
-	return nil, &value.Error{What: "field", Text: name, Near: value.Nearest(name, words),
+	near := value.Nearest(name, words)
+	if near == "" { // as an end of a path: "src" of "orig.src"
+		for _, w := range words {
+			if strings.HasSuffix(w, "."+name) {
+				near = w
+				break
+			}
+		}
+	}
+	return nil, &value.Error{What: "field", Text: name, Near: near,
 		Valid: "a name from 'nfctl help fields'"}
 }
 

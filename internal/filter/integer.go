@@ -74,6 +74,9 @@ func (c *compiler[T]) integer(n ast.Node) func(*T) (int64, bool) {
 		case "+", "-", "*":
 			f = saturated(n.Operator[0])
 		case "/":
+			if zero, ok := n.Right.(*ast.IntegerNode); ok && zero.Value == 0 {
+				c.fail(zero, c.word(zero), "is no divisor", "")
+			}
 			f = func(a, b int64) (int64, bool) {
 				switch {
 				case b == 0:

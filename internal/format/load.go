@@ -350,7 +350,7 @@ func setSaved(f *ct.Flow, set *lineFlag, text string) error {
 		a = set.six
 	}
 	if ok, why := a.Settable(false); a.Name != "" && !ok {
-		return &value.Error{What: "attribute to set", Text: set.name, Why: why}
+		return &value.Error{What: "attribute", Text: set.name, Why: "it cannot be set: " + why}
 	}
 	return a.SetText(f, text)
 }
@@ -707,6 +707,11 @@ func stringAt(s string, i int) (text string, end int, err error) {
 }
 
 func unknownKey(path string) error {
+	for _, r := range ct.FlowFields.Rows() {
+		if rest, ok := strings.CutPrefix(r.Path, path+"."); ok {
+			return &value.Error{What: "key", Text: path, Why: fmt.Sprintf("it is an object, as {%q: …}", rest)}
+		}
+	}
 	row, err := ct.FlowFields.Find(path)
 	if err == nil {
 		err = &value.Error{What: "key", Text: path, Valid: row.Path}

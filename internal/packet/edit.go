@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -162,6 +163,15 @@ func Settable() []string {
 	return out
 }
 
+// Field returns the path of the field that the edit sets, "" when it sets none.
+func (e *Edit) Field() string {
+	if len(e.places) == 0 {
+		return ""
+	}
+	path, _, _ := strings.Cut(e.Text, "=")
+	return path
+}
+
 // Set compiles the change of a header field to one value, read as the field's
 // filter reads it. Of ip.flags only DF can be set or (with 0) cleared.
 // Errors are of type *value.Error.
@@ -256,6 +266,11 @@ func Replace(old, new []byte, fit Fit) (*Edit, error) {
 		return nil, &value.Error{What: "text to replace", Valid: "at least one byte"}
 	}
 	text := "replace " + strconv.Quote(string(old)) + " " + strconv.Quote(string(new))
+	if fit.Pad && len(new) > len(old) { // it would be cut in every packet
+		return nil, &value.Error{What: "replacement", Text: string(new),
+			Why: fmt.Sprintf("it is longer than what it replaces, %q, and pad fills what is shorter; cut it, or say "+
+				"resize", old)}
+	}
 	return &Edit{Text: text, old: bytes.Clone(old), new: fit.append(nil, len(old), new), fit: fit}, nil
 }
 

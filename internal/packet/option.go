@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"errors"
 	"strings"
 
 	"nfctl/internal/value"
@@ -86,6 +87,10 @@ func StripOptions(list string) (*Edit, error) {
 	set := new(optionSet)
 	for word := range strings.SplitSeq(list, ",") {
 		n, err := optionWords.Parse(word)
+		var bad *value.Error
+		if errors.As(err, &bad) {
+			bad.Valid += ", or a number from 2 to 255"
+		}
 		if err == nil && n <= optNOP {
 			err = &value.Error{What: "TCP option to strip", Text: word,
 				Valid: "one from 2 to 255: 0 and 1 are the end and padding"}

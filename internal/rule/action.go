@@ -159,11 +159,22 @@ func readSet(p *parser, r *Rule, _ Options) error {
 		if err != nil {
 			return err
 		}
+		if r.sets(a.edit.Field()) {
+			return &value.Error{What: "change", Text: name + "=" + text,
+				Why: "the rule sets " + a.edit.Field() + " already"}
+		}
 		if a.number != nil {
 			r.asks = r.asks.Add(NeedsToJudge(a.number.Fields()...))
 		}
 		r.actions = append(r.actions, a)
 	}
+}
+
+// sets reports whether the rule sets a field.
+func (r *Rule) sets(field string) bool {
+	return slices.ContainsFunc(r.actions, func(a action) bool {
+		return (a.kind == actSet || a.kind == actNumber) && a.edit.Field() == field
+	})
 }
 
 // setting reads a change of a field: a value of its, or else a number to compute.

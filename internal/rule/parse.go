@@ -54,7 +54,11 @@ func ParseFile(in io.Reader, name string, o Options) ([]Rule, error) {
 	s := bufio.NewScanner(in)
 	s.Buffer(nil, maxLine)
 	for line := 1; s.Scan(); line++ {
-		text := strings.TrimSpace(uncomment(s.Text()))
+		text := s.Text()
+		if line == 1 {
+			text = strings.TrimPrefix(text, "\ufeff") // byte order mark of some editors
+		}
+		text = strings.TrimSpace(uncomment(text))
 		if text == "" {
 			continue
 		}

@@ -7,6 +7,7 @@ package table
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"nfctl/internal/filter"
 	"nfctl/internal/pattern"
@@ -33,6 +34,12 @@ const BatchSize = 100
 
 // Unquoted is the error of an argument that is no flow in words.
 func Unquoted(arg string) error {
+	if _, err := value.Protocols.Parse(arg); err == nil {
+		return Usagef("unexpected argument %q: want -p %s, or a flow in quotes: '%s >'", arg, arg, arg)
+	}
+	if _, err := netip.ParseAddr(arg); err == nil {
+		return Usagef("unexpected argument %q: want --host %s, or a flow in quotes: '%s >'", arg, arg, arg)
+	}
 	return Usagef("unexpected argument %q: a flow has a '>' in it, and must be quoted, or the shell takes the '>': "+
 		"'tcp 10.0.0.1 > :22'", arg)
 }

@@ -154,12 +154,18 @@ func (n *Names) Parse(s string) (uint64, error) {
 	}
 	valid := "a name or a number from 0 to " + strconv.FormatUint(n.Max, 10)
 	if n.Max == 0 && len(words) > 0 {
-		valid = "a name, as " + words[0]
+		valid = "a name, as " + words[0] + " or " + words[len(words)-1]
 	}
 	if len(words) <= 16 {
 		valid = strings.Join(words, ", ")
 	}
-	return 0, &Error{What: n.What, Text: s, Valid: valid, Near: Nearest(s, words)}
+	near := Nearest(s, words)
+	for _, w := range words { // ESTAB, as ss(8) writes it
+		if near == "" && len(s) >= 3 && len(w) > len(s) && strings.EqualFold(w[:len(s)], s) {
+			near = w
+		}
+	}
+	return 0, &Error{What: n.What, Text: s, Valid: valid, Near: near}
 }
 
 // Families are the address families of the seed's table, with ipv4 and ipv6 as

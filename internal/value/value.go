@@ -25,14 +25,14 @@ func (e *Error) Error() string {
 	if len(text) > errorText {
 		text = text[:errorText] + "…"
 	}
+	if e.Why != "" {
+		return fmt.Sprintf("%s %q: %s", e.What, text, e.Why)
+	}
 	s := fmt.Sprintf("%q is not a valid %s", text, e.What)
 	if e.Near != "" && e.Near != e.Text { // what is right elsewhere may be wrong where it stands
 		s += fmt.Sprintf(" (did you mean %q?)", e.Near)
 	}
-	switch {
-	case e.Why != "":
-		s += ": " + e.Why
-	case e.Valid != "":
+	if e.Valid != "" {
 		s += ": want " + e.Valid
 	}
 	return s
