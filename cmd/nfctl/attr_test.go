@@ -220,7 +220,7 @@ func TestAttrGetSet(t *testing.T) {
 		{"get|" + flow + "|orig-port-dst|--raw", 0, "0016\n", ""},
 		{"get|" + reply + "|port-dst", 0, "22\n", ""},
 		{"get|" + flow + "|mark|helper-name", 3, "0\n\n", "no helper-name"},
-		{"get|udp 10.0.0.1:1000 > 10.0.0.2:22|mark", 3, "", "no such file"},
+		{"get|udp 10.0.0.1:1000 > 10.0.0.2:22|mark", 3, "", "no such flow"},
 		{"set|" + flow + "|mark=0x7/0xff|--dry-run", 0, "", "would set mark=0x7/0xff"},
 		{"get|" + flow + "|mark", 0, "0\n", ""},
 		{"set|" + flow + "|mark=0x107", 0, "", ""},

@@ -162,7 +162,7 @@ func TestCtCreate(t *testing.T) {
 		{"create|tcp 10.0.0.1:9 > 10.0.0.2:2|--helper|nosuch", exitNotSupported, "no such helper"},
 		{"create|icmp 10.0.0.1 > 10.0.0.2 type 3 code 0 id 1", exitFailed, "no answer"},
 		{"create|sctp 10.0.0.1:9 > 10.0.0.2:2|--state|ESTABLISHED", exitFailed, "verification tags"},
-		{"get|tcp 10.0.0.1:99 > 10.0.0.2:2", exitNotFound, "no such entry"},
+		{"get|tcp 10.0.0.1:99 > 10.0.0.2:2", exitNotFound, "no such flow"},
 		{"get|tcp 10.0.0.1:1 > 10.0.0.2:2 zone 44", exitNotFound, "zone 44"},
 		{"list|--dport|4444|--fail-empty", exitNotFound, ""},
 		{"update|--dport|4444|--set|mark=1|--fail-empty", exitNotFound, "0 flows updated"},

@@ -53,7 +53,7 @@ func TestExpectCommands(t *testing.T) {
 		{create("--master", plain, e, "--create-master", "--helper", "ftp"), 4, "there without a helper"},
 		{create("--master", m, e, "--create-master"), 2, "--helper NAME"},
 		{create("--master", m, e, "--create-master", "--helper", "irc", "--dry-run"), 0, "would make the master"},
-		{[]string{"ct", "get", m}, 3, "no such entry"},
+		{[]string{"ct", "get", m}, 3, "no such flow"},
 		{create("--master", m, e, "--create-master", "--helper", "irc", "--timeout", "599995s"), 0, "59999"},
 		{create("--master", m, e, "--create-master", "--helper", "ftp"), 4, "another helper, irc"},
 		{create("--master", m, e), 4, "there already"},
