@@ -61,7 +61,7 @@ func TestAttrWords(t *testing.T) {
 		{"build|mark=1|--opt|setup-repl", 2, "", `did you mean "setup-reply"?`},
 		{"get|tcp > :22|mark", 2, "", "tcp > :22"},
 		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|id=3", 2, "", "the kernel ignores it"},
-		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|port-dst=3", 2, "", "the kernel finds the entry by it"},
+		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|port-dst=3", 2, "", "the kernel finds the flow by it"},
 		{"set|tcp 10.0.0.1:1 > 10.0.0.2:2|mark", 2, "", "NAME=VALUE"},
 		{"get|tcp 10.0.0.1:1 > 10.0.0.2:2|mark|-o|json", 2, "", "prints no objects"},
 		{"get|tcp 10.0.0.1:1 > 10.0.0.2:2|exp-class", 2, "", "expectation"},

@@ -31,7 +31,7 @@ be the flow's; '!' before a value means every other.`,
   nfctl ct watch --events new,destroy -o json`,
 	}
 	c.AddCommand(a.choose(1, []maker{
-		{"list", newCtList}, {"get", newCtGet}, {"create", newCtCreate}, {"update", newCtUpdate}, {"delete", newCtDelete},
+		{"list ls show", newCtList}, {"get", newCtGet}, {"create", newCtCreate}, {"update", newCtUpdate}, {"delete", newCtDelete},
 		{"flush", newCtFlush}, {"count", newCtCount}, {"stats", newCtStats}, {"watch", newCtWatch}, {"who", newCtWho}, {"save", newCtSave}, {"load restore", newCtLoad},
 	})...)
 	return c

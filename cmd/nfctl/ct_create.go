@@ -45,8 +45,8 @@ Flags describe the new entry; lines of -o save without their -A are such flags.`
 	f := c.Flags()
 	f.SortFlags = false
 	o.flow.register(c, false)
-	f.BoolVar(&o.orUpdate, "or-update", false, "change the entry to be so when it is there already")
-	f.BoolVar(&o.ifMissing, "if-missing", false, "leave the entry alone when it is there already")
+	f.BoolVar(&o.orUpdate, "or-update", false, "update the flow if it exists")
+	f.BoolVar(&o.ifMissing, "if-missing", false, "leave the flow alone if it exists")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be made")
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
 	return c
@@ -102,6 +102,6 @@ func labelsDropped(err error) error {
 		return nil
 	}
 	return &statusError{code: exitFailed, err: err,
-		hint: "the entry was made all the same; make a rule that uses labels, as iptables -m connlabel or nft ct " +
+		hint: "the flow was created all the same; make a rule that uses labels, as iptables -m connlabel or nft ct " +
 			"label set, and repeat with --or-update"}
 }

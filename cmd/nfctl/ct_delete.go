@@ -23,7 +23,7 @@ request.
 
 With -q, where family, mark, status and zone say it all, the kernel deletes by
 itself, if a try in a network namespace of nfctl's own shows that this kernel
-heeds them; it does not tell how many flows it deleted.`,
+honours them; it does not tell how many flows it deleted.`,
 		Example: `  nfctl ct delete 'tcp 10.0.0.1 > :22'
   nfctl ct delete -p udp --status UNREPLIED --dry-run
   nfctl ct delete --filter 'idle > 3600' --dry-run   # see 'nfctl help timeouts'`,
@@ -37,7 +37,7 @@ heeds them; it does not tell how many flows it deleted.`,
 	}
 	f := c.Flags()
 	flowKind.register(c, o)
-	f.BoolVar(&o.all, "all", false, "without a filter: delete everything, unasked")
+	f.BoolVar(&o.all, "all", false, "without a filter: delete everything without asking")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be deleted")
 	o.registerFailEmpty(c)
 	a.prints(c, format.FlowFormats, paths(ct.FlowFields))
@@ -73,7 +73,7 @@ func newCtFlush(a *app) *cobra.Command {
 		Short: "Delete all flows, or those of a family, zone, mark or status, by one request",
 		Long: `Deletes all flows of the network namespace, or those of a family, a zone, a mark
 or a status, by one request to the kernel. Kernels that ignore such a filter would
-delete everything (Linux 6.1 ignores the zone): whether this one heeds it is tried
+delete everything (Linux 6.1 ignores the zone): whether this one honours it is tried
 first, in a network namespace of nfctl's own, and where it does not, or where that
 cannot be tried, the flows are read and deleted one by one.`,
 		Example: `  nfctl ct flush --all
@@ -84,7 +84,7 @@ cannot be tried, the flows are read and deleted one by one.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&o.all, "all", false, "delete everything, unasked")
+	f.BoolVar(&o.all, "all", false, "delete everything without asking")
 	var some []ct.Flag
 	for _, ff := range ct.FlowFlags {
 		if slices.Contains([]string{"family", "zone", "mark", "status"}, ff.Name) {
@@ -145,7 +145,7 @@ func (a *app) ctFlush(c *cobra.Command, o *ctFlushOptions) error {
 		return err
 	}
 	if a.verbose > 0 {
-		a.warn("this kernel is not known to heed the filter of a flush: deleting one by one")
+		a.warn("this kernel is not known to honour the filter of a flush: deleting one by one")
 	}
 	return ended(ctx, flowKind.edit(a, nil, "deleted", false, func(how table.Edit[ct.Flow]) (table.Edited, error) {
 		return table.Delete(ctx, choose, how)

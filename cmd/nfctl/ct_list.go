@@ -25,7 +25,7 @@ type ctListOptions struct {
 func newCtList(a *app) *cobra.Command {
 	o := &ctListOptions{}
 	c := &cobra.Command{
-		Use:   "list [FLOW]",
+		Use: "list [FLOW]", Aliases: []string{"ls", "show"},
 		Short: "List flows",
 		Long: `Lists the flows of the connection tracking table, all or those that a flow in
 words, flags and expressions choose. The order is the kernel's, or --sort's: what

@@ -36,8 +36,8 @@ One that cannot be read, or that the kernel refuses, is reported with its number
 the rest is loaded all the same; the status is 1 then. Flows that are there already
 are left alone, but lines that begin with -I ask for a new one. A flow that another
 one expected waits for that one, to the end of the input or the listing. Status bits
-that only the kernel sets are passed over. What comes slowly by a pipe is loaded line
-by line.
+that only the kernel sets are passed over. Input from a slow pipe is loaded as its
+lines arrive.
 
 With --or-update a stream of 'ct watch -o json' is followed: what began or changed is
 made or changed so, what ended is deleted. Records between the flows are passed over;
@@ -94,9 +94,8 @@ func newLoad(a *app, o *ctLoadOptions, c *cobra.Command) *cobra.Command {
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.BoolVar(&o.orUpdate, "or-update", false, "change "+o.noun+
-		"s that are there already to be so, and delete those of "+
-		"which an\nevent says that they ended")
+	f.BoolVar(&o.orUpdate, "or-update", false, "update "+o.noun+
+		"s that exist, and delete those of which an\nevent says that they ended")
 	f.BoolVar(&o.strict, "strict", false, "stop at the first line that fails")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only read the lines")
 	zoneMapFlag(c, &o.zones)

@@ -36,12 +36,12 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f.VarPF(f.Lookup("events").Value, "event-mask", "", "").Hidden = true
 	f.BoolVar(&o.existing, "with-existing", false,
 		"list what is there first, merged with the events: nothing is missed or doubled")
-	durationFlag(f, &o.resync, "resync", "list the table again so often, after losses, and with --with-existing "+
-		"at the end")
+	durationFlag(f, &o.resync, "resync", "list the table again every `DURATION`, after losses, and at the end with "+
+		"--with-existing")
 	f.BoolVar(&o.reliable, "reliable", false,
 		"have the kernel deliver late what does not fit the buffer: every destroy arrives;\n"+
-			"new and update fold into the flow's next event; expectation events gain nothing;\n"+
-			"ended flows stay in memory until then, and whoever makes events is slowed")
+			"new and update fold into the flow's next event; expectation events are not helped;\n"+
+			"ended flows stay in kernel memory until delivered; traffic may slow down")
 	f.StringSliceVar(&o.notBy, "not-by", nil,
 		"leave out events that these `programs` caused: load (every 'nfctl ct load'),\n"+
 			"process ids, names of processes")
@@ -49,7 +49,7 @@ func (o *watchFlags) register(c *cobra.Command, words string) {
 	f.VarP(&parsed[uint64]{dst: &o.buffer, parse: size, kind: "size"}, "buffer", "b",
 		"receive buffer: room for what comes faster than it is read (default 64MiB,\n"+
 			"or 1/32 of the machine's memory where that is less)")
-	f.StringVar(&o.ready, "ready-file", "", "make this `file` when nothing that happens is missed any more")
+	f.StringVar(&o.ready, "ready-file", "", "create this `file` once subscribed")
 	keepPrivilegesFlag(f, &o.keep)
 	f.BoolVar(&o.summary, "summary", false,
 		"totals tell events by kind and rate, and the busiest sources, destinations "+

@@ -18,7 +18,7 @@ The kernel's helpers make expectations; so do these commands.`,
   nfctl expect delete --helper ftp`,
 	}
 	c.AddCommand(a.choose(1, []maker{
-		{"list", newExpectList}, {"get", newExpectGet}, {"create", newExpectCreate}, {"update", newExpectUpdate}, {"delete", newExpectDelete},
+		{"list ls show", newExpectList}, {"get", newExpectGet}, {"create", newExpectCreate}, {"update", newExpectUpdate}, {"delete", newExpectDelete},
 		{"flush", newExpectFlush}, {"save", newExpectSave}, {"load", newExpectLoad}, {"count", newExpectCount}, {"stats", newExpectStats}, {"watch", newExpectWatch},
 	})...)
 	return c

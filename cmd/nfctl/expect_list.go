@@ -13,7 +13,7 @@ import (
 func newExpectList(a *app) *cobra.Command {
 	o := &choosing{}
 	c := &cobra.Command{
-		Use:   "list [FLOW]",
+		Use: "list [FLOW]", Aliases: []string{"ls", "show"},
 		Short: "List expectations",
 		Long: `Lists the expectations of all zones. A pattern, --src, --dst, --sport and --dport are
 about the connection expected, as it is stored: what may be anything is 0 there.

@@ -444,7 +444,7 @@ func startWatch(t *testing.T, ns *nstest.NS, args ...string) *nstest.Proc {
 func losses(totals string) (least, most int) {
 	least = counted(totals, "lost: queue full") + counted(totals, "lost: receive buffer full") +
 		counted(totals, "vanished:")
-	return least, least + counted(totals, "at most vanished")
+	return least, least + counted(totals, "may also have vanished")
 }
 
 // bound reports whether any queue is bound inside ns.

@@ -186,7 +186,7 @@ has bound the queue they are dropped, or pass with bypass in the rule.`,
 	f.BoolVar(&o.uidGID, "uid-gid", false, "ask for user and group of local sockets")
 	f.BoolVar(&o.secctx, "secctx", false, "ask for security contexts")
 	f.BoolVar(&o.ct, "conntrack", false, "ask for the packets' connections: ct.* in output and expressions")
-	f.StringVar(&o.ready, "ready-file", "", "make this `file` when the queues are bound and the rules in force")
+	f.StringVar(&o.ready, "ready-file", "", "create this `file` when the queues are bound and the rules in force")
 	keepPrivilegesFlag(f, &o.keep)
 	f.StringVar(&o.user, "user", "",
 		"be this `user` once the queues are bound, with just the capabilities that are still "+

@@ -25,7 +25,7 @@ func newQueueList(a *app) *cobra.Command {
 	o := &queueListOptions{}
 	c := &cobra.Command{
 		Use:     "list",
-		Aliases: []string{"stats"},
+		Aliases: []string{"stats", "ls", "show"},
 		Short:   "Show every queue that is bound: depth, drops, copy mode, owner",
 		Example: "  nfctl queue list\n  nfctl queue list --interval 1s --count 10 -o json",
 		Args:    cobra.NoArgs,

@@ -432,7 +432,7 @@ func (r *queueRun) totals() {
 			{s.Unread, "messages without an id, not answered"}, {s.Refused, "verdicts refused by the kernel"},
 			{uint64(s.QueueLost), "lost: queue full, see --max-len"}, {max(s.SocketLost, uint64(s.UserDropped)), "lost: receive buffer full, see --buffer"},
 			{s.Vanished, "vanished: the kernel dropped them before their verdict"},
-			{s.Vanishing, "at most vanished as well"},
+			{s.Vanishing, "may also have vanished"},
 		} {
 			if c.n > 0 {
 				line("%s: %d %s", who, c.n, c.text)

@@ -133,7 +133,14 @@ connection tracking table and its expectations.`,
 	for _, c := range root.Commands() {
 		guard(c)
 	}
-	root.RunE, root.Args = group, cobra.ArbitraryArgs
+	showVersion := false
+	root.Flags().BoolVarP(&showVersion, "version", "V", false, "print the version, as 'nfctl version' does")
+	root.RunE, root.Args = func(c *cobra.Command, args []string) error {
+		if showVersion && len(args) == 0 {
+			return a.printVersion()
+		}
+		return group(c, args)
+	}, cobra.ArbitraryArgs
 	if !a.lazy {
 		addCompletions(root, a.flagCompleters())
 	}

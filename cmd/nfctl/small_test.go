@@ -48,6 +48,11 @@ func TestAnswers(t *testing.T) {
 		{[]string{"ct", "list", "tcp"}, exitUsage, `want -p tcp, or a flow in quotes: 'tcp >'`},
 		{[]string{"ct", "list", "10.1.0.2"}, exitUsage, "want --host 10.1.0.2, or a flow in quotes: '10.1.0.2 >'"},
 		{[]string{"ct", "save", "flows.txt"}, exitUsage, "it writes to standard output: nfctl ct save >flows.txt"},
+		{[]string{"ct", "ls"}, exitOK, ""},
+		{[]string{"expect", "show"}, exitOK, ""},
+		{[]string{"queue", "ls"}, exitOK, ""},
+		{[]string{"--version"}, exitOK, ""},
+		{[]string{"-V"}, exitOK, ""},
 		{[]string{"ct", "list", "--state", "ESTAB"}, exitUsage, "ESTABLISHED"},
 	} {
 		_, said, status := ns.Exec(nf, c.args...)

@@ -146,15 +146,15 @@ const (
 	inProtoinfo = "dump; new and update when the protocol's state changed; not destroy"
 	inState     = "dump; new and update when the protocol's state changed; destroy"
 	inMaster    = "dump with status EXPECTED; new of a related connection"
-	inCounters  = "dump and destroy, of entries made with nf_conntrack_acct=1"
+	inCounters  = "dump and destroy, of flows that began with nf_conntrack_acct=1"
 	inSeqadj    = "dump with status SEQ_ADJUST; update when it changed"
 	inSynproxy  = "dump; new and update when changed"
 	never       = "never"
 
 	yes        = "yes"
-	isKey      = "no: the kernel finds the entry by it"
+	isKey      = "no: the kernel finds the flow by it"
 	onlyRead   = "no: the kernel ignores it"
-	createOnly = "no: the kernel takes it only when the entry is made (EOPNOTSUPP)"
+	createOnly = "no: the kernel takes it only when the flow is created (EOPNOTSUPP)"
 	wholeAdj   = "yes, all three of a direction together"
 	wholeMast  = "yes, the whole tuple, of a connection in the table"
 	wholeSyn   = "yes, all three together"
@@ -309,7 +309,7 @@ func flowAttrs() []Attr[Flow] {
 			Readable: "dump, new, update; destroy when not 0",
 			Create:   "yes, required",
 			Update:   yes,
-			Doc:      "seconds until the entry ends when no packet comes",
+			Doc:      "seconds until the flow ends when no packet comes",
 			access:   fnum(HasTimeout, func(f *Flow) *uint32 { return &f.Timeout }),
 			setText: func(f *Flow, s string) error {
 				n, err := parseSeconds(s)
@@ -589,7 +589,7 @@ func flowAttrs() []Attr[Flow] {
 			Readable: "dump",
 			Create:   onlyRead,
 			Update:   onlyRead,
-			Doc:      "references held to the entry in the kernel",
+			Doc:      "references held to the flow in the kernel",
 			access:   fnum(HasUse, func(f *Flow) *uint32 { return &f.Use }),
 		},
 		Attr[Flow]{
@@ -690,7 +690,7 @@ func flowAttrs() []Attr[Flow] {
 			Netlink:  "CTA_TIMESTAMP/CTA_TIMESTAMP_START",
 			At:       wire{ctaTimestamp, ctaTimestampStart},
 			Since:    "2.6.39",
-			Readable: "dump and destroy, of entries made with nf_conntrack_timestamp=1",
+			Readable: "dump and destroy, of flows that began with nf_conntrack_timestamp=1",
 			Create:   onlyRead,
 			Update:   onlyRead,
 			Doc:      "when the flow began",

@@ -23,20 +23,20 @@ type Counter struct {
 // longer counts are left out unless it sends them.
 var StatsCounters = []Counter{
 	{"searched", "lookups in the table; no longer counted", 1, "-"},
-	{"found", "packets of entries that were found; of those, since Linux 5.10, only where a clash was resolved", 2, ""},
-	{"new", "entries made; no longer counted", 3, "-"},
+	{"found", "packets of flows that were found; of those, since Linux 5.10, only where a clash was resolved", 2, ""},
+	{"new", "flows created; no longer counted", 3, "-"},
 	{"invalid", "packets that could not be tracked", 4, ""},
 	{"ignore", "packets that were tracked already; no longer counted", 5, "-"},
-	{"delete", "entries removed; no longer counted", 6, "-"},
-	{"delete_list", "entries put on the dying list; no longer counted", 7, "-"},
-	{"insert", "entries inserted; no longer counted for all", 8, ""},
-	{"insert_failed", "entries that were not inserted, because the same was there already", 9, ""},
-	{"drop", "packets dropped because an entry could not be made or inserted: no memory, or the table is full", 10, ""},
-	{"early_drop", "entries that ended early to make room for new ones when the table was full", 11, ""},
+	{"delete", "flows removed; no longer counted", 6, "-"},
+	{"delete_list", "flows put on the dying list; no longer counted", 7, "-"},
+	{"insert", "flows inserted; no longer counted for all", 8, ""},
+	{"insert_failed", "flows that were not inserted, because the same was there already", 9, ""},
+	{"drop", "packets dropped because a flow could not be created or inserted: no memory, or the table is full", 10, ""},
+	{"early_drop", "flows that ended early to make room for new ones when the table was full", 11, ""},
 	{"error", "ICMP errors and checksums that could not be tracked", 12, "icmp_error"},
 	{"search_restart", "lookups begun anew because the table was resized", 13, ""},
-	{"clash_resolve", "packets of two entries that became one", 14, "clashres"},
-	{"chaintoolong", "entries not inserted because their hash chain was too long", 15, "chainlength"},
+	{"clash_resolve", "packets of two flows that became one", 14, "clashres"},
+	{"chaintoolong", "flows not inserted because their hash chain was too long", 15, "chainlength"},
 }
 
 // ExpectCounters are those of expectations (CTA_STATS_EXP_*).

@@ -117,7 +117,7 @@ func (d *doctor) table() {
 		d.noTable(err)
 		return
 	}
-	d.add(OK, "tracking table", "", "entries can be made, read and deleted")
+	d.add(OK, "tracking table", "", "flows can be created, read and deleted")
 	d.either(f.Events, "events", "supported", "not supported: 'watch' stays silent", "CONFIG_NF_CONNTRACK_EVENTS")
 	d.either(f.Mark, "connection marks", "supported", "not supported: they are 0 and cannot be set",
 		"CONFIG_NF_CONNTRACK_MARK")
@@ -125,7 +125,7 @@ func (d *doctor) table() {
 		"with labels", "not supported: they are absent and cannot be set", "CONFIG_NF_CONNTRACK_LABELS")
 	d.either(f.Zone, "zones", "supported", "not supported: they are 0 and cannot be set", "CONFIG_NF_CONNTRACK_ZONES")
 	d.either(f.NAT, "address translation", "supported",
-		"not supported: entries with --src-nat or --dst-nat cannot be made", "CONFIG_NF_NAT")
+		"not supported: flows with --src-nat or --dst-nat cannot be created", "CONFIG_NF_NAT")
 	const check = "helpers"
 	if len(f.Helpers) > 0 {
 		d.add(OK, check, "", "%s", strings.Join(f.Helpers, ", "))

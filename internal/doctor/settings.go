@@ -53,14 +53,14 @@ func (d *doctor) capacity() {
 	}
 	if most > 0 && count >= most/10*9 {
 		d.add(Warn, check, "sysctl -w "+name+"=… in the initial namespace",
-			"%d of %d entries: new connections are dropped when it is full", count, most)
+			"%d of %d flows: new connections are dropped when it is full", count, most)
 	} else {
-		d.add(OK, check, "", "%d of %d entries", count, most)
+		d.add(OK, check, "", "%d of %d flows", count, most)
 	}
 	if buckets, ok, _ := setting("net.netfilter.nf_conntrack_buckets"); ok && buckets > 0 {
 		if most/buckets > 8 {
 			d.add(Warn, "hash table", "sysctl -w net.netfilter.nf_conntrack_buckets=… in the initial namespace",
-				"%d buckets for up to %d entries: lookups get slow as it fills", buckets, most)
+				"%d buckets for up to %d flows: lookups get slow as it fills", buckets, most)
 		} else {
 			d.add(OK, "hash table", "", "%d buckets", buckets)
 		}
