@@ -420,7 +420,7 @@ func TestWatchEnds(t *testing.T) {
 	run(2, "no update", "expect", "watch", "--events", "update")
 	run(2, "--filter", "watch", "--filter", "orig.sorc == 1")
 	run(2, "want text, json, xml, template", "watch", "-o", "csv")
-	run(2, "must be quoted", "ct", "watch", "tcp")
+	run(2, "a flow in quotes", "ct", "watch", "tcp")
 	run(2, "--fail-if", "ct", "watch", "--fail-if", "orig.sorc == 1")
 
 	w := startWatch(t, ns, "ct", "watch", "--count", "2", "--events", "new", "-o", "flow", "udp > :53")
