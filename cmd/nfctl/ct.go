@@ -32,7 +32,7 @@ be the flow's; '!' before a value means every other.`,
 	}
 	c.AddCommand(a.choose(1, []maker{
 		{"list ls show", newCtList}, {"get", newCtGet}, {"create", newCtCreate}, {"update", newCtUpdate}, {"delete", newCtDelete},
-		{"flush", newCtFlush}, {"count", newCtCount}, {"stats", newCtStats}, {"watch", newCtWatch}, {"who", newCtWho}, {"save", newCtSave}, {"load restore", newCtLoad},
+		{"flush", newCtFlush}, {"count", newCtCount}, {"top", newCtTop}, {"stats", newCtStats}, {"watch", newCtWatch}, {"who", newCtWho}, {"save", newCtSave}, {"load restore", newCtLoad},
 	})...)
 	return c
 }

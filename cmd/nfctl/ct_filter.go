@@ -56,6 +56,23 @@ func addGiven(f *pflag.FlagSet, names []string, short string, help ct.FlagHelp,
 	return all
 }
 
+// words is what was typed to choose objects, to show it.
+func (o *filterOptions) words() []string {
+	var all []string
+	if o.Pattern != "" {
+		all = append(all, o.Pattern)
+	}
+	for _, g := range o.Given {
+		if all = append(all, "--"+g.Flag); g.Text != table.AnyValue {
+			all = append(all, g.Text)
+		}
+	}
+	for _, text := range o.Exprs {
+		all = append(all, "--filter", text)
+	}
+	return all
+}
+
 // args takes a command's arguments: at most one flow in words. An address
 // behind a flag that may stand without one, as conntrack(8)'s users type it, is
 // that flag's.

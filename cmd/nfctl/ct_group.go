@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/field"
 	"nfctl/internal/format"
 	"nfctl/internal/table"
 )
@@ -12,19 +13,9 @@ import (
 // ctGroups prints how many flows there are of each combination of fields.
 func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output, choose *table.Choice[ct.Flow],
 	d ct.DumpOptions) error {
-	by, err := table.GroupFields(o.groupBy)
+	subject, by, order, err := o.groups(out)
 	if err != nil {
 		return err
-	}
-	subject, by := format.Groups(by...)
-	if _, err := format.New(subject, out, format.Options{}); err != nil {
-		return &usageError{err}
-	}
-	var order *table.Order[format.Group]
-	if o.sort != "" {
-		if order, err = table.ParseOrder(subject.Fields, o.sort); err != nil {
-			return err
-		}
 	}
 	list, res, err := table.Groups(ctx, choose, d, by, order)
 	if err != nil {
@@ -52,4 +43,20 @@ func (a *app) ctGroups(ctx context.Context, o *ctListOptions, out format.Output,
 		}
 	}
 	return cmp.Or(finishPrint(p, k), notFound(o.failEmpty, groups))
+}
+
+// groups reads --group-by and the --sort of groups.
+func (o *ctListOptions) groups(out format.Output) (subject *format.Subject[format.Group], by []*field.Row[ct.Flow],
+	order *table.Order[format.Group], err error) {
+	if by, err = table.GroupFields(o.groupBy); err != nil {
+		return nil, nil, nil, err
+	}
+	subject, by = format.Groups(by...)
+	if _, err := format.New(subject, out, format.Options{}); err != nil {
+		return nil, nil, nil, &usageError{err}
+	}
+	if o.sort != "" {
+		order, err = table.ParseOrder(subject.Fields, o.sort)
+	}
+	return subject, by, order, err
 }

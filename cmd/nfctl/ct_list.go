@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,8 @@ type ctListOptions struct {
 	top                uint64
 	sort               string
 	limit              uint64
+	interval           time.Duration
+	stream             streamFlags
 }
 
 func newCtList(a *app) *cobra.Command {
@@ -39,12 +42,18 @@ that the result does not depend on the kernel's version.
 packets and bytes are those of both directions, of flows that have counters
 (net.netfilter.nf_conntrack_acct=1). An address may be cut to its network:
 orig.src/24 for IPv4, orig.src/64 for IPv6, orig.src/24/64 for both. --sort then takes
-those fields, count, packets and bytes.`,
+those fields, count, packets and bytes.
+
+With --interval the table is listed again and again, and each flow and group has what
+it grew by a second since the listing before, as rate.packets and rate.bytes, and the
+time of the listing. The first listing is only remembered. What a flow carried between
+the last listing and its end is in none.`,
 		Example: `  nfctl ct list 'tcp > :443'
   nfctl ct list -p udp --status UNREPLIED -o json
   nfctl ct list --src-nat 192.0.2.1:5000
   nfctl ct list --filter 'orig.bytes > "1MiB" and age < 60'
   nfctl ct list --sort bytes:desc --limit 20
+  nfctl ct list --interval 2s --sort rate.bytes:desc --limit 20
   nfctl ct list --group-by orig.src,orig.dport --top 20
   nfctl ct list --group-by orig.src/24 --sort bytes:desc --limit 10`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -58,6 +67,8 @@ those fields, count, packets and bytes.`,
 	f.StringSliceVar(&o.groupBy, "group-by", nil, "count flows by these `fields`: orig.src/24,orig.dport")
 	f.Uint64Var(&o.top, "top", 0, "with --group-by, only the first `N` groups: without --sort those\n"+
 		"with the most flows")
+	durationFlag(f, &o.interval, "interval", "list again and again, each time after this time, with rates")
+	o.stream.repeats(f)
 	f.BoolVar(&o.zero, "zero", false, "set the counters of what is listed to zero")
 	f.BoolVar(&o.dying, "dying", false, "list flows that ended but are still held")
 	f.BoolVar(&o.unconfirmed, "unconfirmed", false,
@@ -137,6 +148,9 @@ func (a *app) ctList(c *cobra.Command, o *ctListOptions, args []string, form str
 	if o.zero {
 		did = "set to zero"
 	}
+	if o.interval > 0 {
+		return a.ctRates(c, o, out, choose, d)
+	}
 	ctx, stop := a.interruptible(c, "flow", did)
 	defer stop()
 	if c.Flags().Changed("group-by") {
@@ -184,7 +198,12 @@ func (o *ctListOptions) wants(field string) bool {
 }
 
 func (o *ctListOptions) check() error {
+	if err := o.stream.repeated(o.interval); err != nil {
+		return err
+	}
 	switch {
+	case o.interval > 0 && (o.zero || o.dying || o.unconfirmed):
+		return usagef("--interval does not go with --zero, --dying and --unconfirmed")
 	case o.dying && o.unconfirmed:
 		return usagef("--dying and --unconfirmed are two lists: one at a time")
 	case o.zero && (o.dying || o.unconfirmed):

@@ -35,6 +35,10 @@ type DumpOptions struct {
 	// then left out where the kernel is quicker without.
 	Keep func(*Flow) bool
 
+	// Before, when set, is called with each flow, from several goroutines, before anything
+	// looks at it: it adds what no message tells.
+	Before func(*Flow)
+
 	timeouts *Timeouts
 }
 
@@ -338,6 +342,9 @@ func (s *stream) dump(ctx context.Context, o DumpOptions, family uint8, w Worker
 				if o.timeouts != nil {
 					o.timeouts.SetIdle(&f)
 				}
+				if o.Before != nil {
+					o.Before(&f)
+				}
 				if err := w.Flow(&f); err != nil {
 					return err
 				}
@@ -469,6 +476,20 @@ func (w *window) turn() {
 // key tells flows apart: the kernel's ids are hashes of 32 bits, of which two in
 // a datagram may be alike by chance.
 func (f *Flow) key() flowKey {
+	if f.sum == 0 {
+		f.sum = f.hash()
+	}
+	return flowKey{f.ID, f.sum}
+}
+
+// Sum returns 64 bits that tell a flow from others, in its zone, and from those that
+// had its addresses and ports before it.
+func (f *Flow) Sum() uint64 {
+	h := (f.key().sum ^ uint64(f.ID)) * 0x9e3779b97f4a7c15
+	return h ^ h>>32
+}
+
+func (f *Flow) hash() uint64 {
 	t := &f.Orig
 	a, b := t.Src.As16(), t.Dst.As16()
 	h := uint64(14695981039346656037)
@@ -480,5 +501,5 @@ func (f *Flow) key() flowKey {
 	h ^= uint64(t.Sport)<<48 | uint64(t.Dport)<<32 | uint64(t.ID)<<16 | uint64(t.Proto)<<8 | uint64(t.Type)
 	h = (h ^ h>>32) * 0x9e3779b97f4a7c15
 	h ^= uint64(f.Zone)<<32 | uint64(t.Zone)<<16 | uint64(t.Code)
-	return flowKey{f.ID, h ^ h>>29}
+	return h ^ h>>29
 }

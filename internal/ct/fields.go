@@ -35,6 +35,7 @@ func flowParts() map[string]func(*Flow) bool {
 		"snat":         func(f *Flow) bool { return f.SNAT.Addr.IsValid() || f.Has(HasSNATPort) },
 		"dnat":         func(f *Flow) bool { return f.DNAT.Addr.IsValid() || f.Has(HasDNATPort) },
 		"by":           func(f *Flow) bool { return f.By.PortID != 0 },
+		"rate":         func(f *Flow) bool { return f.Rate.Known },
 	}
 }
 

@@ -324,6 +324,12 @@ type By struct {
 // Loader reports whether it was a program that DialLoader opened a socket for.
 func (b *By) Loader() bool { return b.PortID&^0xffff == loaderPorts }
 
+// A Rate is how much a flow grew a second, from one listing to the next.
+type Rate struct {
+	Bytes, Packets uint64
+	Known          bool
+}
+
 // A Flow is an entry of the connection tracking table, or an event about one.
 // It is made to be reused: Decode resets it without allocating. Numbers are in
 // host order. The byte strings (Helper, HelperInfo, Secctx, Unknown) point into
@@ -369,7 +375,10 @@ type Flow struct {
 	By       By
 	Idle     uint32 // seconds since the last packet, with HasIdle
 	NoEvents bool   // an existing flow that may send no event when it ends
+	Rate     Rate
+	Listed   bool // by one of several listings: Time is an attribute of the flow
 
+	sum   uint64           // see Sum; 0: not worked out
 	spare [maxSpare]uint64 // numbers of rows without a field of their own
 	text  []byte           // scratch of the Unknown field
 }

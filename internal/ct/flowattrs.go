@@ -216,7 +216,7 @@ func flowAttrs() []Attr[Flow] {
 				if f.Has(HasEventTime) {
 					return f.EventTime, true
 				}
-				return f.Time, f.Time != 0 && f.Event != NoEvent
+				return f.Time, f.Time != 0 && (f.Event != NoEvent || f.Listed)
 			}},
 		},
 		{
@@ -744,6 +744,21 @@ func flowAttrs() []Attr[Flow] {
 			Parse:  value.Sizes,
 			Doc:    "bytes of both directions, from the IP header on",
 			access: access[Flow]{num: (*Flow).Bytes},
+		},
+		Attr[Flow]{
+			Path:   "rate.packets",
+			Kind:   field.Uint,
+			Bits:   64,
+			Doc:    "packets a second, of both directions, since the listing before",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return f.Rate.Packets, f.Rate.Known }},
+		},
+		Attr[Flow]{
+			Path:   "rate.bytes",
+			Kind:   field.Uint,
+			Bits:   64,
+			Parse:  value.Sizes,
+			Doc:    "bytes a second, of both directions, since the listing before",
+			access: access[Flow]{num: func(f *Flow) (uint64, bool) { return f.Rate.Bytes, f.Rate.Known }},
 		},
 
 		protoNum("tcp-wscale-orig", 59, "tcp.wscale_orig",

@@ -308,7 +308,12 @@ func flowText(o *Output) func([]byte, *ct.Flow) []byte {
 	mods := *o
 	return func(b []byte, f *ct.Flow) []byte {
 		if f.Event == ct.NoEvent {
-			return append(AppendFlow(b, f, &mods), '\n')
+			b = AppendFlow(b, f, &mods)
+			if f.Rate.Known {
+				b = strconv.AppendUint(append(b, " rate.packets="...), f.Rate.Packets, 10)
+				b = strconv.AppendUint(append(b, " rate.bytes="...), f.Rate.Bytes, 10)
+			}
+			return append(b, '\n')
 		}
 		if mods.Timestamp {
 			b = appendStamp(b, f.Time)

@@ -57,7 +57,7 @@ func flowTable(opt Options) []Column[ct.Flow] {
 		return Column[ct.Flow]{Name: title, Tail: true, Stays: true,
 			Append: func(b []byte, f *ct.Flow) []byte { return end(b, &f.Orig, opt.Names) }}
 	}
-	return append(cols, proto,
+	cols = append(cols, proto,
 		Column[ct.Flow]{Name: "state", Append: func(b []byte, f *ct.Flow) []byte {
 			if f.Orig.Has(ct.TupleType | ct.TupleCode) {
 				b = strconv.AppendUint(append(b, "type "...), uint64(f.Orig.Type), 10)
@@ -106,6 +106,24 @@ func flowTable(opt Options) []Column[ct.Flow] {
 			}
 			return b
 		}})
+	if opt.Rates {
+		cols = append(cols, rateColumns(func(f *ct.Flow) ct.Rate { return f.Rate })...)
+	}
+	return cols
+}
+
+// rateColumns are how much an object grew a second.
+func rateColumns[T any](of func(*T) ct.Rate) []Column[T] {
+	column := func(name string, n func(ct.Rate) uint64) Column[T] {
+		return Column[T]{Name: name, Right: true, Stays: true, Append: func(b []byte, t *T) []byte {
+			if r := of(t); r.Known {
+				b = strconv.AppendUint(b, n(r), 10)
+			}
+			return b
+		}}
+	}
+	return []Column[T]{column("packets/s", func(r ct.Rate) uint64 { return r.Packets }),
+		column("bytes/s", func(r ct.Rate) uint64 { return r.Bytes })}
 }
 
 // appendEnd appends ADDRESS:PORT, with brackets around an IPv6 address.

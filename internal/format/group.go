@@ -14,6 +14,8 @@ type Group struct {
 	Values                []GroupValue // of the fields, in the order that Groups returned
 	Count, Packets, Bytes uint64
 	Counted               bool // some of them have counters
+	Rate                  ct.Rate
+	Time                  uint64 // of the listing, ns since the epoch; 0: there is but one
 }
 
 // A GroupValue is the value of a field: a number, an address or bytes, as its
@@ -56,6 +58,28 @@ func Groups(by ...*field.Row[ct.Flow]) (*Subject[Group], []*field.Row[ct.Flow]) 
 		num("packets", "their packets, of both directions", func(g *Group) (uint64, bool) {
 			return g.Packets, g.Counted
 		}),
-		num("bytes", "their bytes, of both directions", func(g *Group) (uint64, bool) { return g.Bytes, g.Counted }))
-	return &Subject[Group]{Kind: "group", Fields: field.New(func() []field.Row[Group] { return rows })}, sorted
+		num("bytes", "their bytes, of both directions", func(g *Group) (uint64, bool) { return g.Bytes, g.Counted }),
+		num("rate.packets", "their packets a second, with --interval", func(g *Group) (uint64, bool) {
+			return g.Rate.Packets, g.Rate.Known
+		}),
+		num("rate.bytes", "their bytes a second, with --interval", func(g *Group) (uint64, bool) {
+			return g.Rate.Bytes, g.Rate.Known
+		}),
+		field.Row[Group]{Path: "time", Kind: field.Time, Doc: "when they were listed, with --interval",
+			Num: func(g *Group) (uint64, bool) { return g.Time, g.Time != 0 }})
+	s := &Subject[Group]{Kind: "group", Fields: field.New(func() []field.Row[Group] { return rows })}
+	for _, r := range rows[:len(sorted)+3] {
+		s.Columns = append(s.Columns, r.Path)
+	}
+	s.Table = func(opt Options) []Column[Group] {
+		var cols []Column[Group]
+		for i := range rows[:len(sorted)+3] {
+			cols = append(cols, RowColumn(&rows[i]))
+		}
+		if opt.Rates {
+			cols = append(cols, rateColumns(func(g *Group) ct.Rate { return g.Rate })...)
+		}
+		return cols
+	}
+	return s, sorted
 }

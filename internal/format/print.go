@@ -33,6 +33,7 @@ type Options struct {
 	Color  bool     // colour tables and packets
 	Stream bool     // objects are events: say when and what happened
 	Wide   bool     // a table of all columns is asked for
+	Rates  bool     // tables show what flows grow a second
 	Extra  []string // hidden fields to write in JSON all the same: "payload"
 	// What to show below a packet's line: its bytes in hexadecimal or as text, and
 	// its layers.
@@ -120,6 +121,9 @@ func New[T any](s *Subject[T], o Output, opt Options) (*Printer[T], error) {
 		if len(names) == 0 {
 			if names = s.Columns; opt.Stream {
 				names = append(s.Events[:len(s.Events):len(s.Events)], names...)
+			}
+			if opt.Rates {
+				names = append(append([]string{"time"}, names...), "rate.packets", "rate.bytes")
 			}
 		}
 		var cols []Column[T]

@@ -96,7 +96,13 @@ func (w *grouper) flow(f *ct.Flow) error {
 	g.Counted = g.Counted || counted
 	g.Packets += packets
 	g.Bytes += bytes
+	g.Rate = joined(g.Rate, f.Rate)
 	return nil
+}
+
+// joined is how much both grew together.
+func joined(a, b ct.Rate) ct.Rate {
+	return ct.Rate{Bytes: a.Bytes + b.Bytes, Packets: a.Packets + b.Packets, Known: a.Known || b.Known}
 }
 
 func valueOf(r *field.Row[ct.Flow], f *ct.Flow) (v format.GroupValue) {
@@ -152,6 +158,7 @@ func Groups(ctx context.Context, c *Choice[ct.Flow], d ct.DumpOptions,
 			if have := all[key]; have != nil {
 				have.Count, have.Packets, have.Bytes = have.Count+g.Count, have.Packets+g.Packets, have.Bytes+g.Bytes
 				have.Counted = have.Counted || g.Counted
+				have.Rate = joined(have.Rate, g.Rate)
 			} else {
 				all[key] = g
 			}
