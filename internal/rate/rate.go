@@ -48,8 +48,8 @@ func (s *Store) Begin(now time.Time, flows uint64) {
 		sh := &s.shards[i]
 		sh.fresh = 0
 		// Parts are not filled evenly: a few more than their share.
-		if want := int(flows)/shards*11/10 + 8; want*4 > len(sh.entries)*3 {
-			sh.resize(want * 4 / 3)
+		if want := (int(flows)/shards*11/10 + 8) * 4 / 3; want > len(sh.entries) {
+			sh.resize(want)
 		}
 	}
 }

@@ -118,6 +118,16 @@ func TestManyFlows(t *testing.T) {
 	}
 }
 
+// A table that has room for as many flows as before is not made anew.
+func TestBeginAgain(t *testing.T) {
+	var s Store
+	at := time.Unix(1_700_000_000, 0)
+	s.Begin(at, 1_000_000)
+	if n := testing.AllocsPerRun(10, func() { s.Begin(at, 1_000_000) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestAddAllocatesNothing(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
 	var s Store
