@@ -26,10 +26,10 @@ type display struct {
 	said   strings.Builder
 	over   chan struct{} // closed at its end
 
-	mu     sync.Mutex
-	cells  [][]rune
-	raw    strings.Builder
-	at     [2]int
+	mu    sync.Mutex
+	cells [][]rune
+	raw   strings.Builder
+	at    [2]int
 }
 
 // newDisplay starts nfctl in ns on a terminal of a size.
