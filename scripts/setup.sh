@@ -36,6 +36,7 @@ list() {
 		qemu-user       qemu-s390x
 		debootstrap     debootstrap
 		lintian         lintian
+		tmux            tmux
 		tcpdump         tcpdump
 		tshark          tshark
 		wireshark-common capinfos
