@@ -159,6 +159,20 @@ func OnlyProto(specs []nft.Spec) (proto uint8) {
 // Open binds the queues: those of Nums when they were named, else one that is free for
 // Attach, or 0.
 func (r *Run) Open(named bool) error {
+	if err := r.bind(named); err != nil {
+		return err
+	}
+	for _, q := range r.Queues {
+		if err := q.Prepare(); err != nil {
+			r.Close()
+			return err
+		}
+	}
+	return nil
+}
+
+// bind binds the queues of Open.
+func (r *Run) bind(named bool) error {
 	conf := r.config(r.set.Load(), r.marks, r.hold)
 	skip, mask, err := r.set.Load().RepeatMark()
 	if err != nil {
