@@ -365,8 +365,8 @@ func TestSet(t *testing.T) {
 		update bool
 		says   string
 	}{
-		{"mrak=7", false, `"mark"`}, {"mark", false, "NAME=VALUE"}, {"use=1", false, "ignores it"}, {"id=1", true, "ignores it"}, {"zone=1", true, "finds the entry by it"},
-		{"snat-ipv4=1.2.3.4", true, "only when the entry is made"}, {"age=1", false, "no attribute of its own"}, {"orig.src=x", false, "address"}, {"orig-ipv4-src=fd00::1", false, "IPv4"},
+		{"mrak=7", false, `"mark"`}, {"mark", false, "NAME=VALUE"}, {"use=1", false, "ignores it"}, {"id=1", true, "ignores it"}, {"zone=1", true, "finds the flow by it"},
+		{"snat-ipv4=1.2.3.4", true, "only when the flow is created"}, {"age=1", false, "no attribute of its own"}, {"orig.src=x", false, "address"}, {"orig-ipv4-src=fd00::1", false, "IPv4"},
 	} {
 		if err := Set(FlowAttrs(), &f, tt.text, tt.update); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v; want %s", tt.text, err, tt.says)

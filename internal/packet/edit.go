@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -266,11 +265,6 @@ func Replace(old, new []byte, fit Fit) (*Edit, error) {
 		return nil, &value.Error{What: "text to replace", Valid: "at least one byte"}
 	}
 	text := "replace " + strconv.Quote(string(old)) + " " + strconv.Quote(string(new))
-	if fit.Pad && len(new) > len(old) { // it would be cut in every packet
-		return nil, &value.Error{What: "replacement", Text: string(new),
-			Why: fmt.Sprintf("it is longer than what it replaces, %q, and pad fills what is shorter; cut it, or say "+
-				"resize", old)}
-	}
 	return &Edit{Text: text, old: bytes.Clone(old), new: fit.append(nil, len(old), new), fit: fit}, nil
 }
 

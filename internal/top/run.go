@@ -157,7 +157,7 @@ func suspend(term *Terminal) error {
 }
 
 // A dropped is the kernel's counters of what it lost, since they were first read.
-type dropped struct{ first, last Drops }
+type dropped struct{ first Drops }
 
 func (l *dropped) read(conn *ct.Conn) (d Drops) {
 	cpus, err := conn.Stats()

@@ -197,7 +197,7 @@ func FuzzParse(f *testing.F) {
 func TestErrorSays(t *testing.T) {
 	for want, e := range map[string]Error{
 		`"x" is not a valid port: want a number`:                           {What: "port", Text: "x", Valid: "a number"},
-		`"x" is not a valid state: only tcp has one`:                       {What: "state", Text: "x", Why: "only tcp has one"},
+		`state "x": only tcp has one`:                                      {What: "state", Text: "x", Why: "only tcp has one"},
 		`"x" is not a valid word (did you mean "xx"?): want "xx" or "xxx"`: {What: "word", Text: "x", Near: "xx", Valid: `"xx" or "xxx"`},
 	} {
 		if got := e.Error(); got != want {

@@ -36,7 +36,7 @@ type Counts struct {
 	Snapshots         atomic.Uint64
 	SocketLost        atomic.Uint64 // events, as far as they could be counted
 	SocketGaps        atomic.Uint64
-	SpoolLost         atomic.Uint64 // lines
+	SpoolLost         atomic.Uint64 // events
 	SpoolGaps         atomic.Uint64
 	FlowsInSnapshot   atomic.Uint64
 	ExpectsInSnapshot atomic.Uint64
@@ -58,7 +58,8 @@ type Source struct {
 	n       int
 	kind    wire.Kind
 	digest  wire.Digest
-	dropped uint64 // lines that found no room, and that nobody was told of yet
+	full    bool   // the queue has no room, and nobody was told of it yet
+	dropped uint64 // events that have found none since
 }
 
 // NewSource opens the subscription, in the calling thread's network namespace. Run is
@@ -179,33 +180,37 @@ func (s *Source) rest() error {
 	return nil
 }
 
-// flush hands over the lines that were gathered. What finds no room is counted; a
-// line says so as soon as there is some, and a snapshot follows.
+// flush hands over the lines that were gathered. Events that find no room are counted;
+// a line says so as soon as there is some, and a snapshot follows. Of a snapshot that
+// is cut nothing is counted: its digest tells.
 func (s *Source) flush() {
 	if s.n == 0 {
 		return
 	}
-	if s.dropped > 0 && s.q.Room() {
+	if s.full && s.q.Room() {
 		l := format.Loss{Time: uint64(time.Now().UnixNano()), Count: s.dropped, Known: true, Where: "spool", Queue: -1}
-		if s.q.Push(wire.Events, s.losses.Append(nil, &l), 1) {
-			s.dropped = 0
+		if s.dropped == 0 || s.q.Push(wire.Events, s.losses.Append(nil, &l), 1) {
+			s.full, s.dropped = false, 0
 			s.w.AskResync()
 		}
 	}
-	if s.dropped > 0 || !s.q.Push(s.kind, s.buf, s.n) {
-		if s.dropped == 0 {
+	if s.full || !s.q.Push(s.kind, s.buf, s.n) {
+		if !s.full {
+			s.full = true
 			s.SpoolGaps.Add(1)
 			if s.o.Full != nil {
 				s.o.Full()
 			}
 		}
-		s.dropped += uint64(s.n)
-		s.SpoolLost.Add(uint64(s.n))
+		if s.kind == wire.Events {
+			s.dropped += uint64(s.n)
+			s.SpoolLost.Add(uint64(s.n))
+		}
 	}
 	s.buf, s.n = s.buf[:0], 0
 }
 
-// Lost returns how many lines found no room and are told of by no line.
+// Lost returns how many events found no room and are told of by no line.
 func (s *Source) Lost() uint64 { return s.dropped }
 
 // Buffer returns the size in bytes of the socket's receive buffer.
