@@ -27,7 +27,7 @@ build() {
 		name=nfctl-$VERSION-linux-$arch
 		mkdir -p "$2/$name"
 		GOARCH=$arch "$1/scripts/build.sh" "$2/$name/nfctl"
-		(cd "$1" && cp -r LICENSE README.md CHANGELOG.md VERSION Makefile docs completions scripts "$2/$name/")
+		(cd "$1" && cp -r LICENSE README.md CONTRIBUTING.md CHANGELOG.md VERSION Makefile docs completions scripts "$2/$name/")
 		tar -c -C "$2" --sort=name --mtime="@$when" --owner=0 --group=0 --numeric-owner \
 			--mode=u+w,go-w,a+rX --format=ustar "$name" | gzip -n -9 >"$2/$name.tar.gz"
 		rm -rf "${2:?}/$name"
