@@ -3,6 +3,7 @@ package nfctl_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -103,9 +104,11 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestPackages makes the Debian package twice, which gives the same bytes, has lintian
-// look at it, and installs, runs, upgrades and removes it on Debian 12 and 13. Their
-// base systems are made once, below the user's cache folder.
+// TestPackages makes the packages twice, which gives the same bytes, has lintian look at
+// Debian's, and installs, runs, upgrades and removes it on Debian 12 and 13, without
+// systemd and under it. Their base systems are made once, below the user's cache folder.
+// RPM does the same in a root of its own; of apk and ipk, whose programs Debian lacks,
+// the contents are looked at.
 func TestPackages(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -114,26 +117,30 @@ func TestPackages(t *testing.T) {
 	if _, err := exec.LookPath("dpkg"); err != nil || !slices.Contains([]string{"amd64", "arm64"}, runtime.GOARCH) {
 		t.Skip("no Debian of a processor that packages are tested on")
 	}
-	nstest.Need(t, "debootstrap", "lintian", "chroot")
+	nstest.Need(t, "debootstrap", "lintian", "chroot", "systemd-nspawn", "rpm")
 	dir := t.TempDir()
-	deb := func(version, out string) string {
-		script(t, []string{"VERSION=" + version, "ARCHES=" + runtime.GOARCH, "FORMATS=deb",
+	packages := func(version, out, formats string) {
+		script(t, []string{"VERSION=" + version, "ARCHES=" + runtime.GOARCH, "FORMATS=" + formats, "IPK_ARCH=",
 			"OUT=" + filepath.Join(dir, out), "SOURCE_DATE_EPOCH=1767355200"}, "scripts/packages.sh")
-		found, err := filepath.Glob(filepath.Join(dir, out, "*.deb"))
-		if err != nil || len(found) != 1 {
-			t.Fatalf("packages: %q, %v", found, err)
+	}
+	one := func(out, format string) string {
+		found, err := filepath.Glob(filepath.Join(dir, out, "*."+format))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no %s: %v", format, err)
 		}
 		return found[0]
 	}
-	older, newer := deb("0.0.9", "old"), deb("0.1.0-dev", "new")
-	again, err := os.ReadFile(deb("0.1.0-dev", "again"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(newer); err != nil || !bytes.Equal(b, again) {
-		t.Errorf("packages differ from one time to the next (%v)", err)
-	}
+	packages("0.0.9", "old", "deb rpm")
+	packages("0.1.0-dev", "new", "deb rpm apk ipk")
+	packages("0.1.0-dev", "again", "deb rpm apk ipk")
+	script(t, nil, "diff", "-r", filepath.Join(dir, "new"), filepath.Join(dir, "again"))
+	older, newer := one("old", "deb"), one("new", "deb")
 	script(t, nil, "lintian", "--fail-on", "error", "--allow-root", newer)
+	t.Run("rpm", func(t *testing.T) {
+		t.Log(script(t, nil, "sh", "-exc", lifeRPM, filepath.Join(dir, "rpm"), one("old", "rpm"), one("new", "rpm")))
+	})
+	t.Run("apk", func(t *testing.T) { t.Log(script(t, nil, "bash", "-exc", lookAPK, dir, one("new", "apk"))) })
+	t.Run("ipk", func(t *testing.T) { t.Log(script(t, nil, "bash", "-exc", lookIPK, dir, one("new", "ipk"))) })
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -141,13 +148,14 @@ func TestPackages(t *testing.T) {
 	for _, suite := range []string{"bookworm", "trixie"} {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			base := filepath.Join(cache, "nfctl-test", suite)
+			base := filepath.Join(cache, "nfctl-test", suite+"-systemd")
 			if _, err := os.Stat(base); errors.Is(err, fs.ErrNotExist) {
 				fresh := base + ".new"
 				if err := errors.Join(os.RemoveAll(fresh), os.MkdirAll(fresh, 0o755)); err != nil {
 					t.Fatal(err)
 				}
-				c := exec.Command("debootstrap", "--variant=minbase", suite, fresh, mirror())
+				c := exec.Command("debootstrap", "--variant=minbase",
+					"--include=systemd-sysv,dbus,iptables,iproute2", suite, fresh, mirror())
 				if out, err := c.CombinedOutput(); err != nil {
 					_ = os.RemoveAll(fresh)
 					if exec.Command("curl", "-sfm", "20", "-o", "/dev/null",
@@ -165,6 +173,23 @@ func TestPackages(t *testing.T) {
 			script(t, nil, "cp", older, system+"/older.deb")
 			script(t, nil, "cp", newer, system+"/newer.deb")
 			t.Log(script(t, nil, "unshare", "-mnpf", "chroot", system, "sh", "-exc", life))
+
+			for name, text := range map[string]string{
+				"/life.sh": service, "/etc/systemd/system/life.service": serviceUnit,
+			} {
+				if err := os.WriteFile(system+name, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := exec.Command("timeout", "-k", "5", "120", "systemd-nspawn", "-q", "-D", system, "--boot",
+				"-M", fmt.Sprintf("nfctl-%s-%d", suite, os.Getpid()),
+				"--private-network", "--register=no", "--keep-unit", "systemd.unit=life.service")
+			boot, err := c.CombinedOutput()
+			said, _ := os.ReadFile(system + "/life.log")
+			t.Logf("%s", said)
+			if err != nil || !bytes.HasSuffix(said, []byte("the end\n")) {
+				t.Fatalf("services: %v\n%s", err, boot)
+			}
 		})
 	}
 }
@@ -201,4 +226,109 @@ dpkg --purge nfctl 2>/dev/null || true
 test -z "$(dpkg-query -W -f '${Status}' nfctl 2>/dev/null)"
 find / -xdev -name '*nfctl*' -not -path '/proc/*' | sort
 test "$(find / -xdev -name '*nfctl*' -not -path '/proc/*')" = /etc/nfctl
+`
+
+// serviceUnit runs service when a container has booted, and ends the container with its
+// status.
+const serviceUnit = `[Unit]
+Requires=basic.target
+Wants=dbus.service
+After=basic.target dbus.service
+SuccessAction=exit
+FailureAction=exit
+[Service]
+Type=oneshot
+ExecStart=/bin/bash -ex /life.sh
+StandardOutput=truncate:/life.log
+StandardError=append:/life.log
+TimeoutStartSec=100
+`
+
+// service goes the way of docs/install.md from a package to running services, and looks
+// at what arrives.
+const service = `dpkg -i /older.deb
+nfctl doctor || true
+echo 'drop udp > :1900' >/etc/nfctl/queue-5.rules
+nfctl queue --rules /etc/nfctl/queue-5.rules --check
+systemctl enable --now nfctl-queue@5 nfctl-ct-watch
+ip link set lo up
+iptables -A INPUT -m conntrack --ctstate INVALID
+iptables -A INPUT -p udp -j NFQUEUE --queue-num 5 --queue-bypass
+arrived() { awk '/^Udp: [0-9]/ { print $3 }' /proc/net/snmp; } # those that no port took
+send() { for p; do echo x >/dev/udp/127.0.0.1/$p; done; }
+# The first is dropped, the second accepted: when that has come, both are decided.
+queued() { send $1 $2; until test "$(arrived)" = $3; do sleep 0.1; done; }
+queued 1900 1901 1
+pid=$(systemctl show -P MainPID nfctl-queue@5)
+grep -q '^CapEff:.*0000000000001000$' /proc/$pid/status
+! grep -q '^Uid:.0' /proc/$pid/status
+echo 'drop udp > :1901' >/etc/nfctl/queue-5.rules
+systemctl reload nfctl-queue@5
+queued 1901 1900 2
+until journalctl -o cat -u nfctl-ct-watch | grep '"dport":1900'; do sleep 0.1; done
+# An upgrade leaves the service as it is, and a restart brings the new program.
+dpkg -i /newer.deb
+test "$(systemctl show -P MainPID nfctl-queue@5)" = "$pid"
+queued 1901 1900 3
+systemctl daemon-reload
+systemctl restart nfctl-queue@5
+test "$(/proc/$(systemctl show -P MainPID nfctl-queue@5)/exe version | cut -d, -f1)" = "nfctl 0.1.0-dev"
+queued 1901 1900 4
+systemctl disable --now nfctl-queue@5 nfctl-ct-watch
+send 1900 1901
+test "$(arrived)" = 6 # bypass
+dpkg -r nfctl
+test -s /etc/nfctl/queue-5.rules
+echo the end
+`
+
+// lifeRPM: the older and the newer package in a root of their own. Debian's rpm says that
+// it is not for Debian.
+const lifeRPM = `exec 2>&1
+mkdir -p "$0"
+rpm --root "$0" --initdb
+rpm --root "$0" -i "$1"
+test "$("$0/usr/bin/nfctl" version | cut -d, -f1)" = "nfctl 0.0.9"
+echo 'drop udp > :1900' >"$0/etc/nfctl/queue-5.rules"
+rpm --root "$0" -U "$2"
+test "$("$0/usr/bin/nfctl" version | cut -d, -f1)" = "nfctl 0.1.0-dev"
+rpm --root "$0" -V nfctl
+test "$(rpm -qp --qf '%{BUILDHOST}' "$2" 2>/dev/null)" = localhost
+rpm --root "$0" -e nfctl
+test ! -e "$0/usr/bin/nfctl"
+test -s "$0/etc/nfctl/queue-5.rules"
+`
+
+// lookAPK: two gzip streams, of which the first says what the second must be.
+const lookAPK = `exec 2>&1
+mkdir "$0/apk"
+cd "$0/apk"
+tar --warning=no-unknown-keyword -xzf "$1"
+test "$(./usr/bin/nfctl version | cut -d, -f1)" = "nfctl 0.1.0-dev"
+grep -x "arch = $(uname -m)" .PKGINFO
+grep -x 'pkgver = 0.1.0_pre-r1' .PKGINFO
+test -f usr/lib/systemd/system/nfctl-queue@.service
+sum=$(sed -n 's/^datahash = //p' .PKGINFO)
+for at in $(LC_ALL=C grep -abo $'\x1f\x8b\x08' "$1" | cut -d: -f1); do
+	[ "$(tail -c +$((at + 1)) "$1" | sha256sum | cut -d' ' -f1)" != "$sum" ] || exit 0
+done
+echo "no part of the package has the sum $sum"
+exit 1
+`
+
+// lookIPK: a tar of two tars, as opkg reads it.
+const lookIPK = `exec 2>&1
+mkdir "$0/ipk"
+cd "$0/ipk"
+test "$(tar -tzf "$1" | tr '\n' ' ')" = "./debian-binary ./control.tar.gz ./data.tar.gz "
+tar -xzf "$1"
+test "$(cat debian-binary)" = 2.0
+tar -xzf control.tar.gz
+name=${1%.ipk}
+grep -x "Architecture: ${name#*-1_}" control
+grep -x 'Version: 0.1.0~dev-1' control
+tar -xzf data.tar.gz
+test "$(./usr/bin/nfctl version | cut -d, -f1)" = "nfctl 0.1.0-dev"
+test -d etc/nfctl
+test ! -e usr/share/man
 `

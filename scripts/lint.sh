@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 bad=0
 unformatted=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) || bad=1
 [ -z "$unformatted" ] || { printf 'gofmt would change:\n%s\n' "$unformatted"; bad=1; }
-go vet ./... && go -C fleet vet ./... || bad=1
+go vet ./... && go vet -tags router ./... && go -C fleet vet ./... || bad=1
 # Linters stand in a module of their own: what they need must not choose the versions
 # that nfctl links.
 staticcheck=$(go -C tools tool -n staticcheck) && "$staticcheck" ./... && (cd fleet && "$staticcheck" ./...) || bad=1

@@ -1,7 +1,8 @@
 #!/bin/bash
-# ports.sh: the other processors. Builds nfctl for each, vets one of each family (tests
-# included), and runs tests that need no kernel as 386, which an x86-64 kernel runs, and
-# those of byte order and values as s390x and mips under qemu-user.
+# ports.sh: the other processors, and the build for small routers. Builds nfctl for each,
+# vets one of each family (tests included), and runs tests that need no kernel as 386,
+# which an x86-64 kernel runs, and those of byte order and values as s390x and mips under
+# qemu-user.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export CGO_ENABLED=0
@@ -11,6 +12,8 @@ fail() { echo "ports: $*"; bad=1; }
 for arch in 386 arm arm64 mips mipsle mips64 mips64le ppc64 ppc64le s390x riscv64 loong64; do
 	GOARCH=$arch go build -buildvcs=false -o /dev/null ./cmd/nfctl || fail "$arch: no build"
 done
+GOARCH=mipsle scripts/build.sh /dev/null router || fail "mipsle: no build for routers"
+go test -count=1 -short -tags router ./internal/packet ./internal/format || fail "tests of the build for routers"
 for arch in 386 arm mips mips64 s390x riscv64; do
 	GOARCH=$arch go vet ./... || fail "$arch: vet"
 done

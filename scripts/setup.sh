@@ -36,6 +36,8 @@ list() {
 		qemu-user       qemu-s390x
 		debootstrap     debootstrap
 		lintian         lintian
+		rpm             rpm
+		systemd-container systemd-nspawn
 		tmux            tmux
 		tcpdump         tcpdump
 		tshark          tshark

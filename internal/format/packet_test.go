@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"nfctl/internal/packet"
 	"nfctl/internal/queue"
 )
 
@@ -52,7 +53,8 @@ func TestPacketText(t *testing.T) {
 	}
 	w, _ := New(Packets, Output{}, Options{Hex: true, ASCII: true, Layers: true})
 	got := string(w.Append(nil, samplePacket()))
-	for _, want := range []string{"drop rule 1\n", "\tIPv4 ", "\tTCP ", "\t0x0000:  4500 003c"} {
+	layers := string(packet.AppendLayers(nil, samplePacket().Data)) // a build for routers has other words
+	for _, want := range []string{"drop rule 1\n", layers, "\t0x0000:  4500 003c"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
 		}
