@@ -438,7 +438,7 @@ func TestManyMarksAreCleared(t *testing.T) {
 	for i := range flows {
 		b = fmt.Appendf(b, "-A -t 600 -m %d -s 10.%d.%d.%d -d 10.255.0.1 -r 10.255.0.1 -q 10.%[2]d.%[3]d.%[4]d "+
 			"-p udp --sport 1000 --dport 53 --reply-port-src 53 --reply-port-dst 1000\n",
-			0x80000005, i>>16, i>>8&0xff, i&0xff)
+			uint32(0x80000005), i>>16, i>>8&0xff, i&0xff)
 	}
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
