@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -104,6 +105,15 @@ type NS struct {
 	t testing.TB
 	f *os.File
 }
+
+// Dial's UDP sockets take one port after the other of those between what tests
+// choose and what the kernel does.
+const (
+	firstPort = 20000
+	ports     = 32768 - firstPort
+)
+
+var dialed atomic.Uint32
 
 // Enter moves the test, which must call it from its own goroutine, into a fresh
 // namespace: see Unshare. Where that is not permitted the test is skipped, or
@@ -492,12 +502,19 @@ func (n *NS) TCPEcho(addr string) string {
 }
 
 // Dial connects from inside to a literal address, waiting at most timeout. The
-// connection is closed when the test ends.
+// connection is closed when the test ends. UDP sockets have ports of their own: the
+// kernel chooses by chance, now and then one whose old flow is in the table yet.
 func (n *NS) Dial(network, addr string, timeout time.Duration) (net.Conn, error) {
 	n.t.Helper()
+	d := net.Dialer{Timeout: timeout}
 	var c net.Conn
-	var err error
-	n.Do(func() { c, err = net.DialTimeout(network, addr, timeout) })
+	err := error(unix.EADDRINUSE)
+	for try := 0; try < 100 && errors.Is(err, unix.EADDRINUSE); try++ {
+		if network == "udp" {
+			d.LocalAddr = &net.UDPAddr{Port: firstPort + int(dialed.Add(1)%ports)}
+		}
+		n.Do(func() { c, err = d.Dial(network, addr) })
+	}
 	if err == nil {
 		n.t.Cleanup(func() { _ = c.Close() })
 	}
