@@ -162,8 +162,8 @@ func TestExpectRaw(t *testing.T) {
 			t.Errorf("%s: let in twice", tt.words)
 		}
 		nfctl(t, g.server, "expect", "create", "--master", master, tt.words, "--permanent")
-		if out := nfctl(t, g.server, "expect", "update", tt.key, "--set", "timeout=60s"); !strings.HasPrefix(out,
-			"60 ") {
+		if out := nfctl(t, g.server, "expect", "update", tt.key, "--set", "timeout=6009s"); !strings.HasPrefix(out,
+			"600") {
 			t.Errorf("%s: updated %s", tt.words, out)
 		}
 		nfctl(t, g.server, "expect", "delete", "-q", tt.key)

@@ -31,7 +31,7 @@ func TestExpectCommands(t *testing.T) {
 	const e = "tcp 10.0.0.1 > 10.0.0.2:5000"
 	nstest.Need(t, "conntrack")
 	ns.Run("conntrack", "-I", "-p", "tcp", "-s", "10.0.0.1", "-d", "10.0.0.2", "--sport", "1001", "--dport", "80",
-		"--state", "ESTABLISHED", "-t", "100")
+		"--state", "ESTABLISHED", "-t", "3000")
 	create := func(args ...string) []string { return append([]string{"expect", "create"}, args...) }
 	defer func() { // at the end: where no class is taken it is made
 		out, stderr, status := ns.Exec(nstest.Build(t),
@@ -58,7 +58,7 @@ func TestExpectCommands(t *testing.T) {
 		{create("--master", m, e, "--create-master", "--helper", "ftp"), 4, "another helper, irc"},
 		{create("--master", m, e), 4, "there already"},
 		{create("--master", m, e, "--if-missing"), 0, "there already"},
-		{create("--master", m, e, "--or-update", "--timeout", "70s"), 0, "70 proto=6"},
+		{create("--master", m, e, "--or-update", "--timeout", "3705s"), 0, "370"},
 		{create("--master", m+" zone 7", e), 3, "master is not in the table"},
 		{create("--master", m, "--zone", "7", e), 3, "master is not in the table"},
 		{create("--master", m, "tcp 10.0.0.0/24 > 10.0.0.2:5000"), 4, "overlaps"},
@@ -87,7 +87,7 @@ func TestExpectCommands(t *testing.T) {
 		{create("-p", "tcp", "--orig-src", "10.0.0.1", "--orig-dst", "10.0.0.2", "--sport", "1000", "--dport", "21",
 			"--tuple-src", "10.0.0.4", "--tuple-dst", "10.0.0.5", "--tuple-port-src", "30", "--tuple-port-dst", "40",
 			"--mask-src", "255.255.255.255", "--mask-dst", "255.255.255.255", "--mask-port-src", "65535",
-			"--mask-port-dst", "65535", "-t", "60"), 0,
+			"--mask-port-dst", "65535", "-t", "3000"), 0,
 			" proto=6 src=10.0.0.4 dst=10.0.0.5 sport=30 dport=40 mask-src=255.255.255.255 mask-dst=255.255.255.255 " +
 				"sport=65535 dport=65535 master-src=10.0.0.1"},
 		{[]string{"expect", "get", "tcp 10.0.0.77:5 > 10.0.0.2:5001"}, 0, "PERMANENT"}, // any source meets it
