@@ -74,8 +74,10 @@ type Headers struct {
 // packet's length in the kernel (NFQA_CAP_LEN), or 0 when data is all of it.
 // h keeps data; nothing is copied.
 func (h *Headers) Parse(data []byte, length int) {
+	application := h.application
+	*h = Headers{}
+	h.Data, h.Length, h.application = data, max(length, len(data)), application
 	h.forget()
-	*h = Headers{Data: data, Length: max(length, len(data)), application: h.application}
 	if h.Length > len(data) {
 		h.state = stTruncated
 	}
