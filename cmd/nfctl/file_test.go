@@ -182,7 +182,13 @@ func TestWriteRotates(t *testing.T) {
 		names, _ := rotate.Pieces(file)
 		return len(names) >= 2
 	})
+	newest := func() string {
+		names, _ := rotate.Pieces(file)
+		return names[len(names)-1]
+	}
+	before := newest()
 	p.Signal(unix.SIGHUP) // begins another
+	nstest.Until(t, "another piece", func() bool { return newest() != before })
 	for range 300 {
 		_, _ = c.Write(make([]byte, 900))
 	}

@@ -276,13 +276,16 @@ func TestQueueWriteToAPipe(t *testing.T) {
 	p := ns.Start("sh", "-c", `"$0" queue --attach 'output udp > :7000' --count 2 --ready-file "$1" -w - | cat >"$2"`,
 		nstest.Build(t), ready, file)
 	nstest.WaitFile(t, ready)
+	defer ns.ListenUDP("127.0.0.1:7000").Close() // else the second is answered by the error for the first
 	c, err := ns.Dial("udp", "127.0.0.1:7000", nstest.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	for range 2 {
-		_, _ = c.Write([]byte("x"))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p.Wait()
 	if got := tshark(t, file, "frame.comment"); len(got) != 2 || !strings.HasPrefix(got[0], "accept output out lo") {

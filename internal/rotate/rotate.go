@@ -70,6 +70,7 @@ type File struct {
 	size   int64
 	head   int64 // of it, what Begin wrote
 	begun  time.Time
+	aside  time.Time // in the name of the last piece
 	b      []byte
 	tidier *tidier
 	failed error
@@ -114,7 +115,7 @@ func (f *File) setAsideOld() error {
 	if err != nil {
 		return err
 	}
-	return setAside(f.o.Path, st.ModTime())
+	return f.setAside(st.ModTime())
 }
 
 // open opens the file and begins a piece.
@@ -297,7 +298,7 @@ func (f *File) rotate() error {
 	if err := f.end(); err != nil {
 		return err
 	}
-	if err := setAside(f.o.Path, time.Now()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := f.setAside(time.Now()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := f.open(f.o.Anew); err != nil {
@@ -358,8 +359,14 @@ func (f *File) Path() string { return f.o.Path }
 
 var _ io.WriteCloser = (*File)(nil)
 
-// setAside renames a file to the name of a piece that ended at a time.
-func setAside(path string, ended time.Time) error {
+// setAside renames the file to the name of a piece that ended at a time, or at the next
+// millisecond that no piece of this run has reached: names sort by age even if several
+// pieces end in one millisecond and the older ones are deleted meanwhile.
+func (f *File) setAside(ended time.Time) error {
+	if next := f.aside.Add(time.Millisecond); ended.Before(next) {
+		ended = next
+	}
+	path := f.o.Path
 	for range 10000 {
 		name := pieceName(path, ended)
 		_, err := os.Lstat(name + zipped)
@@ -378,9 +385,10 @@ func setAside(path string, ended time.Time) error {
 		}
 		if !errors.Is(err, unix.EEXIST) {
 			if err != nil {
-				err = fmt.Errorf("%s: set aside as %s: %w", path, filepath.Base(name), err)
+				return fmt.Errorf("%s: set aside as %s: %w", path, filepath.Base(name), err)
 			}
-			return err
+			f.aside = ended
+			return nil
 		}
 		ended = ended.Add(time.Millisecond)
 	}
