@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -618,24 +619,39 @@ func roomy(t *testing.T, c net.PacketConn) {
 // those under way and returns which came.
 func collect(c net.PacketConn) (rest func() map[uint32]bool) {
 	seen := make(map[uint32]bool)
+	end := receive(c, func(b []byte) {
+		if len(b) == 4 {
+			seen[binary.BigEndian.Uint32(b)] = true
+		}
+	})
+	return func() map[uint32]bool {
+		end()
+		return seen
+	}
+}
+
+// receive gives each datagram to f, until rest is called and nothing came for a while.
+func receive(c net.PacketConn, f func([]byte)) (rest func()) {
+	var ending atomic.Bool
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b := make([]byte, 16)
+		b := make([]byte, 2000)
 		for {
+			last := ending.Load()
+			_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 			n, _, err := c.ReadFrom(b)
-			if err != nil {
+			switch {
+			case err == nil:
+				f(b[:n])
+			case last || !errors.Is(err, os.ErrDeadlineExceeded):
 				return
-			}
-			if n == 4 {
-				seen[binary.BigEndian.Uint32(b)] = true
 			}
 		}
 	}()
-	return func() map[uint32]bool {
-		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	return func() {
+		ending.Store(true)
 		<-done
-		return seen
 	}
 }
 

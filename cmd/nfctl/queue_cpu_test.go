@@ -28,19 +28,16 @@ func TestQueueUser(t *testing.T) {
 	ns.TCPEcho("127.0.0.1:80")
 	p := startQueue(t, ns, "-q", "--attach", "output", "--drop", "tcp > :22", "--user", name)
 	pid := p.Cmd.Process.Pid
-	same := func(field, want string) {
-		t.Helper()
-		if got := threadStatus(t, pid, field); len(got) != 1 || got[want] == 0 {
-			t.Errorf("%s of the threads: %v, want %s", field, got, want)
+	one := capabilities(unix.CAP_NET_ADMIN)
+	nstest.Until(t, "all threads are that user, with one capability", func() bool {
+		ids := strings.Join([]string{uid, uid, uid, uid}, "\t")
+		for field, want := range map[string]string{"Uid": ids, "CapEff": one, "CapPrm": one, "NoNewPrivs": "1"} {
+			if got := threadStatus(t, pid, field); len(got) != 1 || got[want] == 0 {
+				return false
+			}
 		}
-	}
-	nstest.Until(t, "it is that user", func() bool {
-		got := threadStatus(t, pid, "Uid")
-		return len(got) == 1 && got[strings.Join([]string{uid, uid, uid, uid}, "\t")] > 0
+		return true
 	})
-	same("CapEff", capabilities(unix.CAP_NET_ADMIN))
-	same("CapPrm", capabilities(unix.CAP_NET_ADMIN))
-	same("NoNewPrivs", "1")
 	if !opens(ns, "127.0.0.1:80", 10*time.Second) || opens(ns, "127.0.0.1:22", 300*time.Millisecond) {
 		t.Error("the verdicts are wrong")
 	}

@@ -354,7 +354,7 @@ func TestHeldReload(t *testing.T) {
 	for _, place := range holdPlaces(t)[3:5] {
 		rules := t.TempDir() + "/rules"
 		write(t, rules, "accept udp > :9\n")
-		p := startQueue(t, place.at, "-q", "--attach", place.attach+" udp > :7000", "--rules", rules)
+		p := startQueue(t, place.at, "--attach", place.attach+" udp > :7000", "--rules", rules, "-o", "json")
 		tr := newTrain(t, place.from, place.to, place.hosts[0])
 		reload := func(text string, times int) {
 			t.Helper()
@@ -367,6 +367,7 @@ func TestHeldReload(t *testing.T) {
 		// The second queue is bound at the first rule by which packets wait.
 		reload("delay 2s udp > :7000\n", 1)
 		tr.send(t, 0, n, 60, 0)
+		nstest.Until(t, "all are decided on", func() bool { return strings.Count(p.Stdout(), "\n") == n })
 		reload("accept udp > :9\n", 2)
 		tr.send(t, n, n+1, 60, 0)
 		got := tr.take(n+1, nstest.Patience)

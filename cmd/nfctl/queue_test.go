@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -81,20 +80,11 @@ func TestQueueAccounts(t *testing.T) {
 		"--drop", "udp > :5009")
 	want := map[int]bool{5003: true, 5005: true, 5006: true, 5007: true, 5008: true}
 	got := make([]int, ports)
-	var receivers sync.WaitGroup
-	socks := make([]net.PacketConn, ports)
+	var rest [ports]func()
 	for i := range ports {
-		socks[i] = ns.ListenUDP(fmt.Sprintf("127.0.0.1:%d", 5000+i))
-		roomy(t, socks[i])
-		receivers.Go(func() {
-			b := make([]byte, 100)
-			for {
-				if _, _, err := socks[i].ReadFrom(b); err != nil {
-					return
-				}
-				got[i]++
-			}
-		})
+		in := ns.ListenUDP(fmt.Sprintf("127.0.0.1:%d", 5000+i))
+		roomy(t, in)
+		rest[i] = receive(in, func([]byte) { got[i]++ })
 	}
 	out := ns.ListenUDP("127.0.0.1:0").(*net.UDPConn)
 	for n := range packets {
@@ -110,11 +100,9 @@ func TestQueueAccounts(t *testing.T) {
 	if status := p.Wait(); status != 0 {
 		t.Fatalf("status %d: %s", status, p.Stderr())
 	}
-	time.Sleep(100 * time.Millisecond) // loopback delivers at once, the receivers may not have read yet
-	for _, s := range socks {
-		_ = s.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	for _, end := range rest {
+		end()
 	}
-	receivers.Wait()
 	for i, n := range got {
 		if w := packets / ports; want[5000+i] && n != w || !want[5000+i] && n != 0 {
 			t.Errorf("port %d: %d packets arrived, want %v x %d", 5000+i, n, want[5000+i], w)
@@ -213,11 +201,11 @@ func TestQueueBeside(t *testing.T) {
 	}
 	close(stop)
 	n := int(<-sent)
-	seen := len(rest())
-	first.Signal(unix.SIGTERM)
+	first.Signal(unix.SIGTERM) // answers what still waits
 	if status := first.Wait(); status != 0 {
 		t.Errorf("the first: status %d: %s", status, first.Stderr())
 	}
+	seen := len(rest())
 	vanished, more := counted(first.Stderr(), "vanished:"), counted(first.Stderr(), "may also have vanished")
 	if gone := n - seen; gone < vanished || gone > vanished+more {
 		t.Errorf("%d of %d packets did not arrive; vanished: %d, perhaps %d more\n%s", gone, n, vanished, more,
