@@ -6,11 +6,11 @@
 #	RUNS=1 ENTRIES=100000 PARTS="queue list" bench/run.sh
 #
 # UPDATE=1 puts machine and table into docs/performance.md.
-# PARTS: queue tcp latency flow rules list filter load delete events start compat
+# PARTS: queue tcp latency flow files rules list filter load delete events start compat
 set -u
 cd "$(dirname "$0")" || exit 1
 NFCTL=${NFCTL:-$PWD/../nfctl}
-PARTS=${PARTS:-queue tcp latency flow rules list filter load delete events start compat}
+PARTS=${PARTS:-queue tcp latency flow files rules list filter load delete events start compat}
 export RUNS=${RUNS:-5} ENTRIES=${ENTRIES:-1000000}
 [ -x "$NFCTL" ] || { echo "run.sh: $NFCTL: not built yet" >&2; exit 1; }
 mkdir -p results bin
@@ -30,6 +30,7 @@ q="$NFCTL queue --num 0 -q"
 			SIZES=${SIZES:-64} PEERS="c-lib c-batch go-florianl go-batch" ./queue.sh "nfctl=$q"
 	fi
 	part flow && ./flow.sh "$NFCTL"
+	part files && PARTS="write read natlog who" ./files.sh "$NFCTL"
 	if part rules; then
 		ten=
 		for i in 1 2 3 4 5; do ten="$ten --drop-port $((6000 + i)) --drop-src 192.0.2.$i"; done

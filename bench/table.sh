@@ -27,6 +27,11 @@ queue, flows accepted once: one TCP stream of single packets|flow|flow|gbit|conn
 queue, each packet of that stream|flow|every|gbit|c-batch|>= 1|Gbit/s 1
 queue, latency at 1000/s, p50|lat|nfctl|p50|c-lib|<= 1.3|us 1
 queue, latency at 1000/s, p99|lat|nfctl|p99|c-lib|<= 1.5|us 1
+queue -w, each packet to a file: verdicts a second|write.paced.64|write|rate|nfctl|>= 0.8|k 0.001
+queue -w, flood: loss|write.flood.64|write|lost|tcpdump|<= 0 %|% 1
+queue --read, ten port rules: packets a second|files|read|rate|-|>= 2000 k|k 0.001
+ct watch --nat-log: CPU a million translations|files|natlog|cpu|json|<= 1.3|s 1
+ct who, a time in 1 GB of logs: wall|files|who|wall|-|<= 1 s|s 1
 queue: peak RSS|paced.64|nfctl|rss|go-florianl|<= 8 MiB|MiB 0.0009765625
 queue: memory of its own, without the program's pages|paced.64|nfctl|own|go-florianl|-|MiB 0.0009765625
 ct list, text: wall|list.$n|nfctl-text|wall|conntrack-L|<= 0.5|ms 1000
@@ -69,12 +74,13 @@ awk -F '\t' -v rows="$rows" '
 			if (split(row[i], f, "|") < 7 || !((f[2], f[3], f[4]) in v)) continue
 			split(f[7], u, " "); g[3] = ""; split(f[6], g, " ")
 			x = v[f[2], f[3], f[4]]
-			if (!((f[2], f[5], f[4]) in v)) continue
-			b = v[f[2], f[5], f[4]]
+			if (f[5] != "-" && !((f[2], f[5], f[4]) in v)) continue
+			b = f[5] == "-" ? 0 : v[f[2], f[5], f[4]]
 			ratio = b > 0 ? sprintf("%.2f", x / b) : "-"
 			y = g[3] != "" ? x * u[2] : ratio + 0
 			met = g[1] == "<=" ? y <= g[2] : g[1] == "<" ? y < g[2] : y >= g[2]
 			word = f[6] == "-" ? "-" : met ? "yes" : "no"
-			printf "| %s | %s | %s %s | %s | %s | %s |\n", f[1], show(x * u[2], u[1]), f[5], show(b * u[2], u[1]), ratio, f[6], word
+			beside = f[5] == "-" ? "-" : f[5] " " show(b * u[2], u[1])
+			printf "| %s | %s | %s | %s | %s | %s |\n", f[1], show(x * u[2], u[1]), beside, ratio, f[6], word
 		}
 	}' "$1"

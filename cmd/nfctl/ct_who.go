@@ -106,7 +106,7 @@ func (a *app) who(q *natlog.Query, files []string) error {
 	if err != nil {
 		return err
 	}
-	p, k, err := printTo(a, natlog.Records, out, format.Options{})
+	p, k, err := printTo(a, format.Translations, out, format.Options{})
 	if err != nil {
 		return err
 	}

@@ -43,10 +43,10 @@ func (w *watchRun) natLog(c *cobra.Command, flows table.Watch[ct.Flow]) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(natlog.Formats, out.Format) {
+	if !slices.Contains(format.TranslationFormats, out.Format) {
 		return usagef("--nat-log is written as text, json or csv, which 'nfctl ct who' reads")
 	}
-	p, err := format.New(natlog.Records, out, format.Options{})
+	p, err := format.New(format.Translations, out, format.Options{})
 	if err != nil {
 		return &usageError{err}
 	}

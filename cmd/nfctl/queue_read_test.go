@@ -153,6 +153,48 @@ func TestQueueReadTime(t *testing.T) {
 	}
 }
 
+// What rules let wait is written at the time when it would go on, and in that order; a
+// copy is only recorded, and a bit that is flipped is written.
+func TestQueueReadHolds(t *testing.T) {
+	t.Parallel()
+	var sent []capturedAt
+	for i, text := range []string{"slow 0", "fast 1", "slow 2", "fast 3", "fast 4"} {
+		sent = append(sent, capturedAt{i * 1000, datagram(7, text)}) // a second apart
+	}
+	file := save(t, pcap(t, 101, sent...))
+	again := filepath.Join(t.TempDir(), "again")
+	out, words, status := replayed(t, file, "--rule", `delay 1.5s if payload contains "slow"`, "--rule",
+		"duplicate udp > :7", "--fields", "held", "-o", "csv", "-w", again)
+	if status != 0 || strings.Count(out, "1.5\n") != 2 {
+		t.Errorf("status %d: %s%s", status, out, words)
+	}
+	var order, times []string
+	for _, p := range captureOf(t, again, false) {
+		order = append(order, string(p[len(p)-6:]))
+	}
+	if got := strings.Join(order, ","); got != "fast 1,slow 0,fast 3,slow 2,fast 4" {
+		t.Error(got)
+	}
+	out, words, _ = replayed(t, again, "--fields", "time", "-o", "csv")
+	for line := range strings.Lines(out) {
+		if _, after, ok := strings.Cut(line, ":13:"); ok {
+			times = append(times, after[:4])
+		}
+	}
+	if got := strings.Join(times, " "); got != "21.0 21.5 23.0 23.5 24.0" {
+		t.Errorf("%s: %s%s", got, out, words)
+	}
+	again = filepath.Join(t.TempDir(), "damaged")
+	if _, words, status := replayed(t, file, "--rule", "corrupt udp > :7", "-q", "-w", again); status != 0 {
+		t.Error(words)
+	}
+	for i, p := range captureOf(t, again, false) {
+		if was := sent[i].data; bytes.Equal(p, was) || !bytes.Equal(p[:20], was[:20]) {
+			t.Errorf("packet %d: %x of %x", i, p, was)
+		}
+	}
+}
+
 // A verdict for a flow holds for its later packets, both ways alike.
 func TestQueueReadFlow(t *testing.T) {
 	t.Parallel()

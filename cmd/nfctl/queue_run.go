@@ -310,13 +310,13 @@ func (r *queueRun) observe(q *queue.Queue, out format.Output, opt format.Options
 	}
 	return func() error {
 		if silent {
-			return w.flush()
+			return w.end()
 		}
 		k.b = p.End(k.b)
 		if failed == nil {
 			failed = k.flush()
 		}
-		return errors.Join(failed, p.Err(), w.flush())
+		return errors.Join(failed, p.Err(), w.end())
 	}, nil
 }
 

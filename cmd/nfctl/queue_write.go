@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"math"
 	"sync/atomic"
 
 	"github.com/spf13/pflag"
@@ -111,24 +112,61 @@ func (w *captured) needs(proto uint8) rule.Needs {
 type captureSink struct {
 	w       *captured
 	k       sink
+	later   *capture.Later // of a replay: packets that rules let wait
+	one     []byte
 	pending int // packets in it
 	failed  bool
 	untold  error
 }
 
 func (w *captured) sink(r *queueRun) *captureSink {
-	return &captureSink{w: w, k: sink{w: w.out, mu: &r.write}}
+	s := &captureSink{w: w, k: sink{w: w.out, mu: &r.write}}
+	if r.Rules.Simulated {
+		s.later = &capture.Later{}
+	}
+	return s
 }
 
 func (s *captureSink) add(p *queue.Packet, d *queue.Decision) {
 	if s.failed || s.w.when != nil && !s.w.when.Match(p) {
 		return
 	}
-	s.k.b = s.w.shape.Append(s.k.b, p, d)
-	s.pending++
+	if s.later == nil || !s.moved(p, d) {
+		s.k.b = s.w.shape.Append(s.k.b, p, d)
+		s.pending++
+	}
 	if s.k.full() {
 		s.write()
 	}
+}
+
+// moved writes what was to wait until the time of p, a packet of a replay, and keeps p
+// if it is to wait: true.
+func (s *captureSink) moved(p *queue.Packet, d *queue.Decision) bool {
+	s.due(p.Time)
+	if p.Held == 0 || p.DryRun {
+		return false
+	}
+	came := p.Time
+	p.Time += p.Held
+	s.one = s.w.shape.Append(s.one[:0], p, d)
+	s.later.Add(p.Time, s.one)
+	p.Time = came
+	return true
+}
+
+func (s *captureSink) due(until int64) {
+	var n int
+	s.k.b, n = s.later.Append(s.k.b, until)
+	s.pending += n
+}
+
+// end is flush when no more packets come.
+func (s *captureSink) end() error {
+	if s != nil && s.later != nil {
+		s.due(math.MaxInt64)
+	}
+	return s.flush()
 }
 
 // flush writes what was gathered. A failure is told once, and nothing more is written.

@@ -35,6 +35,8 @@ func keyTables() []byte {
 	b = keyTable(b, Needs, "what rules ask of the kernel (`queue --check`)", Needs.Fields.Rows())
 	b = keyTable(b, Attrs, "a row of the attribute table", Attrs.Fields.Rows())
 	b = keyTable(b, Values, "a word that an attribute takes (`attr values`)", Values.Fields.Rows())
+	b = keyTable(b, Translations, "a line of a log of translations (`ct watch --nat-log`), or what `ct who` found in "+
+		"one", Translations.Fields.Rows())
 	return keyTable(b, Findings, "something that doctor looked at", Findings.Fields.Rows())
 }
 

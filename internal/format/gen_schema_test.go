@@ -36,6 +36,7 @@ func jsonSchema() []byte {
 		{"need", define(Needs, []string{"need", "text"})},
 		{"attr", define(Attrs, []string{"of", "name"})},
 		{"value", define(Values, []string{"of", "name", "number"})},
+		{"nat", define(Translations, []string{"time", "event"})},
 		{"doctor", define(Findings, []string{"status", "check"})},
 	}
 	for i, k := range kinds {

@@ -9,6 +9,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
+	"nfctl/internal/natlog"
 	"nfctl/internal/value"
 )
 
@@ -90,6 +91,13 @@ func stamp[T any](get func(*T) uint64) field.Row[T] {
 		return n, n != 0
 	}}
 }
+
+// Translations prints a log of address translations, in the formats of
+// TranslationFormats alone, which are read again.
+var (
+	Translations       = &Subject[natlog.Record]{Kind: "nat", Fields: natlog.Fields}
+	TranslationFormats = []Format{Text, JSON, CSV}
+)
 
 // Losses prints what a stream lacks.
 var Losses = &Subject[Loss]{

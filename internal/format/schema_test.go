@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nfctl/internal/ct"
+	"nfctl/internal/natlog"
 )
 
 // checkSchema validates v against the parts of JSON Schema that jsonSchema uses. It
@@ -156,7 +157,12 @@ func TestSchema(t *testing.T) {
 	groups, _ := Groups(ct.FlowFields.Row("reply.src"), ct.FlowFields.Row("state"), ct.FlowFields.Row("reply.dport"))
 	group := &Group{Values: []GroupValue{{OK: true, Addr: everything.Orig.Src}, {OK: true, Num: 5}, {}}, Count: 3,
 		Packets: 1, Counted: true}
+	place := natlog.Place{Addr: everything.Orig.Src, Port: 1}
+	ended := &natlog.Record{Time: 2e9, Event: natlog.End, Since: 1e9, Until: 3e9, Of: natlog.Source, Family: 2,
+		Proto: 17, ID: 1, Zone: 1, Inside: place, Outside: place, To: place, Counted: true, Unsure: true}
 	for _, line := range []string{
+		lineOf(t, Translations, nil, ended),
+		lineOf(t, Translations, nil, &natlog.Record{Time: 1, Event: natlog.Lost, Since: 1, Count: 3, CountKnown: true}),
 		lineOf(t, groups, nil, group), lineOf(t, Flows, nil, everything), lineOf(t, Flows, nil, typical()), lineOf(t, Flows, nil, &ct.Flow{}),
 		lineOf(t, Expects, nil, expect), lineOf(t, Expects, nil, &ct.Expect{}),
 		lineOf(t, Packets, []string{"payload"}, samplePacket()), lineOf(t, Losses, nil, &Loss{Time: 1, Where: "socket"}),

@@ -12,7 +12,6 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/field"
-	"nfctl/internal/format"
 	"nfctl/internal/value"
 )
 
@@ -142,12 +141,6 @@ var Fields = &field.Registry[Record]{Make: func() []field.Row[Record] {
 			Num: func(r *Record) (uint64, bool) { return r.Count, r.Event == Lost && r.CountKnown }},
 	)
 }}
-
-// Records prints a log.
-var Records = &format.Subject[Record]{Kind: "nat", Fields: Fields}
-
-// Formats are those of logs that are read again.
-var Formats = []format.Format{format.Text, format.JSON, format.CSV}
 
 // ends returns what a flow's tuples say of its translations: of the source, of the
 // destination.

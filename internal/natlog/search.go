@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -33,7 +34,8 @@ type Query struct {
 // its pieces are read that tell of that time, and of the others only the beginning.
 func Search(paths []string, q *Query, found func(*Record) error) (matches, gaps int, err error) {
 	s := &search{q: q, open: map[opened]*Record{}}
-	s.needle = q.Outside.Addr.AppendTo(nil)
+	s.addr = q.Outside.Addr.AppendTo(nil)
+	s.port = strconv.AppendUint(nil, uint64(q.Outside.Port), 10)
 	files, err := s.heads(paths)
 	if err != nil {
 		return 0, 0, err
@@ -83,12 +85,13 @@ func Search(paths []string, q *Query, found func(*Record) error) (matches, gaps 
 }
 
 type search struct {
-	q      *Query
-	whole  bool // whenever
-	needle []byte
-	open   map[opened]*Record
-	found  []Record
-	gaps   []Record
+	q     *Query
+	whole bool   // whenever
+	addr  []byte // as logs have them: lines of translations without both are passed over
+	port  []byte
+	open  map[opened]*Record
+	found []Record
+	gaps  []Record
 
 	last     uint64 // time of the last record
 	line     []byte // that is it, when last is not known yet
@@ -223,7 +226,7 @@ func (s *search) know() {
 
 func (s *search) one(line []byte) {
 	event, ok := s.parse.event(line)
-	if ok && event <= End && !s.torn && !bytes.Contains(line, s.needle) {
+	if ok && event <= End && !s.torn && !(bytes.Contains(line, s.addr) && bytes.Contains(line, s.port)) {
 		s.line = append(s.line[:0], line...)
 		return
 	}

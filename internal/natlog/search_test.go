@@ -1,4 +1,4 @@
-package natlog
+package natlog_test
 
 import (
 	"compress/gzip"
@@ -12,6 +12,7 @@ import (
 
 	"nfctl/internal/ct"
 	"nfctl/internal/format"
+	"nfctl/internal/natlog"
 )
 
 // sec is a time of these logs, in seconds from their beginning.
@@ -20,14 +21,14 @@ func sec(n int) uint64 { return uint64(1_800_000_000+n) * 1e9 }
 // A logger makes a log in one format.
 type logger struct {
 	t   *testing.T
-	log Log
-	p   *format.Printer[Record]
+	log natlog.Log
+	p   *format.Printer[natlog.Record]
 	b   []byte
 }
 
 func newLogger(t *testing.T, f format.Format) *logger {
 	t.Helper()
-	p, err := format.New(Records, format.Output{Format: f}, format.Options{})
+	p, err := format.New(format.Translations, format.Output{Format: f}, format.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,17 +68,17 @@ func (l *logger) file(path string) string {
 }
 
 // who returns what a search finds, as "INSIDE since-until", in seconds.
-func who(t *testing.T, q Query, paths ...string) string {
+func who(t *testing.T, q natlog.Query, paths ...string) string {
 	t.Helper()
 	var list []string
-	matches, gaps, err := Search(paths, &q, func(r *Record) error {
+	matches, gaps, err := natlog.Search(paths, &q, func(r *natlog.Record) error {
 		at := func(n uint64) string {
 			if n == 0 {
 				return ""
 			}
 			return fmt.Sprint((time.Duration(n) - time.Duration(sec(0))).Seconds())
 		}
-		if r.Event == Gap {
+		if r.Event == natlog.Gap {
 			list = append(list, "gap "+at(r.Since)+"-"+at(r.Time))
 			return nil
 		}
@@ -97,8 +98,8 @@ func who(t *testing.T, q Query, paths ...string) string {
 	return strings.Join(list, ", ")
 }
 
-func query(from, until int) Query {
-	return Query{Proto: 17, Outside: Place{netip.MustParseAddr("203.0.113.1"), 40000}, From: sec(from),
+func query(from, until int) natlog.Query {
+	return natlog.Query{Proto: 17, Outside: natlog.Place{netip.MustParseAddr("203.0.113.1"), 40000}, From: sec(from),
 		Until: sec(until)}
 }
 
@@ -109,7 +110,7 @@ const (
 
 // A log of two pieces, with a loss in the second.
 func TestSearch(t *testing.T) {
-	for _, f := range Formats {
+	for _, f := range format.TranslationFormats {
 		l := newLogger(t, f)
 		dir := t.TempDir()
 		l.start(10)
@@ -165,7 +166,7 @@ func TestSearch(t *testing.T) {
 		if q.ToPort = 54; who(t, q, log) != "" {
 			t.Error("another port of the other end")
 		}
-		whole := Query{Proto: 17, Outside: query(0, 0).Outside}
+		whole := natlog.Query{Proto: 17, Outside: query(0, 0).Outside}
 		if got := who(t, whole, log); got != "192.168.0.1 11-30, 192.168.0.2 20-50, 192.168.0.3 39-61?, "+
 			"192.168.0.1 75-, gap 39-61" {
 			t.Errorf("%s: %s", f, got)
@@ -197,7 +198,7 @@ func TestSearchGaps(t *testing.T) {
 	l.synced(10)
 	l.flow(flow(1, a, outside, "8.8.8.8:53", ct.New, 20))
 	l.rest(20)
-	l.log = Log{Emit: l.log.Emit} // killed
+	l.log = natlog.Log{Emit: l.log.Emit} // killed
 	l.start(40)
 	l.flow(flow(2, b, outside, "8.8.8.8:53", ct.Existing, 41))
 	l.synced(42)
@@ -240,7 +241,7 @@ func TestSearchGaps(t *testing.T) {
 	}
 	path := filepath.Join(dir, "other")
 	_ = os.WriteFile(path, []byte("something else\n"), 0o600)
-	if _, _, err := Search([]string{path}, &Query{}, nil); err == nil || !strings.Contains(err.Error(),
+	if _, _, err := natlog.Search([]string{path}, &natlog.Query{}, nil); err == nil || !strings.Contains(err.Error(),
 		"not a log of address translations") {
 		t.Error(err)
 	}

@@ -34,7 +34,7 @@ func (o *Options) copies() (hooks uint8) {
 func (r *Run) holding(set *rule.Set) (*queue.Hold, error) {
 	h := set.Holds()
 	where := func(n int) string { return fmt.Sprintf("rule %d ('%s')", n, set.Name(n)) }
-	if h == (rule.Holds{}) {
+	if h == (rule.Holds{}) || r.Rules.Simulated {
 		return nil, nil
 	}
 	if len(r.Attach) == 0 {
