@@ -16,7 +16,7 @@ build() {
 		o=$B/$(basename "$f" .c) lib=
 		[ "$o" -nt "$f" ] && [ "$o" -nt "$HERE/c/nl.h" ] && continue
 		grep -q libnetfilter_queue "$f" && lib=-lnetfilter_queue
-		gcc -O2 -Wall -o "$o" "$f" $lib || exit 1
+		gcc -O2 -Wall -pthread -o "$o" "$f" $lib || exit 1
 	done
 	(cd "$HERE/go" && CGO_ENABLED=0 go build -buildvcs=false -o "$B/" ./...) || exit 1
 	for f in "$HERE"/go/*/; do # installed, see run.sh

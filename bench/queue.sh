@@ -25,7 +25,7 @@ subjects "$@"
 build
 namespace
 
-# rules MODE [QUEUE]: paced and mixed queue at OUTPUT, flood at PREROUTING; what is
+# rules MODE [QUEUE]: paced and mixed queue at OUTPUT, flood and tenth at PREROUTING; what is
 # accepted is then counted and dropped. halves: every other packet goes to QUEUE.
 rules() {
 	in_ns iptables -t mangle -F
@@ -39,9 +39,9 @@ rules() {
 		in_ns iptables -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num 0
 		in_ns iptables -A OUTPUT -p udp --dport 9998 -j NFQUEUE --queue-num "${2:-0}"
 		in_ns iptables -t raw -A PREROUTING -p udp --dport 9998:9999 -j DROP ;;
-	flood)
-		in_ns iptables -t mangle -A PREROUTING -p udp --dport 9999 -j NFQUEUE --queue-num 0
-		in_ns iptables -A INPUT -p udp --dport 9999 -j DROP ;;
+	flood | tenth)
+		in_ns iptables -t mangle -A PREROUTING -p udp --dport 9998:9999 -j NFQUEUE --queue-num 0
+		in_ns iptables -A INPUT -p udp --dport 9998:9999 -j DROP ;;
 	tcp) in_ns iptables -A OUTPUT -p tcp --dport 5201 -j NFQUEUE --queue-num 0 ;;
 	lat) in_ns iptables -A OUTPUT -p udp --dport 9998 -j NFQUEUE --queue-num 0 ;;
 	esac
@@ -50,7 +50,7 @@ rules() {
 # passed MODE: packets that came out accepted since the last call
 passed() {
 	local chain=(-t raw -L PREROUTING)
-	[ "$1" = flood ] && chain=(-L INPUT)
+	[[ $1 = flood || $1 = tenth ]] && chain=(-L INPUT)
 	in_ns iptables "${chain[@]}" -vnxZ | awk '$3 == "DROP" { print $1 }'
 }
 queue_line() { in_ns cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null | awk '$1 == 0'; }
@@ -87,13 +87,15 @@ run_one() {
 	local window sent n stat q own other=0
 	window=${WINDOW:-$([ "$3" -lt 200 ] && echo 128 || echo 64)}
 	[ "$2" = flood ] && window=0
-	[ "$2" = mixed ] && other=10
+	[ "$2" = tenth ] && window=-${PACE:-200000}
+	[[ $2 = mixed || $2 = tenth ]] && other=10
 	[ "$2" = halves ] && other=2
 	sent=$(in_ns timeout 90 taskset -c 0 "$B/gen" "$COUNT" "$3" "$window" $other)
-	[ "$2" = flood ] && for _ in $(seq 100); do # until the queue is empty
+	[[ $2 = flood || $2 = tenth ]] && for _ in $(seq 100); do # until the queue is empty
 		[ "$(queue_line | awk '{ print $3 }')" = 0 ] && break
 		sleep 0.01
 	done
+	[ "$2" = tenth ] && sleep 0.2 # what waits
 	q=$(queue_line | awk '{ print $6 + $7 }')
 	n=$(passed "$2")
 	own=$(awk '/^RssAnon/ { print $2 }' "/proc/$(pgrep -P $PID)/status") # without pages of the program's file

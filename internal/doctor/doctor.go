@@ -110,6 +110,9 @@ func (d *doctor) privileges() {
 	} else {
 		d.add(OK, checkPrivileges, "", "user %d %s, with CAP_NET_ADMIN", uid, where)
 	}
+	d.either(d.can(unix.CAP_NET_RAW), "CAP_NET_RAW", "held: rules can send copies (duplicate; delay and rate of what "+
+		"this host sends)", "not held: rules cannot send copies (duplicate; delay and rate of what this host sends)",
+		"run it as root, or with setcap cap_net_admin,cap_net_raw+ep nfctl")
 	d.either(d.can(unix.CAP_SYS_ADMIN), "CAP_SYS_ADMIN", "held: --netns and probes in a namespace of nfctl's own work",
 		"not held: no --netns, and no probes in a namespace of nfctl's own, so that flushing by family, mark or zone "+
 			"deletes one entry at a time", "")

@@ -45,6 +45,7 @@ func TestFreshNamespace(t *testing.T) {
 		t.Logf("%-8s %s: %s (%s)", f.Status, f.Check, f.Text, f.Hint)
 	}
 	want(t, found, "privileges", OK, "with CAP_NET_ADMIN")
+	want(t, found, "CAP_NET_RAW", OK, "copies")
 	want(t, found, "queues", OK, "")
 	want(t, found, "tracking table", OK, "")
 	tab, err := nft.Attach([]nft.Spec{{Hook: nft.Input}}, nft.Queues{}, nil)

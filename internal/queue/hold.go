@@ -178,14 +178,6 @@ func (q *Queue) Prepare() error {
 	return nil
 }
 
-// Second returns the number of the queue in which packets wait; false: there is none.
-func (q *Queue) Second() (uint16, bool) {
-	if q.room == nil || q.room.second == nil {
-		return 0, false
-	}
-	return q.room.second.conf.Num, true
-}
-
 func (r *room) close() {
 	if r.second != nil {
 		_ = r.second.Unbind()
