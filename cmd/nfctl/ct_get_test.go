@@ -66,3 +66,41 @@ func TestCtZones(t *testing.T) {
 		t.Errorf("orig-zone 7: %s", errs)
 	}
 }
+
+// TestFlowsByID: flows are chosen by the number that watches and lists show, by every verb.
+func TestFlowsByID(t *testing.T) {
+	nstest.Enter(t)
+	good(t, "ct", "create", "udp 10.0.0.1:1 > 10.0.0.2:1", "--timeout", "600", "--zone", "3")
+	good(t, "ct", "create", "udp 10.0.0.1:2 > 10.0.0.2:2", "--timeout", "600")
+	id := func(sport string) string {
+		return strings.Fields(good(t, "ct", "list", "--sport", sport, "--fields", "id", "-o", "csv"))[1]
+	}
+	one, two := id("1"), id("2")
+	for _, c := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"list --id " + one, 0, "sport=1 "},
+		{"count --id " + one + "," + two, 0, "2\n"},
+		{"get --id " + one, 0, "zone=3"},
+		{"get udp:10.0.0.1:2:>:10.0.0.2:2 --id " + two, 0, "sport=2 "},
+		{"get udp:10.0.0.1:2:>:10.0.0.2:2 --id " + one, exitNotFound, "its id is " + two},
+		{"get --id 1", exitNotFound, "no flow has the id 1"},
+		{"get --id x", exitUsage, "id"},
+		{"get --id -1", exitUsage, "id"},
+		{"get --zero --id " + one, exitUsage, "ct list --zero --id"},
+		{"update --set mark=7 --id " + two, 0, "1 flow updated"},
+		{"delete --id " + one, 0, "1 flow deleted"},
+		{"list --mark 7", 0, "sport=2 "},
+	} {
+		args := strings.Fields(c.args)
+		for i := range args {
+			args[i] = strings.NewReplacer("udp:", "udp ", ":>:", " > ").Replace(args[i])
+		}
+		out, errs, status := call(append([]string{"ct"}, args...)...)
+		if status != c.status || !strings.Contains(out+errs, c.says) {
+			t.Errorf("%s: status %d: %s%s", c.args, status, out, errs)
+		}
+	}
+}

@@ -173,6 +173,8 @@ var FlowFlags = []Flag{
 		Describe: FlagHelp{"role", "DCCP role: client or server"}},
 	{Name: "secmark", DescribeAs: []string{"c"}, Paths: []string{"secmark"}, Sets: "secmark",
 		Choose: FlagHelp{"numbers", "security mark, of old kernels"}, Describe: FlagHelp{Kind: "number"}},
+	{Name: "id", Paths: []string{"id"},
+		Choose: FlagHelp{"numbers", "id of the flow, as -o id, json or a watch shows it"}},
 	{Name: "set",
 		Describe: FlagHelp{"NAME=VALUE", "set any attribute that 'nfctl attr list' calls settable on create"}},
 }
