@@ -205,7 +205,8 @@ func manPage(c *cobra.Command) []byte {
 			b = fmt.Appendf(b, ".TP\n.B %d\n%s\n", e.code, roff(e.text))
 		}
 		b = append(b, ".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nno colours, unless \\-\\-color always\n.TP\n.B "+
-			"NOTIFY_SOCKET\nsystemd is told when a queue or a watch is ready\n"...)
+			"NOTIFY_SOCKET\nsystemd is told when a queue or a watch is ready\n.TP\n.B WATCHDOG_USEC\n"+
+			"systemd is told while a queue's or a watch's loop goes on\n"...)
 		for _, p := range topics {
 			see = append(see, "nfctl-"+p.name)
 		}

@@ -167,6 +167,11 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 		}
 		sinks = append(sinks, end)
 	}
+	if dog := a.watchdog(len(r.Queues)); dog != nil {
+		for i, q := range r.Queues {
+			q.Alive, q.AliveEvery = func() { dog.Beat(i) }, dog.Every()
+		}
+	}
 	r.warnOfLogin()
 	ending, err := r.Start()
 	if err != nil {

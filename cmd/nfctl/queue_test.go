@@ -483,6 +483,52 @@ func TestQueueNotifies(t *testing.T) {
 	p.Wait()
 }
 
+// TestWatchdog: systemd is told as long as the loop goes on that gives verdicts or reads
+// events, and no longer: a reader that stalls stops it.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"queue", "--num", "1-2", "-q"}, {"ct", "watch", "-q"},
+		{"queue", "--num", "1", "--attach", "input udp > :7", "--rule", "delay 1s"}, {"expect", "watch"},
+		{"sh", "-c", `"$0" ct watch -o json 2>/dev/null | sleep 60 >/dev/null 2>&1`, nstest.Build(t)}} {
+		ns := nstest.New(t)
+		path := filepath.Join(t.TempDir(), "notify")
+		l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c := exec.Command(nstest.Build(t), args...)
+		if args[0] == "sh" {
+			c = exec.Command(args[0], args[1:]...)
+		}
+		c.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=400000")
+		p := ns.StartCmd(c)
+		next := func(within time.Duration) string {
+			b := make([]byte, 100)
+			_ = l.SetReadDeadline(time.Now().Add(within))
+			n, _ := l.Read(b)
+			return string(b[:n])
+		}
+		if got := next(nstest.Patience); got != "READY=1" {
+			t.Errorf("%v: %q", args, got)
+		}
+		for range 5 {
+			if got := next(nstest.Patience); got != "WATCHDOG=1" {
+				t.Errorf("%v: %q", args, got)
+			}
+		}
+		if stalls := args[0] == "sh"; stalls {
+			makeFlows(t, ns, 1000, 3000) // more than the pipe takes
+			nstest.Until(t, "nothing more is said", func() bool { return next(time.Second) == "" })
+			continue
+		}
+		p.Signal(unix.SIGTERM)
+		if status := p.Wait(); status != 0 {
+			t.Errorf("%v: status %d: %s", args, status, p.Stderr())
+		}
+	}
+}
+
 // TestQueueLog prints only what a rule logs; without a copy there is no length to
 // add up.
 func TestQueueLog(t *testing.T) {

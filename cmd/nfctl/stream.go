@@ -90,6 +90,15 @@ func (a *app) notReady(path string) error {
 	return nil
 }
 
+// watchdog returns what tells systemd that so many loops go on; nil: it did not ask.
+func (a *app) watchdog(loops int) *process.Watchdog {
+	w, err := process.NewWatchdog(loops)
+	if err != nil {
+		a.warn("systemd's watchdog is not answered: %v", err)
+	}
+	return w
+}
+
 // readyNow tells whoever started nfctl that it works: a file that it names is made,
 // which goes at the end, and systemd is notified when it asked to be.
 func (a *app) readyNow(path string) error {

@@ -205,6 +205,9 @@ func (w *watchRun) run(ctx context.Context, out format.Output) error {
 	defer func() { w.exec.close(true) }()
 	w.opt.Buffer, w.opt.Reliable, w.opt.Existing, w.opt.Resync = int(min(w.o.buffer, 1<<30)), w.o.reliable,
 		w.o.existing, w.o.resync
+	if dog := w.a.watchdog(1); dog != nil {
+		w.opt.Alive, w.opt.AliveEvery = func() { dog.Beat(0) }, dog.Every()
+	}
 	if watcher, err = ct.OpenWatch(w.opt); err != nil {
 		return err
 	}

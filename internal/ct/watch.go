@@ -60,6 +60,10 @@ type WatchOptions struct {
 	// Resync lists the table again so often, and after a loss: see MarkResync. 0:
 	// never.
 	Resync time.Duration
+	// Alive, when set, is called by the loop that reads the events, at least so often as
+	// AliveEvery says.
+	Alive      func()
+	AliveEvery time.Duration
 }
 
 // Lost says that events were lost before what comes next.
@@ -294,6 +298,12 @@ func (w *Watcher) run(ctx context.Context) error {
 		wait := time.Duration(-1)
 		if w.o.Resync > 0 {
 			wait = max(time.Until(next), time.Millisecond)
+		}
+		if w.o.Alive != nil {
+			w.o.Alive()
+			if wait < 0 || wait > w.o.AliveEvery {
+				wait = w.o.AliveEvery
+			}
 		}
 		began := time.Now()
 		n, err := w.r.Recv(wait)

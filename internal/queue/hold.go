@@ -223,6 +223,9 @@ func (w *worker) enter(r *room) {
 // recv waits for packets, and for those that wait to be due.
 func (w *worker) recv(wait time.Duration) (int, error) {
 	r := w.q.room
+	if wait < 0 && w.q.Alive != nil {
+		wait = w.q.AliveEvery
+	}
 	if r == nil {
 		return w.q.recv.Recv(wait)
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	nfqueue "github.com/florianl/go-nfqueue/v2"
 	"golang.org/x/sys/unix"
@@ -145,6 +146,10 @@ type Queue struct {
 	// the time to write what OnPacket gathered. An error ends the service, in
 	// order; neither is called again then.
 	OnIdle func() error
+	// Alive, when set, is called by the loop that gives the verdicts, at least so often as
+	// AliveEvery says and before it waits.
+	Alive      func()
+	AliveEvery time.Duration
 	// OnUneditable is called for each packet with a Decision.Why, before OnPacket.
 	OnUneditable func(*Packet, *Decision)
 	// OnLost is called when n packets were lost before they could be read:

@@ -194,6 +194,9 @@ func (w *worker) loop() error {
 		if n < slots {
 			w.idle()
 		}
+		if q.Alive != nil {
+			q.Alive()
+		}
 		if r := q.reload.Load(); r != nil && r != w.asked {
 			if err := w.askReload(r); err != nil {
 				return err
