@@ -93,10 +93,8 @@ func (w *watchRun) startExec() error {
 // failed tells of a program that failed, once a second at most. Several goroutines call
 // it.
 func (x *watchExec) failed(err error) {
-	if left, ok := x.often.Ask(time.Now()); ok && left > 0 {
-		x.a.warn("--exec: %v (and %d others before)", err, left)
-	} else if ok {
-		x.a.warn("--exec: %v", err)
+	if left, ok := x.often.Ask(time.Now()); ok {
+		x.a.warn("--exec: %v%s", err, say.Others(left))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nfctl/internal/rule"
+	"nfctl/internal/say"
 )
 
 // Rules opens the files of the action 'lua FILE' of rules. A file that fails on
@@ -17,7 +18,7 @@ type Rules struct {
 
 	mu    sync.Mutex
 	files []*RuleFile
-	last  time.Time
+	often say.Often
 }
 
 // Open reads a file: see rule.Options.Lua.
@@ -42,14 +43,8 @@ func (l *Rules) Open(file string) (rule.Opener, error) {
 }
 
 func (l *Rules) complain(text string) {
-	l.mu.Lock()
-	quiet := time.Since(l.last) < time.Second
-	if !quiet {
-		l.last = time.Now()
-	}
-	l.mu.Unlock()
-	if !quiet && l.Warn != nil {
-		l.Warn(text)
+	if left, ok := l.often.Ask(time.Now()); ok && l.Warn != nil {
+		l.Warn(text + say.Others(left))
 	}
 }
 

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"nfctl/internal/ct"
 	"nfctl/internal/packet"
 	"nfctl/internal/queue"
+	"nfctl/internal/say"
 	"nfctl/internal/value"
 )
 
@@ -23,9 +25,9 @@ type Expects struct {
 	Warn   func(error) // is told why one failed; the goroutine is a queue's
 	DryRun bool        // make nothing
 
-	mu   sync.Mutex
-	conn *ct.Conn // of all queues
-	last time.Time
+	mu    sync.Mutex
+	conn  *ct.Conn // of all queues
+	often say.Often
 
 	made, there, evicted, failed atomic.Uint64
 }
@@ -228,16 +230,13 @@ func capturedPort(groups [][]byte) (uint16, error) {
 
 // complain tells of a failure.
 func (x *Expects) complain(err error) {
-	x.mu.Lock()
-	quiet := time.Since(x.last) < time.Second
-	if !quiet {
-		x.last = time.Now()
+	left, ok := x.often.Ask(time.Now())
+	if ok && left > 0 {
+		err = fmt.Errorf("%w%s", err, say.Others(left))
 	}
-	x.mu.Unlock()
-	if quiet {
-		return
+	if ok {
+		x.Warn(err)
 	}
-	x.Warn(err)
 }
 
 // Totals returns what became of the payloads that matched: expectations made, there

@@ -1,6 +1,7 @@
 package say
 
 import (
+	"strconv"
 	"sync"
 	"time"
 )
@@ -11,6 +12,14 @@ type Often struct {
 	mu   sync.Mutex
 	next time.Time
 	left uint64
+}
+
+// Others says how many messages were left out before the one at hand; "" when none was.
+func Others(left uint64) string {
+	if left == 0 {
+		return ""
+	}
+	return " (and " + strconv.FormatUint(left, 10) + " more like it before)"
 }
 
 // Ask reports whether the message is to be said now, and how many were left out before

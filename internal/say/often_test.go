@@ -20,6 +20,9 @@ func TestOften(t *testing.T) {
 			t.Errorf("after %v: %d, %v", c.after, left, ok)
 		}
 	}
+	if got := Others(0) + Others(7); got != " (and 7 more like it before)" {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestJournal(t *testing.T) {
