@@ -33,7 +33,7 @@ for ((i = 0; i < RUNS; i++)); do
 	tc -n c qdisc del dev c0 root
 	line="netem $a"
 	for at in 's input' 'r forward' 'c output'; do
-		hold $at
+		hold "${at% *}" "${at#* }"
 		line="$line ${at#* } $(stream)"
 		kill -TERM $PID; wait $PID
 		grep -o '[0-9]* lost.*' /tmp/err | head -1

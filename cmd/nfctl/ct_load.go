@@ -31,7 +31,8 @@ func newCtLoad(a *app) *cobra.Command {
 		Short: "Make the flows that 'ct save' wrote",
 		Long: `Makes the flows that a file, or standard input, describes: lines of 'ct save', of
 conntrack(8)'s -o save, and of -o json, also mixed, and the expectations among them,
-as 'expect load' does. Lines are applied in their order.
+as 'expect load' does; and what others list: conntrack -L, with -o extended or xml, and
+/proc/net/nf_conntrack, of which less is known. Lines are applied in their order.
 One that cannot be read, or that the kernel refuses, is reported with its number, and
 the rest is loaded all the same; the status is 1 then. Flows that are there already
 are left alone, but lines that begin with -I ask for a new one. A flow that another
@@ -50,6 +51,7 @@ ends after its timeout though the flow lives, and the copy of a TCP connection a
 that of its state; 'ct watch --resync' lists the table again before that.`,
 		Example: `  nfctl ct load flows
   nfctl --netns old ct save | nfctl --netns new ct load
+  conntrack -L | nfctl --netns new ct load
   nfctl ct load flows --dry-run
   ssh router nfctl ct watch --with-existing --resync 20s -o json | nfctl ct load --or-update`,
 	})
@@ -127,6 +129,7 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 	ctx, stop := a.interruptible(c, o.noun, "loaded")
 	defer stop()
 	bar, endBar := a.bar(name, size)
+	failed := 0
 	done, err := table.Load(ctx, in, table.LoadOptions{
 		OrUpdate: o.orUpdate, Strict: o.strict, DryRun: o.dryRun, CreateMaster: o.createMaster, Progress: bar,
 		Zones: o.zones,
@@ -138,6 +141,9 @@ func (a *app) ctLoad(c *cobra.Command, o *ctLoadOptions) error {
 			}
 		},
 		Failed: func(bad *format.LineError) {
+			if failed++; failed > maxFailures { // how many there were is said at the end
+				return
+			}
 			if bad.Text != "" {
 				a.line("nfctl: %s: %v", name, bad)
 			} else {

@@ -54,7 +54,8 @@ type Saved struct {
 const maxLine = 1 << 20
 
 // Load reads saved flows and expectations: lines of -o save, ours and conntrack(8)'s,
-// and of -o json, streams of events too, in any mixture. Empty lines and lines that begin with '#' are passed
+// and of -o json, streams of events too, and listings of conntrack(8) and of the kernel
+// (listed.go), in any mixture. Empty lines and lines that begin with '#' are passed
 // over. A bad line comes as a *LineError, and the next ones follow; an error of
 // the reader comes last. The flows are ready to be made: translations are asked
 // for, and what nobody can set is gone.
@@ -107,6 +108,15 @@ func Load(r io.Reader) iter.Seq2[Saved, error] {
 					return
 				}
 				continue
+			} else if text[0] == '<' {
+				if isDecoration(text) {
+					continue
+				}
+				text = strings.Clone(text)
+				err = parseXML(text, &f)
+			} else if isListed(text) {
+				text = strings.Clone(text)
+				err = parseListed(text, &f)
 			} else if !ParsePlain(text, &f) {
 				f.Reset()
 				text = strings.Clone(text)
@@ -269,7 +279,8 @@ func ParseSave(words []string, f *ct.Flow) error {
 	switch words[0] {
 	case "-A", "-I", "--add", "--create":
 	default:
-		return &value.Error{What: "start of a line", Text: words[0], Valid: "-A or -I, or a JSON object"}
+		return &value.Error{What: "start of a line", Text: words[0],
+			Valid: "-A or -I, a JSON object, or a line of conntrack -L"}
 	}
 	flags := lineFlags.Get()
 	var state string // is read last: the protocol decides what it means

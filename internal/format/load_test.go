@@ -214,6 +214,10 @@ func FuzzLoad(f *testing.F) {
 		p, _ := New(Flows, Output{Format: JSON}, Options{})
 		f.Add(string(p.Append(nil, s)))
 	}
+	f.Add("ipv4 2 tcp 6 599 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=9 dport=80 packets=0 bytes=0 src=10.0.0.2 " +
+		"dst=192.0.2.1 sport=80 dport=99 [ASSURED] mark=0 zone-orig=3 delta-time=0 [start=Tue Dec  1] helper=ftp use=1")
+	f.Add(`<flow><meta direction="original"><layer3 protonum="2"><src>10.0.0.1</src><dst>10.0.0.2</dst></layer3><layer4 ` +
+		`protonum="6"><sport>1</sport></layer4></meta><meta direction="independent"><mark>5</mark></meta></flow>`)
 	f.Add("-A -t 60 --set helper-name='a b' --label-add 1 -p tcp -s ::1 -d ::2 --set tcp-mask-orig=5 # x")
 	f.Fuzz(func(t *testing.T, text string) {
 		for s, err := range Load(strings.NewReader(text)) {
