@@ -18,19 +18,42 @@ func isListed(text string) bool {
 	return text[0] >= 'a' && text[0] <= 'z' && strings.Contains(text, " src=")
 }
 
-// listedNames are the attributes that keys of a listing set: in the tuples, of which the
-// second is the reply's, and behind them. Without a name a key is passed over.
-var (
-	listedOrig = map[string]string{"src": "orig-ipv4-src", "dst": "orig-ipv4-dst", "sport": "orig-port-src",
-		"dport": "orig-port-dst", "srckey": "orig-port-src", "dstkey": "orig-port-dst", "type": "icmp-type",
-		"code": "icmp-code", "id": "icmp-id", "packets": "", "bytes": ""}
-	listedReply = map[string]string{"src": "repl-ipv4-src", "dst": "repl-ipv4-dst", "sport": "repl-port-src",
-		"dport": "repl-port-dst", "srckey": "repl-port-src", "dstkey": "repl-port-dst", "type": "", "code": "",
-		"id": "", "packets": "", "bytes": ""}
-	listedRest = map[string]string{"mark": "mark", "zone": "zone", "zone-orig": "orig-zone", "zone-reply": "repl-zone",
-		"labels": "connlabels", "helper": "helper-name", "use": "", "delta-time": "", "secctx": "", "secmark": "",
-		"timeout": "", "stream_timeout": ""}
-)
+// listedName returns the attribute that a key of a listing sets, in the first tuple, the
+// second or behind it; "": none, it is passed over.
+func listedName(tuple int, key string) (name string, known bool) {
+	switch key {
+	case "packets", "bytes", "use", "delta-time", "secctx", "secmark", "timeout", "stream_timeout":
+		return "", true
+	case "mark", "zone":
+		return key, true
+	case "zone-orig":
+		return "orig-zone", true
+	case "zone-reply":
+		return "repl-zone", true
+	case "labels":
+		return "connlabels", true
+	case "helper":
+		return "helper-name", true
+	case "type", "code", "id": // of the reply they follow from the others; the flow's id is nobody's to set
+		if tuple != 1 {
+			return "", true
+		}
+		return "icmp-" + key, true
+	}
+	direction := "orig-"
+	if tuple != 1 {
+		direction = "repl-"
+	}
+	switch key {
+	case "src", "dst":
+		return direction + "ipv4-" + key, true
+	case "sport", "srckey":
+		return direction + "port-src", true
+	case "dport", "dstkey":
+		return direction + "port-dst", true
+	}
+	return "", false
+}
 
 // parseListed reads a line of a listing into f, which must be empty.
 func parseListed(text string, f *ct.Flow) error {
@@ -84,11 +107,8 @@ func parseListed(text string, f *ct.Flow) error {
 }
 
 // setListedKey sets what a key says in the first or second tuple, or behind them.
-func setListedKey(f *ct.Flow, tuples int, key, text string) error {
-	name, known := listedRest[key]
-	if part := [...]map[string]string{nil, listedOrig, listedReply}[min(tuples, 2)]; !known {
-		name, known = part[key]
-	}
+func setListedKey(f *ct.Flow, tuple int, key, text string) error {
+	name, known := listedName(tuple, key)
 	if !known {
 		return unknownListed(key)
 	}
