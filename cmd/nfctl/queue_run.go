@@ -187,7 +187,6 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	}
 	hup := make(chan os.Signal, 1) // before anybody is told that nfctl is ready
 	signal.Notify(hup, unix.SIGHUP)
-	go r.watch(hup)
 	if err := a.readyNow(o.ready); err != nil {
 		return err
 	}
@@ -198,6 +197,7 @@ func (a *app) queue(c *cobra.Command, o *queueOptions) error {
 	} else if !o.keep {
 		a.lessPrivileges(unix.CAP_NET_ADMIN) // asked for with every verdict
 	}
+	go r.watch(hup) // by now: what new rules may have does not depend on when the signal came
 	if a.verbose > 0 {
 		a.warn("queue %s: bound, receive buffer %d bytes", value.QueueRanges(o.Nums), r.Queues[0].Buffer())
 		if set.Draws() {
